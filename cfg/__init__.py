@@ -1,0 +1,1 @@
+"""Shipped settings: `default.yaml` with every key, and complete recipes. Installed as `ima_yolo.cfg`."""

@@ -1,0 +1,82 @@
+"""What a checkpoint carries for us: plain values and tensors under one key of an ordinary Ultralytics checkpoint."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ima_yolo.config import Settings
+from ima_yolo.errors import IMAError
+
+KEY = "ima"
+FORMAT = 1
+
+
+def pack(settings: Settings, teacher_digest: str, distiller: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Build the value that is stored under `KEY`.
+
+    Args:
+        settings: What the run was started with.
+        teacher_digest: SHA-256 of the teacher's weights.
+        distiller: State to resume from, or None in a finished checkpoint.
+    """
+    packed = {"format": FORMAT, "settings": settings.model_dump(mode="json"), "teacher_digest": teacher_digest}
+    return packed if distiller is None else {**packed, "distiller": dict(distiller)}
+
+
+def unpack(checkpoint: Mapping[str, Any], path: str | Path) -> dict[str, Any]:
+    """Return what `pack` stored.
+
+    Args:
+        checkpoint: An Ultralytics checkpoint.
+        path: Its file, for the message.
+
+    Raises:
+        IMAError: If there is nothing to resume a distillation from.
+    """
+    packed = checkpoint.get(KEY)
+    if not isinstance(packed, Mapping):
+        raise IMAError(f"{path}: not a checkpoint of a distillation; resume it with `yolo train resume`")
+    if packed.get("format") != FORMAT:
+        raise IMAError(f"{path}: written in format {packed.get('format')}, this version reads format {FORMAT}")
+    if "distiller" not in packed or checkpoint.get("epoch", -1) < 0:
+        raise IMAError(f"{path}: this training is finished, nothing to resume; start a new one with model={path}")
+    return dict(packed)
+
+
+@contextmanager
+def staged(folder: Path) -> Iterator[Path]:
+    """Offer an empty folder beside the checkpoints; on success, what it holds replaces them one by one.
+
+    Each file appears complete or not at all, whatever happens to the process. `last.pt` comes last, so that a run
+    that resumes from an older `last.pt` meets no newer one.
+
+    Args:
+        folder: Where the checkpoints belong.
+
+    Yields:
+        The folder to write to, on the same file system.
+    """
+    staging = folder / ".saving"
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    try:
+        yield staging
+        for file in sorted(staging.iterdir(), key=lambda file: file.name == "last.pt"):
+            os.replace(file, folder / file.name)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def add(file: Path, packed: Mapping[str, Any]) -> None:
+    """Rewrite a checkpoint that this process has just written, with `packed` under `KEY`."""
+    checkpoint = torch.load(file, map_location="cpu", weights_only=False)
+    partial = file.with_suffix(".partial")
+    torch.save({**checkpoint, KEY: dict(packed)}, partial)
+    os.replace(partial, file)

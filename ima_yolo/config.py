@@ -1,0 +1,191 @@
+"""Settings of a distillation: typed, strict, and separated from the keys that belong to Ultralytics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from ima_yolo.errors import IMAError
+
+PREFIX = "ima_"
+
+
+class Settings(BaseModel):
+    """Every key that this package adds to Ultralytics' own. `cfg/default.yaml` explains each in the user's words."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+    teacher: str = Field(min_length=1)
+    ima_loss: Literal["ima", "l2", "mgd", "cwd", "pkd"] = "ima"
+    ima_weight: Literal["auto"] | float = "auto"
+    ima_weight_ratio: float = Field(0.5, gt=0, le=100)
+    ima_schedule: Literal["constant", "linear", "cosine"] = "constant"
+    ima_off: float = Field(0.0, ge=0, lt=1)
+    ima_levels: tuple[int, ...] | None = None
+    ima_adapter: Literal["always", "differ"] = "always"
+    ima_mask: Literal["spatial", "frequency", "none"] = "spatial"
+    ima_mask_ratio: float = Field(0.5, ge=0, lt=1)
+    ima_generator: Literal["auto", "conv", "none"] = "auto"
+    ima_standardize: Literal["both", "student", "none"] = "both"
+    ima_deflation: Literal["weight", "shifted", "floor", "cosine", "none"] = "weight"
+    ima_deflation_floor: float = Field(0.1, gt=0, le=1)
+    ima_instance: Literal["image", "box"] = "image"
+    ima_box_size: int = Field(7, ge=2, le=64)
+    ima_boxes: Literal["gt", "teacher"] = "gt"
+    ima_objects: Literal["none", "gt", "teacher"] = "none"
+    ima_background: float = Field(0.0, ge=0, le=1)
+    ima_teacher_conf: float = Field(0.25, gt=0, lt=1)
+    ima_temperature: float = Field(1.0, gt=0, le=100)
+
+    @field_validator("ima_weight", mode="after")
+    @classmethod
+    def _weight_in_range(cls, weight: str | float) -> str | float:
+        if isinstance(weight, float) and not 0 <= weight < float("inf"):
+            raise ValueError("must be 'auto' or a number from 0 up")
+        return weight
+
+    @field_validator("ima_levels", mode="before")
+    @classmethod
+    def _one_level_is_a_list(cls, levels: Any) -> Any:
+        if isinstance(levels, str):
+            levels = [part for part in levels.replace(" ", "").strip("[]()").split(",") if part]
+        return [levels] if isinstance(levels, int) else levels
+
+    @model_validator(mode="after")
+    def _boxes_have_no_background(self) -> Settings:
+        if self.ima_instance == "box" and self.ima_objects != "none":
+            raise ValueError("ima_objects weighs positions of whole images; with ima_instance=box use ima_objects=none")
+        return self
+
+    @property
+    def restore(self) -> bool:
+        """Whether a generator restores the student: by default after a spatial mask, which leaves holes."""
+        if self.ima_generator == "auto":
+            return self.ima_mask == "spatial" and self.ima_mask_ratio > 0
+        return self.ima_generator == "conv"
+
+    @property
+    def needs_confidence(self) -> bool:
+        """Whether the teacher's head must give a confidence to each position."""
+        return self.ima_loss == "ima" and self.ima_objects == "teacher"
+
+    @property
+    def needs_teacher_boxes(self) -> bool:
+        """Whether the teacher's head must give its own detections."""
+        uses_boxes = self.ima_instance == "box" or self.ima_objects == "gt"
+        return self.ima_loss == "ima" and self.ima_boxes == "teacher" and uses_boxes
+
+    @property
+    def without_effect(self) -> list[str]:
+        """Keys that were given but that the chosen loss does not read."""
+        used = {"ima": _IMA_ONLY, "mgd": {"ima_mask_ratio"}, "cwd": {"ima_temperature"}}.get(self.ima_loss, set())
+        particular = _IMA_ONLY | {"ima_temperature"}
+        idle = (self.model_fields_set & particular) - used
+        if self.ima_weight != "auto":
+            idle |= self.model_fields_set & {"ima_weight_ratio"}
+        return sorted(idle)
+
+
+_IMA_ONLY = {
+    "ima_mask",
+    "ima_mask_ratio",
+    "ima_generator",
+    "ima_standardize",
+    "ima_deflation",
+    "ima_deflation_floor",
+    "ima_instance",
+    "ima_box_size",
+    "ima_boxes",
+    "ima_objects",
+    "ima_background",
+    "ima_teacher_conf",
+}
+
+
+def nearest(key: str, valid: Iterable[str]) -> str:
+    """Return " (did you mean 'x'?)" for the closest valid key, or an empty string."""
+    close = get_close_matches(key, list(valid), n=1, cutoff=0.6)
+    return f" (did you mean '{close[0]}'?)" if close else ""
+
+
+def own_keys() -> frozenset[str]:
+    """Names of all our keys."""
+    return frozenset(Settings.model_fields) | {"student"}
+
+
+def split(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Separate our keys from Ultralytics', and turn `student` into the `model` that Ultralytics knows.
+
+    Args:
+        options: Keys and values as the user gave them.
+
+    Returns:
+        Ours (without `student`), and the rest.
+
+    Raises:
+        IMAError: For a misspelt key with our prefix, or `student` and `model` that differ.
+    """
+    ours: dict[str, Any] = {}
+    rest: dict[str, Any] = {}
+    for key, value in options.items():
+        if key in Settings.model_fields:
+            ours[key] = value
+        elif key.startswith(PREFIX):
+            raise IMAError(f"'{key}' is not a setting{nearest(key, own_keys())}")
+        else:
+            rest[key] = value
+    student = rest.pop("student", None)
+    if student is not None:
+        if rest.get("model") not in (None, student):
+            raise IMAError(f"student={student} and model={rest['model']} name two models; give one of them")
+        rest["model"] = student
+    return ours, rest
+
+
+def validate(ours: Mapping[str, Any]) -> Settings:
+    """Build the settings from our keys.
+
+    Args:
+        ours: Keys of `Settings`; None stands for the default.
+
+    Raises:
+        IMAError: One line that names the key, the value and what was expected.
+    """
+    given = {key: value for key, value in ours.items() if value is not None}
+    if "teacher" in given:
+        given["teacher"] = str(given["teacher"])
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        raise IMAError(_one_line(error, given)) from None
+
+
+def _one_line(error: ValidationError, given: Mapping[str, Any]) -> str:
+    first = error.errors()[0]
+    key = str(first["loc"][0]) if first["loc"] else ""
+    if key == "teacher" and key not in given:
+        return "teacher= is missing: give the checkpoint to learn from, for example teacher=yolo26m.pt"
+    reason = str(first["msg"]).removeprefix("Value error, ")
+    if key == "ima_weight":  # a union reports each of its branches; neither alone says what is allowed
+        reason = "must be 'auto' or a number from 0 up"
+    return f"{key}={given.get(key)}: {reason[:1].lower()}{reason[1:]}" if key else reason
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a recipe: a YAML mapping of keys to plain values.
+
+    Raises:
+        IMAError: If the file is missing, is no YAML mapping, or carries tags.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise IMAError(f"cfg={path}: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise IMAError(f"cfg={path}: expected lines of 'key: value'")
+    return {str(key): value for key, value in content.items()}

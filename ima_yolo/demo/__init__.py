@@ -1,0 +1,1 @@
+"""The demo: a detection set that is drawn, not downloaded."""

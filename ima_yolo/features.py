@@ -1,0 +1,129 @@
+"""Neck maps of a detector: the container that travels through the package, and the tap that catches them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ima_yolo.errors import IMAError
+
+
+@dataclass(frozen=True)
+class Features:
+    """The maps that feed a detector's head.
+
+    Attributes:
+        maps: One tensor a pyramid level, each (B, C, H, W).
+        strides: Image pixels per cell of each map.
+    """
+
+    maps: tuple[Tensor, ...]
+    strides: tuple[int, ...]
+
+    @classmethod
+    def of_image(cls, maps: Sequence[Tensor], height: int) -> Features:
+        """Derive the strides from the maps of an image.
+
+        Args:
+            maps: One (B, C, H, W) tensor a level.
+            height: Height of the image in pixels.
+
+        Raises:
+            IMAError: If a map is not 4-D, is empty, or its stride is below one pixel.
+        """
+        for level in maps:
+            if level.ndim != 4 or level.shape[2] < 1 or level.shape[2] > height:
+                raise IMAError(f"a feature map has shape {tuple(level.shape)}; expected (B, C, H, W) with 1 <= H <= {height}")
+        return cls(tuple(maps), tuple(round(height / level.shape[2]) for level in maps))
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Channels of each map."""
+        return tuple(level.shape[1] for level in self.maps)
+
+    def at(self, stride: int) -> Tensor:
+        """Return the (B, C, H, W) map of one stride."""
+        return self.maps[self.strides.index(stride)]
+
+
+def common_strides(student: Sequence[int], teacher: Sequence[int], wanted: Sequence[int] | None = None) -> tuple[int, ...]:
+    """Strides that student and teacher share, finest first.
+
+    Levels are matched by stride and never by index, since pyramids start and end at different strides.
+
+    Args:
+        student: Strides of the student's maps, in pixels.
+        teacher: Strides of the teacher's maps, in pixels.
+        wanted: If given, keep only these.
+
+    Raises:
+        IMAError: If nothing is shared, or a wanted stride is not.
+    """
+    shared = sorted(set(student) & set(teacher))
+    if not shared:
+        raise IMAError(f"no feature level matches: the student's strides are {list(student)}, the teacher's {list(teacher)}")
+    if wanted is None:
+        return tuple(shared)
+    if missing := sorted(set(wanted) - set(shared)):
+        raise IMAError(f"ima_levels={list(wanted)}: stride {missing[0]} is not shared; student and teacher share {shared}")
+    return tuple(sorted(set(wanted)))
+
+
+class _NeckReached(Exception):
+    """Raised in the tap to leave a forward pass before the head."""
+
+
+class Caught:
+    """What a tap has seen: `maps` is None until the tapped head has been called."""
+
+    def __init__(self) -> None:
+        self.maps: list[Tensor] | None = None
+
+
+@contextmanager
+def tap(head: nn.Module, levels: int, stop: bool = False) -> Iterator[Caught]:
+    """Catch the maps that enter `head` while the context is open.
+
+    The hook lives only inside the context: a hook that stayed would be copied into the averaged model and saved.
+
+    Args:
+        head: The module whose first argument is the list of maps.
+        levels: How many of that list are maps; some heads take more inputs.
+        stop: Leave the forward pass before the head runs. The context swallows the interruption.
+
+    Yields:
+        The holder whose `maps` the forward pass fills.
+    """
+    caught = Caught()
+
+    def catch(_: nn.Module, args: tuple[Sequence[Tensor], ...]) -> None:
+        caught.maps = list(args[0])[:levels]
+        if stop:
+            raise _NeckReached
+
+    handle = head.register_forward_pre_hook(catch)
+    try:
+        yield caught
+    except _NeckReached:
+        pass
+    finally:
+        handle.remove()
+
+
+def same_size(teacher_map: Tensor, student_map: Tensor) -> Tensor:
+    """Resample a teacher map to the student's height and width where they differ.
+
+    Args:
+        teacher_map: (B, C_t, H_t, W_t).
+        student_map: (B, C_s, H, W).
+
+    Returns:
+        (B, C_t, H, W), the input itself where sizes agree.
+    """
+    if teacher_map.shape[2:] == student_map.shape[2:]:
+        return teacher_map
+    return torch.nn.functional.interpolate(teacher_map, size=student_map.shape[2:], mode="bilinear", align_corners=False)

@@ -1,0 +1,216 @@
+"""Everything that knows the insides of Ultralytics: safe loading, the neck, and the student that distils."""
+
+from __future__ import annotations
+
+import copyreg
+import functools
+from collections.abc import Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import torch
+import ultralytics
+from torch import Tensor, nn
+from ultralytics.cfg import DEFAULT_CFG_DICT, check_dict_alignment
+from ultralytics.nn.tasks import BaseModel, torch_safe_load
+from ultralytics.utils import LOGGER
+from ultralytics.utils.torch_utils import unwrap_model
+
+from ima_yolo.errors import IMAError
+from ima_yolo.features import Features, tap
+
+TESTED = ((8, 4, 190), (8, 4, 190))  # lowest and highest Ultralytics release that the tests were run with
+PROBE_SIZE = 256  # pixels: a multiple of every stride in use, up to 64 of p6 models
+ATTRIBUTE = "ima"  # where the distiller hangs on the student; keys of a state_dict begin with it
+DISTILLED_TASKS = ("detect",)
+
+
+def check_version(version: str = ultralytics.__version__) -> None:
+    """Warn where the installed Ultralytics lies outside the tested range."""
+    found = tuple(int(part) for part in version.split(".")[:3] if part.isdigit())
+    low, high = (".".join(map(str, edge)) for edge in TESTED)
+    if not TESTED[0] <= found <= TESTED[1]:
+        LOGGER.warning(f"ima-yolo was tested with ultralytics {low} to {high}; {version} is installed and may differ")
+
+
+def ultralytics_keys() -> frozenset[str]:
+    """Names of all keys that Ultralytics takes."""
+    return frozenset(DEFAULT_CFG_DICT)
+
+
+def is_ultralytics_key(key: str) -> bool:
+    """Whether Ultralytics takes this key, including those that it renames with a notice."""
+    level = LOGGER.level
+    LOGGER.setLevel("CRITICAL")  # the check prints the whole command-line help before it raises
+    try:
+        check_dict_alignment(DEFAULT_CFG_DICT, {key: None})
+    except SyntaxError:
+        return False
+    finally:
+        LOGGER.setLevel(level)
+    return True
+
+
+def load_model(path: str | Path, role: str) -> tuple[BaseModel, dict[str, Any]]:
+    """Load an Ultralytics checkpoint without running any code that it may carry.
+
+    Args:
+        path: A `.pt` file.
+        role: "teacher" or "student", for the message.
+
+    Returns:
+        The model in float32 and eval mode, and the checkpoint's dictionary.
+
+    Raises:
+        IMAError: If the file is missing, damaged, holds anything but known model classes, or is no Ultralytics model.
+    """
+    try:
+        checkpoint, _ = torch_safe_load(str(path), safe_only=True)
+    except Exception as error:
+        raise IMAError(f"{role}={path}: {_reason(error)}") from error
+    model = (checkpoint.get("ema") or checkpoint.get("model")) if isinstance(checkpoint, Mapping) else None
+    if not isinstance(model, BaseModel):
+        raise IMAError(f"{role}={path}: no Ultralytics model inside (found {type(model).__name__})")
+    return model.float().eval(), dict(checkpoint)
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).replace("ERROR ❌️", "").split())
+    if isinstance(error, FileNotFoundError):
+        return "file not found"
+    if "references types outside" in text or "blocked during restricted" in text:
+        return "refused, since it carries code or classes that are not part of an Ultralytics model"
+    if "not a loadable checkpoint" in text or isinstance(error, (EOFError, OSError)):
+        return "the file is empty, truncated or not a checkpoint"
+    return text or type(error).__name__
+
+
+def task_of(model: BaseModel) -> str:
+    """Return the task of a model, from its class."""
+    from ultralytics.nn.tasks import guess_model_task
+
+    return str(guess_model_task(model))
+
+
+def class_names(model: BaseModel) -> dict[int, str]:
+    """Return the class names that a checkpoint carries, by index."""
+    return {int(index): str(name) for index, name in getattr(model, "names", {}).items()}
+
+
+def neck(model: BaseModel) -> tuple[nn.Module, int]:
+    """Return the head, and how many maps the neck feeds it.
+
+    Raises:
+        IMAError: If the last layer takes no list of maps, as in a classification model.
+    """
+    head = model.model[-1]
+    levels = getattr(head, "nl", None)
+    if levels is None or not isinstance(head.f, list):
+        raise IMAError(f"a {task_of(model)} model ({type(head).__name__} head) has no feature pyramid to distil")
+    return head, int(levels)
+
+
+@torch.no_grad()
+def probe(model: BaseModel, channels: int = 3) -> Features:
+    """Run an empty image up to the head and return the maps: their strides and channels, not their values.
+
+    Args:
+        model: Any detector; its training flag and statistics are left as they were.
+        channels: Input channels of the image.
+    """
+    head, levels = neck(model)
+    weight = next(model.parameters())
+    image = torch.zeros(1, channels, PROBE_SIZE, PROBE_SIZE, device=weight.device, dtype=weight.dtype)
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with tap(head, levels, stop=True) as caught:
+            model(image)
+    finally:
+        for module, mode in modes:
+            module.training = mode
+    return Features.of_image(caught.maps or [], PROBE_SIZE)
+
+
+def attach(student: BaseModel, distiller: nn.Module) -> None:
+    """Make a student add the distiller's terms to its own loss while it trains.
+
+    The student stays the same object. Its class becomes a subclass of its own, whose copies, pickles and state are
+    those of the plain class: the averaged model and every checkpoint are ordinary Ultralytics models. The distiller is
+    registered as a submodule, so that its adapters reach the optimizer and the gradient reduction between processes.
+
+    Args:
+        student: The model that is trained.
+        distiller: Called as (batch, Features, task loss) -> (scalar, named scalars).
+    """
+    setattr(student, ATTRIBUTE, distiller)
+    student.__class__ = _distilling_class(type(student))
+
+
+def detach(student: nn.Module) -> None:
+    """Undo `attach`; a student that is not attached is left alone."""
+    student = unwrap_model(student)
+    if isinstance(student, _Distilling):
+        delattr(student, ATTRIBUTE)
+        student.__class__ = type(student).__bases__[1]
+
+
+class _Distilling:
+    """The behaviour that `attach` adds in front of a model class."""
+
+    def loss(self, batch: dict[str, Any], preds: Any = None) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the student's own losses with the distillation appended, times the batch size as Ultralytics does."""
+        if not self.training:
+            return super().loss(batch, preds)
+        head, levels = neck(self)
+        with tap(head, levels) as caught:
+            loss, items = super().loss(batch, preds)
+        images = batch["img"]
+        maps = caught.maps if caught.maps is not None else _maps_in(preds)
+        student = Features.of_image(maps, images.shape[2])
+        extra, extra_items = getattr(self, ATTRIBUTE)(batch, student, loss.sum() / images.shape[0])
+        return torch.cat([loss.view(-1), extra.view(1) * images.shape[0]]), {**items, **extra_items}
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Return the state of the plain student."""
+        state = super().state_dict(*args, **kwargs)
+        prefix = kwargs.get("prefix", args[1] if len(args) > 1 else "") + ATTRIBUTE + "."
+        for key in [key for key in state if key.startswith(prefix)]:
+            del state[key]
+        return state
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Load the state of a plain student; the distiller keeps its own."""
+        own = {f"{ATTRIBUTE}.{key}": value for key, value in getattr(self, ATTRIBUTE).state_dict().items()}
+        return super().load_state_dict({**state_dict, **own}, *args, **kwargs)
+
+    def _plain_state(self) -> dict[str, Any]:
+        state = dict(self.__dict__)
+        state["_modules"] = {name: module for name, module in self._modules.items() if name != ATTRIBUTE}
+        return state
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> nn.Module:
+        """Return a copy of the plain class, without the distiller."""
+        plain = type(self).__bases__[1]
+        copied = plain.__new__(plain)
+        memo[id(self)] = copied
+        copied.__dict__.update(deepcopy(self._plain_state(), memo))
+        return copied
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        """Pickle as the plain class, without the distiller."""
+        return copyreg.__newobj__, (type(self).__bases__[1],), self._plain_state()
+
+
+@functools.cache
+def _distilling_class(plain: type[BaseModel]) -> type[BaseModel]:
+    return type(plain.__name__, (_Distilling, plain), {"__module__": plain.__module__})
+
+
+def _maps_in(preds: Any) -> list[Tensor]:
+    """Neck maps inside the predictions of a compiled student, whose forward pass no hook can enter."""
+    branch = preds.get("one2many", preds) if isinstance(preds, dict) else {}
+    if "feats" not in branch:
+        raise IMAError("this student's predictions carry no feature maps, so it cannot distil with compile=True")
+    return list(branch["feats"])

@@ -1,0 +1,51 @@
+"""Frozen teachers: one Protocol, one file a host."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ima_yolo.features import Features
+
+
+@dataclass(frozen=True)
+class TeacherOutput:
+    """What a teacher says of a batch.
+
+    Attributes:
+        features: Neck maps.
+        confidence: Highest class score in [0, 1] of each cell, one (B, 1, H, W) map a stride; None unless asked for.
+        boxes: (R, 5) detections: image index, x1, y1, x2, y2 in input pixels; None unless asked for.
+    """
+
+    features: Features
+    confidence: dict[int, Tensor] | None = None
+    boxes: Tensor | None = None
+
+
+class Teacher(Protocol):
+    """A frozen model with feature maps.
+
+    Attributes:
+        name: How messages call it.
+        strides: Pixels per cell of each map, finest first.
+        channels: Channels of each map.
+        class_names: Class names by index, or None where it knows none.
+    """
+
+    name: str
+    strides: tuple[int, ...]
+    channels: tuple[int, ...]
+    class_names: dict[int, str] | None
+
+    def to(self, device: torch.device) -> Teacher:
+        """Move to a device and return itself."""
+
+    def digest(self) -> str:
+        """SHA-256 over names and bytes of all weights: equal before and after a training."""
+
+    def __call__(self, images: Tensor, confidence: bool = False, boxes: bool = False) -> TeacherOutput:
+        """Look at (B, 3, H, W) RGB images in [0, 1]; run the head only if confidence or boxes are asked for."""

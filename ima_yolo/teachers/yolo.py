@@ -1,0 +1,101 @@
+"""Teachers that are Ultralytics checkpoints."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from ultralytics.utils.nms import non_max_suppression
+
+from ima_yolo.errors import IMAError
+from ima_yolo.features import Features, tap
+from ima_yolo.host import class_names, load_model, neck, probe, task_of
+from ima_yolo.teachers import TeacherOutput
+
+NMS_IOU = 0.7  # Ultralytics' default at prediction
+
+
+class YOLOTeacher:
+    """A frozen Ultralytics model.
+
+    It is no `nn.Module`, so that hanging it on one never puts its weights into that module's parameters, state or
+    checkpoints. Batch norms are folded into their convolutions: the teacher's only job is a fast forward pass.
+
+    Args:
+        path: Checkpoint (.pt).
+        conf: Least score of a detection that counts as a box.
+
+    Raises:
+        IMAError: If the file cannot be loaded safely, or is no detector with a feature pyramid.
+    """
+
+    def __init__(self, path: str | Path, conf: float = 0.25) -> None:
+        """Load, check and freeze."""
+        self.name = str(path)
+        self._conf = conf
+        model, _ = load_model(path, "teacher")
+        if task_of(model) == "classify":
+            raise IMAError(f"teacher={path}: a classification model has no feature pyramid; give a detector")
+        self.class_names: dict[int, str] | None = class_names(model)
+        if hasattr(model, "end2end"):
+            model.end2end = False  # fusing keeps one head: the one-to-many one, which scores every cell
+        self._model = _freeze(model.fuse(verbose=False))
+        self._head, self._levels = neck(self._model)
+        features = probe(self._model, self._model.yaml.get("channels", 3))
+        self.strides, self.channels = features.strides, features.channels
+
+    def to(self, device: torch.device) -> YOLOTeacher:
+        """Move to a device and return itself."""
+        self._model.to(device)
+        return self
+
+    def digest(self) -> str:
+        """SHA-256 over names and bytes of all weights."""
+        digest = hashlib.sha256()
+        for name, value in self._model.state_dict().items():
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor, confidence: bool = False, boxes: bool = False) -> TeacherOutput:
+        """Look at images.
+
+        Args:
+            images: (B, C, H, W) RGB in [0, 1].
+            confidence: Also give the confidence of each cell.
+            boxes: Also give detections above the confidence threshold.
+        """
+        run_head = confidence or boxes
+        predictions: Any = None
+        with tap(self._head, self._levels, stop=not run_head) as caught:
+            predictions = self._model(images)
+        features = Features.of_image(caught.maps or [], images.shape[2])
+        return TeacherOutput(
+            features,
+            _confidence(predictions[1], features) if confidence else None,
+            _boxes(predictions[0], self._conf) if boxes else None,
+        )
+
+
+def _freeze(model: Any) -> Any:
+    """Switch a model to evaluation for good and stop its gradients."""
+    return model.eval().requires_grad_(False)
+
+
+def _confidence(raw: dict[str, Any], features: Features) -> dict[int, Tensor]:
+    scores = raw.get("one2many", raw)["scores"].float().sigmoid().amax(dim=1, keepdim=True)  # (B, nc, A) -> (B, 1, A)
+    cells = [level.shape[2] * level.shape[3] for level in features.maps]
+    return {
+        stride: part.unflatten(2, level.shape[2:])  # (B, 1, H*W) -> (B, 1, H, W)
+        for stride, level, part in zip(features.strides, features.maps, scores.split(cells, dim=2), strict=True)
+    }
+
+
+def _boxes(decoded: Tensor, conf: float) -> Tensor:
+    kept = non_max_suppression(decoded.float(), conf_thres=conf, iou_thres=NMS_IOU)
+    rows = [torch.cat([found.new_full((len(found), 1), index), found[:, :4]], dim=1) for index, found in enumerate(kept)]
+    return torch.cat(rows)

@@ -1,0 +1,151 @@
+"""The trainer: Ultralytics' own, with a teacher attached."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import yaml
+from torch import nn
+from ultralytics.models.yolo.detect import DetectionTrainer
+from ultralytics.utils import DEFAULT_CFG, LOGGER, RANK
+from ultralytics.utils.torch_utils import unwrap_model
+
+from ima_yolo import checkpoint, host
+from ima_yolo.config import Settings, split, validate
+from ima_yolo.distill import Distiller, build_distiller
+from ima_yolo.errors import IMAError
+from ima_yolo.preflight import Plan, prepare
+from ima_yolo.teachers import Teacher
+from ima_yolo.teachers.yolo import YOLOTeacher
+
+CARRIED = "ima"  # the argument under which settings travel to the processes of a training on several devices
+
+
+class Distilling:
+    """Adds a teacher to an Ultralytics trainer; stands before it among the bases.
+
+    Overridden: `__init__` (keeps our keys from Ultralytics), `train` (several devices; restores the student's class),
+    `set_model_attributes` (attaches), `_load_checkpoint_state` (resume, NaN recovery), `save_model` and `final_eval`
+    (our key in the checkpoints), `save_metrics` (the weight's column) and `auto_batch` (a warning).
+    """
+
+    def __init__(self, cfg: Any = DEFAULT_CFG, overrides: dict[str, Any] | None = None, _callbacks: Any = None) -> None:
+        """Check everything, then start as Ultralytics does.
+
+        Args:
+            cfg: Base configuration, as for any Ultralytics trainer; may hold our keys as well.
+            overrides: Keys and values, ours (`teacher`, `student`, `ima_*`) and Ultralytics'.
+            _callbacks: Ultralytics' callbacks.
+
+        Raises:
+            IMAError: For a setting or file that cannot work; nothing has been written then.
+        """
+        host.check_version()
+        cfg, from_cfg = _without_ours(cfg)
+        options = {**from_cfg, **(overrides or {})}
+        carried = options.pop(CARRIED, None)
+        plan = _carried(carried, options) if carried else prepare(options)
+        self.settings: Settings = plan.settings
+        self.teacher: Teacher = plan.teacher
+        self.distiller: Distiller | None = None
+        super().__init__(cfg, plan.overrides, _callbacks)
+        self._teacher_digest = self.teacher.digest()
+        if RANK in {-1, 0}:
+            record = {**self.settings.model_dump(mode="json"), "teacher_digest": self._teacher_digest}
+            (self.save_dir / "ima.yaml").write_text(yaml.safe_dump(record, sort_keys=False), encoding="utf-8")
+
+    def train(self) -> None:
+        """Train; the student is a plain model again afterwards, whatever happens."""
+        if self.ddp:
+            setattr(self.args, CARRIED, self.settings.model_dump(mode="json"))  # the workers get vars(self.args)
+        try:
+            super().train()
+        except IMAError:
+            if not any(self.wdir.glob("*.pt")) and not self.resume:
+                shutil.rmtree(self.save_dir, ignore_errors=True)
+            raise
+        finally:
+            self.args.__dict__.pop(CARRIED, None)
+            if isinstance(self.model, nn.Module):
+                host.detach(self.model)
+
+    def set_model_attributes(self) -> None:
+        """Attach the teacher: the student is on its device, and neither compiled, wrapped nor in an optimizer yet."""
+        super().set_model_attributes()
+        student = host.probe(self.model, self.data["channels"])
+        self.distiller = build_distiller(self.settings, self.teacher, student, self.device, self.args.seed, max(RANK, 0))
+        host.attach(self.model, self.distiller)
+        self.add_callback("on_train_epoch_start", _advance)
+        LOGGER.info(f"Distilling from {self.teacher.name} at strides {list(self.distiller.criterion.strides)}")
+
+    def _load_checkpoint_state(self, ckpt: dict[str, Any]) -> None:
+        """Restore adapters, weight and masks beside the optimizer, on resume and on recovery from NaN."""
+        super()._load_checkpoint_state(ckpt)
+        packed = checkpoint.unpack(ckpt, self.args.model)
+        if packed["teacher_digest"] != self._teacher_digest:
+            LOGGER.warning(f"The weights of {self.teacher.name} are not those that this run was started with")
+        self.distiller.load(packed["distiller"])
+
+    def save_model(self) -> bool:
+        """Write the checkpoints whole or not at all, with what resuming needs under our key."""
+        wdir, last, best = self.wdir, self.last, self.best
+        packed = checkpoint.pack(self.settings, self._teacher_digest, self.distiller.state())
+        with checkpoint.staged(wdir) as staging:
+            self.wdir, self.last, self.best = staging, staging / last.name, staging / best.name
+            try:
+                saved = super().save_model()
+            finally:
+                self.wdir, self.last, self.best = wdir, last, best
+            for file in staging.glob("*.pt"):
+                checkpoint.add(file, packed)
+        return bool(saved)
+
+    def final_eval(self) -> None:
+        """Validate the best checkpoint; leave only the settings under our key of what is finished."""
+        super().final_eval()
+        if RANK in {-1, 0}:
+            packed = checkpoint.pack(self.settings, self._teacher_digest, None)
+            for file in (self.last, self.best):
+                if file.exists():
+                    checkpoint.add(file, packed)
+
+    def save_metrics(self, metrics: dict[str, Any]) -> None:
+        """Write the epoch's row of results.csv with the weight of the distillation as its last column."""
+        super().save_metrics({**metrics, "ima/weight": self.distiller.effective_weight})
+
+    def auto_batch(self, *args: Any, **kwargs: Any) -> int:
+        """Estimate the batch size as Ultralytics does, which does not count the teacher."""
+        LOGGER.warning("batch=-1 is estimated without the teacher's memory; give a number if memory runs out")
+        return int(super().auto_batch(*args, **kwargs))
+
+
+class IMATrainer(Distilling, DetectionTrainer):
+    """Trains a detector with a teacher by Instance Mask Alignment.
+
+    Examples:
+        >>> from ima_yolo import IMATrainer
+        >>> options = {"teacher": "yolo26m.pt", "model": "yolo26n.pt", "data": "coco8.yaml", "epochs": 3}
+        >>> IMATrainer(overrides=options).train()  # doctest: +SKIP
+    """
+
+
+def _advance(trainer: Distilling) -> None:
+    """Tell the distiller how far the training is."""
+    trainer.distiller.set_progress(trainer.epoch / trainer.epochs)
+
+
+def _carried(carried: dict[str, Any], options: dict[str, Any]) -> Plan:
+    """Plan of a worker process: its parent has checked everything."""
+    settings = validate(carried)
+    return Plan(settings, options, YOLOTeacher(settings.teacher, settings.ima_teacher_conf))
+
+
+def _without_ours(cfg: Any) -> tuple[Any, dict[str, Any]]:
+    """Take our keys out of a base configuration given as a file, mapping or namespace."""
+    from ultralytics.cfg import cfg2dict
+
+    content = cfg2dict(cfg)
+    ours, rest = split(content)
+    return (rest, ours) if ours else (cfg, {})

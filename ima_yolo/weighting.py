@@ -1,0 +1,182 @@
+"""How much a distillation term counts: its schedule, its automatic weight, and a watch over terms that do nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, distributed
+
+HALF_SCALE = 1024.0  # keeps gradients of an unscaled loss above the smallest float16; a power of two, so exact
+
+
+def schedule(kind: str, progress: float, off: float = 0.0) -> float:
+    """Factor of the weight at a point of the training.
+
+    Args:
+        kind: "constant" (1), "linear" (1 - p) or "cosine" ((1 + cos(pi p)) / 2), p running from 0 to 1 over the part
+            that is on.
+        progress: Share of the training that is done, in [0, 1].
+        off: Share of the training at its end without distillation, in [0, 1).
+
+    Returns:
+        A factor in [0, 1].
+    """
+    part = progress / (1.0 - off)
+    if off > 0 and part >= 1.0 - 1e-9:  # epoch / epochs rarely meets the edge exactly
+        return 0.0
+    part = min(part, 1.0)
+    if kind == "constant":
+        return 1.0
+    return 1.0 - part if kind == "linear" else (1.0 + math.cos(math.pi * part)) / 2.0
+
+
+def gradient_norm(loss: Tensor, maps: Sequence[Tensor]) -> float:
+    """Euclidean norm of the gradient of a loss at the student's neck maps; the graph is kept.
+
+    The norm is averaged over processes, so that all of them go on with the same weight.
+
+    Args:
+        loss: Scalar.
+        maps: (B, C, H, W) each, part of the loss's graph.
+
+    Returns:
+        The norm; 0 where the loss does not depend on the maps, NaN or infinite where its gradient is.
+    """
+    if not loss.requires_grad:
+        return 0.0
+    scale = HALF_SCALE if any(level.dtype == torch.float16 for level in maps) else 1.0
+    gradients = torch.autograd.grad(loss * scale, list(maps), retain_graph=True, allow_unused=True)
+    squares = [gradient.float().square().sum() for gradient in gradients if gradient is not None]
+    if not squares:
+        return 0.0
+    norm = torch.stack(squares).sum().sqrt() / scale
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.all_reduce(norm)
+        norm = norm / distributed.get_world_size()
+    return float(norm)
+
+
+class AutoWeight:
+    r"""A weight that keeps the distillation's pull on the student in proportion to the task's.
+
+    .. math:: \lambda = r \, \| \partial L_{task} / \partial F^S \| \, / \, \| \partial L_{distill} / \partial F^S \|
+
+    at the neck maps F^S, where both losses meet; reaching them costs one backward pass through the head alone. Measured
+    every few steps and smoothed geometrically. The idea is that of GradNorm (arXiv 1711.02257) with a set ratio.
+
+    Args:
+        ratio: r > 0.
+        every: Steps between two measurements.
+        momentum: Share of the old value that is kept at a measurement, in [0, 1).
+    """
+
+    def __init__(self, ratio: float, every: int = 10, momentum: float = 0.9) -> None:
+        """Start without a value: the first step measures one."""
+        self.ratio, self.every, self.momentum = ratio, every, momentum
+        self.steps = 0
+        self.value: float | None = None
+
+    def __call__(self, task: Tensor, term: Tensor, maps: Sequence[Tensor]) -> float:
+        """Return the weight for this step.
+
+        Args:
+            task: The student's own loss, scalar with gradient.
+            term: The distillation term without weight, scalar with gradient.
+            maps: Neck maps in both graphs.
+
+        Returns:
+            The weight; 1 while no finite, positive ratio has been seen.
+        """
+        if self.steps % self.every == 0 or self.value is None:
+            self._measure(gradient_norm(task, maps), gradient_norm(term, maps))
+        self.steps += 1
+        return 1.0 if self.value is None else self.value
+
+    def _measure(self, task_norm: float, term_norm: float) -> None:
+        if not (0 < task_norm < math.inf and 0 < term_norm < math.inf):
+            return
+        found = self.ratio * task_norm / term_norm
+        if self.value is None:
+            self.value = found
+        else:
+            self.value = math.exp(self.momentum * math.log(self.value) + (1 - self.momentum) * math.log(found))
+
+    def state(self) -> dict[str, float | int | None]:
+        """Plain values to go on from."""
+        return {"steps": self.steps, "value": self.value}
+
+    def load(self, state: dict[str, float | int | None]) -> None:
+        """Go on from `state`."""
+        self.steps = int(state["steps"] or 0)
+        self.value = None if state["value"] is None else float(state["value"])
+
+
+class FixedWeight:
+    """A weight that the user gave."""
+
+    def __init__(self, value: float) -> None:
+        """Keep the value."""
+        self.value: float | None = value
+
+    def __call__(self, task: Tensor, term: Tensor, maps: Sequence[Tensor]) -> float:
+        """Return the value."""
+        return self.value or 0.0
+
+    def state(self) -> dict[str, float | int | None]:
+        """Nothing changes while training."""
+        return {"value": self.value}
+
+    def load(self, state: dict[str, float | int | None]) -> None:
+        """Nothing to go on from: the settings carry the value."""
+
+
+class Watch:
+    """Finds a term that cannot teach: zero, frozen, or without gradient. Each fault is reported once.
+
+    Args:
+        name: The term's name in messages.
+        steps: Steps after which a verdict is given; values stay on the device until then.
+    """
+
+    def __init__(self, name: str, steps: int = 20) -> None:
+        """Start a new watch."""
+        self.name, self.steps = name, steps
+        self._seen: list[Tensor] = []
+        self._reported: set[str] = set()
+
+    def restart(self) -> None:
+        """Watch the next steps again, as at the start of an epoch."""
+        self._seen = []
+
+    def see(self, term: Tensor, maps: Sequence[Tensor]) -> str | None:
+        """Take note of a step.
+
+        Args:
+            term: The term without weight, scalar.
+            maps: The student's neck maps in its graph.
+
+        Returns:
+            A warning, or None.
+        """
+        if len(self._seen) >= self.steps:
+            return None
+        self._seen.append(term.detach())
+        if len(self._seen) < self.steps:
+            return None
+        return self._verdict(torch.stack(self._seen), gradient_norm(term, maps))
+
+    def _verdict(self, values: Tensor, norm: float) -> str | None:
+        if not bool(values.any()):
+            fault = "was zero in every one of"
+        elif norm == 0.0:
+            fault = "has no gradient at the student's features after"
+        elif bool((values == values[0]).all()):
+            fault = "did not change over"
+        else:
+            return None
+        if fault in self._reported:
+            return None
+        self._reported.add(fault)
+        return f"{self.name} {fault} {self.steps} steps: the student learns nothing from the teacher"
