@@ -54,9 +54,9 @@ def standardize(features: Tensor, eps: float = EPS) -> Tensor:
         eps: Floor of the variance.
 
     Returns:
-        (N, C, H, W) float32.
+        (N, C, H, W) in float32, or float64 where the input is.
     """
-    features = features.float()
+    features = features.to(torch.promote_types(features.dtype, torch.float32))
     variance, mean = torch.var_mean(features, dim=(2, 3), correction=0, keepdim=True)
     return (features - mean) * torch.rsqrt(variance + eps)
 
@@ -126,7 +126,9 @@ def box_instances(features: Tensor, boxes: Tensor, stride: int, size: int) -> Te
     Returns:
         (R, C, S, S) float32.
     """
-    return roi_align(features.float(), boxes, output_size=size, spatial_scale=1.0 / stride, sampling_ratio=2, aligned=True)
+    return roi_align(
+        features.float(), boxes, output_size=size, spatial_scale=1.0 / stride, sampling_ratio=2, aligned=True
+    )
 
 
 def boxes_of_level(boxes: Tensor, stride: int, finest: bool) -> Tensor:

@@ -37,7 +37,9 @@ class Features:
         """
         for level in maps:
             if level.ndim != 4 or level.shape[2] < 1 or level.shape[2] > height:
-                raise IMAError(f"a feature map has shape {tuple(level.shape)}; expected (B, C, H, W) with 1 <= H <= {height}")
+                raise IMAError(
+                    f"a feature map has shape {tuple(level.shape)}; expected (B, C, H, W) with 1 <= H <= {height}"
+                )
         return cls(tuple(maps), tuple(round(height / level.shape[2]) for level in maps))
 
     @property
@@ -50,7 +52,9 @@ class Features:
         return self.maps[self.strides.index(stride)]
 
 
-def common_strides(student: Sequence[int], teacher: Sequence[int], wanted: Sequence[int] | None = None) -> tuple[int, ...]:
+def common_strides(
+    student: Sequence[int], teacher: Sequence[int], wanted: Sequence[int] | None = None
+) -> tuple[int, ...]:
     """Strides that student and teacher share, finest first.
 
     Levels are matched by stride and never by index, since pyramids start and end at different strides.
@@ -65,11 +69,15 @@ def common_strides(student: Sequence[int], teacher: Sequence[int], wanted: Seque
     """
     shared = sorted(set(student) & set(teacher))
     if not shared:
-        raise IMAError(f"no feature level matches: the student's strides are {list(student)}, the teacher's {list(teacher)}")
+        raise IMAError(
+            f"no feature level matches: the student's strides are {list(student)}, the teacher's {list(teacher)}"
+        )
     if wanted is None:
         return tuple(shared)
     if missing := sorted(set(wanted) - set(shared)):
-        raise IMAError(f"ima_levels={list(wanted)}: stride {missing[0]} is not shared; student and teacher share {shared}")
+        raise IMAError(
+            f"ima_levels={list(wanted)}: stride {missing[0]} is not shared; student and teacher share {shared}"
+        )
     return tuple(sorted(set(wanted)))
 
 
@@ -126,4 +134,6 @@ def same_size(teacher_map: Tensor, student_map: Tensor) -> Tensor:
     """
     if teacher_map.shape[2:] == student_map.shape[2:]:
         return teacher_map
-    return torch.nn.functional.interpolate(teacher_map, size=student_map.shape[2:], mode="bilinear", align_corners=False)
+    return torch.nn.functional.interpolate(
+        teacher_map, size=student_map.shape[2:], mode="bilinear", align_corners=False
+    )

@@ -7,14 +7,15 @@ import functools
 from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import ultralytics
 from torch import Tensor, nn
 from ultralytics.cfg import DEFAULT_CFG_DICT, check_dict_alignment
-from ultralytics.nn.tasks import BaseModel, torch_safe_load
-from ultralytics.utils import LOGGER
+from ultralytics.nn.tasks import BaseModel, guess_model_task, torch_safe_load, yaml_model_load
+from ultralytics.utils import LOGGER, SETTINGS
+from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES
 from ultralytics.utils.torch_utils import unwrap_model
 
 from ima_yolo.errors import IMAError
@@ -65,31 +66,57 @@ def load_model(path: str | Path, role: str) -> tuple[BaseModel, dict[str, Any]]:
     Raises:
         IMAError: If the file is missing, damaged, holds anything but known model classes, or is no Ultralytics model.
     """
+    if not _can_be_had(str(path)):
+        raise IMAError(f"{role}={path}: file not found")
     try:
         checkpoint, _ = torch_safe_load(str(path), safe_only=True)
     except Exception as error:
-        raise IMAError(f"{role}={path}: {_reason(error)}") from error
+        raise IMAError(f"{role}={path}: {_reason(error, Path(path))}") from error
     model = (checkpoint.get("ema") or checkpoint.get("model")) if isinstance(checkpoint, Mapping) else None
     if not isinstance(model, BaseModel):
         raise IMAError(f"{role}={path}: no Ultralytics model inside (found {type(model).__name__})")
     return model.float().eval(), dict(checkpoint)
 
 
-def _reason(error: Exception) -> str:
+def _can_be_had(path: str) -> bool:
+    """Whether a checkpoint is here, or is one that Ultralytics publishes; any other name would be sought online."""
+    local = Path(path).is_file() or (Path(SETTINGS["weights_dir"]) / path).is_file()
+    return local or path in GITHUB_ASSETS_NAMES or path.startswith(("https://", "http://"))
+
+
+def _reason(error: Exception, path: Path) -> str:
     text = " ".join(str(error).replace("ERROR ❌️", "").split())
     if isinstance(error, FileNotFoundError):
-        return "file not found"
+        return "file not found, and it could not be downloaded"
+    if "not a loadable checkpoint" in text or isinstance(error, (EOFError, OSError)) or not _is_archive(path):
+        return "the file is empty, truncated or not a checkpoint"
     if "references types outside" in text or "blocked during restricted" in text:
         return "refused, since it carries code or classes that are not part of an Ultralytics model"
-    if "not a loadable checkpoint" in text or isinstance(error, (EOFError, OSError)):
-        return "the file is empty, truncated or not a checkpoint"
     return text or type(error).__name__
+
+
+def _is_archive(path: Path) -> bool:
+    """Whether a file begins as `torch.save` writes it: a zip archive, or a pickle in files from before 2020."""
+    with path.open("rb") as file:
+        return file.read(2) in {b"PK", b"\x80\x02"}
+
+
+def check_architecture(path: str) -> None:
+    """Refuse a model description that cannot be read.
+
+    Raises:
+        IMAError: If there is no such file, neither here nor among those of Ultralytics, or it describes no model.
+    """
+    try:
+        layers = yaml_model_load(path)["backbone"]
+    except Exception as error:
+        raise IMAError(f"student={path}: no such architecture, or not one that can be read") from error
+    if not isinstance(layers, list):
+        raise IMAError(f"student={path}: expected an architecture with a 'backbone' list of layers")
 
 
 def task_of(model: BaseModel) -> str:
     """Return the task of a model, from its class."""
-    from ultralytics.nn.tasks import guess_model_task
-
     return str(guess_model_task(model))
 
 
@@ -145,7 +172,8 @@ def attach(student: BaseModel, distiller: nn.Module) -> None:
         distiller: Called as (batch, Features, task loss) -> (scalar, named scalars).
     """
     setattr(student, ATTRIBUTE, distiller)
-    student.__class__ = _distilling_class(type(student))
+    plain: Any = type(student)
+    student.__class__ = _distilling_class(plain)
 
 
 def detach(student: nn.Module) -> None:
@@ -156,7 +184,7 @@ def detach(student: nn.Module) -> None:
         student.__class__ = type(student).__bases__[1]
 
 
-class _Distilling:
+class _Distilling(nn.Module if TYPE_CHECKING else object):  # type: ignore[misc]
     """The behaviour that `attach` adds in front of a model class."""
 
     def loss(self, batch: dict[str, Any], preds: Any = None) -> tuple[Tensor, dict[str, Tensor]]:
@@ -192,7 +220,7 @@ class _Distilling:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> nn.Module:
         """Return a copy of the plain class, without the distiller."""
-        plain = type(self).__bases__[1]
+        plain: Any = type(self).__bases__[1]
         copied = plain.__new__(plain)
         memo[id(self)] = copied
         copied.__dict__.update(deepcopy(self._plain_state(), memo))
@@ -200,11 +228,13 @@ class _Distilling:
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         """Pickle as the plain class, without the distiller."""
-        return copyreg.__newobj__, (type(self).__bases__[1],), self._plain_state()
+        # pickle refuses `__newobj__` with a class that is not the object's own; this builds the same bare instance
+        rebuild: Any = vars(copyreg)["_reconstructor"]
+        return rebuild, (type(self).__bases__[1], object, None), self._plain_state()
 
 
 @functools.cache
-def _distilling_class(plain: type[BaseModel]) -> type[BaseModel]:
+def _distilling_class(plain: Any) -> Any:
     return type(plain.__name__, (_Distilling, plain), {"__module__": plain.__module__})
 
 

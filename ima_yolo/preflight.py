@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from ultralytics.utils.files import get_latest_run
 from ima_yolo import checkpoint
 from ima_yolo.config import Settings, nearest, own_keys, split, validate
 from ima_yolo.errors import IMAError
-from ima_yolo.host import DISTILLED_TASKS, is_ultralytics_key, load_model, task_of, ultralytics_keys
+from ima_yolo.host import DISTILLED_TASKS, check_architecture, is_ultralytics_key, load_model, task_of, ultralytics_keys
 from ima_yolo.teachers import Teacher
 from ima_yolo.teachers.yolo import YOLOTeacher
 
@@ -105,7 +105,9 @@ def _check_student(model: Any) -> None:
         student, _ = load_model(path, "student")
         if (task := task_of(student)) not in DISTILLED_TASKS:
             raise IMAError(f"student={path}: a model for {task}; this version distils {', '.join(DISTILLED_TASKS)}")
-    elif not path.endswith((".yaml", ".yml")):
+    elif path.endswith((".yaml", ".yml")):
+        check_architecture(path)
+    else:
         raise IMAError(f"student={path}: expected a checkpoint (.pt) or an architecture (.yaml)")
 
 
@@ -131,21 +133,28 @@ def _check_data(data: Any, teacher: Teacher) -> None:
     except Exception as error:
         raise IMAError(f"data={data}: {' '.join(str(error).split())}") from error
     for part in ("train", "val"):
-        if not _holds_images(found[part]):
+        if next(images_in(found[part]), None) is None:
             raise IMAError(f"data={data}: no images for '{part}' in {found[part]}")
     names = {int(index): str(name) for index, name in found["names"].items()}
     if teacher.class_names is not None and teacher.class_names != names:
-        LOGGER.warning(f"The classes of {teacher.name} are not those of {data}; features need no classes, so it teaches on")
+        LOGGER.warning(
+            f"The classes of {teacher.name} are not those of {data}; features need no classes, so it teaches on"
+        )
 
 
-def _holds_images(places: str | list[str]) -> bool:
+def images_in(places: str | list[str]) -> Iterator[Path]:
+    """Images of a part of a data set: folders, searched through, and text files that list paths.
+
+    Args:
+        places: What Ultralytics' resolved data has under `train` or `val`.
+    """
     for place in [places] if isinstance(places, str) else places:
         path = Path(place)
-        if path.is_file() and path.stat().st_size:
-            return True
-        if path.is_dir() and any(file.suffix[1:].lower() in IMG_FORMATS for file in path.rglob("*.*")):
-            return True
-    return False
+        if path.is_file():
+            lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+            yield from (path.parent / line if line.startswith("./") else Path(line) for line in lines if line)
+        elif path.is_dir():
+            yield from sorted(file for file in path.rglob("*.*") if file.suffix[1:].lower() in IMG_FORMATS)
 
 
 def _check_writable(project: Any) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from torch import nn
+from ultralytics.engine.trainer import BaseTrainer
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.utils import DEFAULT_CFG, LOGGER, RANK
-from ultralytics.utils.torch_utils import unwrap_model
 
 from ima_yolo import checkpoint, host
 from ima_yolo.config import Settings, split, validate
@@ -23,13 +23,18 @@ from ima_yolo.teachers.yolo import YOLOTeacher
 CARRIED = "ima"  # the argument under which settings travel to the processes of a training on several devices
 
 
-class Distilling:
+class Distilling(BaseTrainer if TYPE_CHECKING else object):  # type: ignore[misc]
     """Adds a teacher to an Ultralytics trainer; stands before it among the bases.
 
     Overridden: `__init__` (keeps our keys from Ultralytics), `train` (several devices; restores the student's class),
     `set_model_attributes` (attaches), `_load_checkpoint_state` (resume, NaN recovery), `save_model` and `final_eval`
     (our key in the checkpoints), `save_metrics` (the weight's column) and `auto_batch` (a warning).
     """
+
+    distiller: Distiller  # once the student is built
+    wdir: Path
+    last: Path
+    best: Path
 
     def __init__(self, cfg: Any = DEFAULT_CFG, overrides: dict[str, Any] | None = None, _callbacks: Any = None) -> None:
         """Check everything, then start as Ultralytics does.
@@ -49,7 +54,6 @@ class Distilling:
         plan = _carried(carried, options) if carried else prepare(options)
         self.settings: Settings = plan.settings
         self.teacher: Teacher = plan.teacher
-        self.distiller: Distiller | None = None
         super().__init__(cfg, plan.overrides, _callbacks)
         self._teacher_digest = self.teacher.digest()
         if RANK in {-1, 0}:
@@ -75,7 +79,9 @@ class Distilling:
         """Attach the teacher: the student is on its device, and neither compiled, wrapped nor in an optimizer yet."""
         super().set_model_attributes()
         student = host.probe(self.model, self.data["channels"])
-        self.distiller = build_distiller(self.settings, self.teacher, student, self.device, self.args.seed, max(RANK, 0))
+        self.distiller = build_distiller(
+            self.settings, self.teacher, student, self.device, self.args.seed, max(RANK, 0)
+        )
         host.attach(self.model, self.distiller)
         self.add_callback("on_train_epoch_start", _advance)
         LOGGER.info(f"Distilling from {self.teacher.name} at strides {list(self.distiller.criterion.strides)}")

@@ -97,5 +97,7 @@ def _confidence(raw: dict[str, Any], features: Features) -> dict[int, Tensor]:
 
 def _boxes(decoded: Tensor, conf: float) -> Tensor:
     kept = non_max_suppression(decoded.float(), conf_thres=conf, iou_thres=NMS_IOU)
-    rows = [torch.cat([found.new_full((len(found), 1), index), found[:, :4]], dim=1) for index, found in enumerate(kept)]
+    rows = [
+        torch.cat([found.new_full((len(found), 1), index), found[:, :4]], dim=1) for index, found in enumerate(kept)
+    ]
     return torch.cat(rows)

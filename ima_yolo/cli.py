@@ -1,0 +1,113 @@
+"""The command line: `ima-yolo COMMAND key=value ...`. A command's imports happen when it runs."""
+
+from __future__ import annotations
+
+import ast
+import os
+import sys
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from importlib import import_module
+from typing import Any
+
+from ima_yolo.errors import IMAError
+
+Options = dict[str, Any]
+
+# command -> (module, function, what it does)
+COMMANDS: dict[str, tuple[str, str, str]] = {
+    "train": ("ima_yolo.commands.train", "train", "train a student with a teacher"),
+    "val": ("ima_yolo.commands.run", "val", "measure the accuracy of a .pt or .onnx model on a data set"),
+    "predict": ("ima_yolo.commands.run", "predict", "detect in images; an .onnx model runs without torch"),
+    "export": ("ima_yolo.commands.run", "export", "write a model as ONNX, checked against torch on real images"),
+    "demo": ("ima_yolo.commands.demo", "demo", "the whole line on a drawn data set, in a few minutes, without a download"),
+    "cfg": ("ima_yolo.commands.info", "cfg", "print every setting with its default, or a recipe: `ima-yolo cfg paper`"),
+    "help": ("ima_yolo.commands.info", "help_page", "print this page, or that of a command: `ima-yolo help train`"),
+    "version": ("ima_yolo.commands.info", "version", "print the versions in use"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line.
+
+    Args:
+        argv: Words after the program's name; those of the process if None.
+
+    Returns:
+        Exit code: 0, 1 where part of the work failed, 2 for a mistake in settings or files, 130 on interruption.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        command, options = parse(words)
+        return command(options)
+    except IMAError as error:
+        if os.environ.get("IMA_TRACEBACK"):
+            raise
+        print(f"ima-yolo: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("ima-yolo: interrupted", file=sys.stderr)
+        return 130
+
+
+def parse(words: Sequence[str]) -> tuple[Callable[[Options], int], Options]:
+    """Find the command and read its options.
+
+    Args:
+        words: For example ["train", "teacher=a.pt", "epochs=3"].
+
+    Returns:
+        The function to call and its options; words that are no `key=value` are collected under "".
+
+    Raises:
+        IMAError: If there is no such command.
+    """
+    if not words or words[0] in {"-h", "--help"}:
+        return _function("help"), {}
+    name = {"--version": "version"}.get(words[0], words[0])
+    if name not in COMMANDS:
+        close = get_close_matches(name, COMMANDS, n=1)
+        hint = f" (did you mean '{close[0]}'?)" if close else f"; commands: {', '.join(COMMANDS)}"
+        raise IMAError(f"'{name}' is not a command{hint}")
+    if any(word in {"-h", "--help"} for word in words[1:]):
+        return _function("help"), {"": [name]}
+    return _function(name), read_options(words[1:])
+
+
+def read_options(words: Sequence[str]) -> Options:
+    """Turn `key=value` words into a dictionary.
+
+    Raises:
+        IMAError: For a key that is given twice or empty.
+    """
+    options: Options = {}
+    bare: list[str] = []
+    for word in words:
+        key, equals, text = word.lstrip("-").partition("=")
+        if not equals:
+            bare.append(word)
+        elif not key or key in options:
+            raise IMAError(f"'{word}': " + ("a key is given twice" if key else "expected key=value"))
+        else:
+            options[key] = value_of(text)
+    return {**options, "": bare} if bare else options
+
+
+def value_of(text: str) -> Any:
+    """Read a value as `yolo` does: none, booleans in any case, Python literals, and anything else as text."""
+    lowered = text.lower()
+    if lowered in {"none", "true", "false"}:
+        return {"none": None, "true": True, "false": False}[lowered]
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return text
+
+
+def _function(name: str) -> Callable[[Options], int]:
+    module, function, _ = COMMANDS[name]
+
+    def run(options: Options) -> int:
+        return int(getattr(import_module(module), function)(options) or 0)
+
+    return run

@@ -1,0 +1,28 @@
+"""`ima-yolo demo`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ima_yolo.commands.options import load_safely, no_bare_words
+from ima_yolo.config import nearest
+from ima_yolo.errors import IMAError
+
+KEYS = ("output", "seed", "device")
+
+
+def demo(options: dict[str, Any]) -> int:
+    """Run the whole line on a drawn data set."""
+    load_safely()
+    options = no_bare_words(options)
+    for key in options:
+        if key not in KEYS:
+            raise IMAError(f"'{key}' is not a setting of demo{nearest(key, KEYS)}; it takes {', '.join(KEYS)}")
+    seed = options.get("seed", 0)
+    if not isinstance(seed, int) or seed < 0:
+        raise IMAError(f"seed={seed}: must be a whole number from 0 up")
+    from ima_yolo.demo.run import run
+
+    run(Path(str(options.get("output") or "ima-demo")).absolute(), seed, options.get("device"))
+    return 0

@@ -1,0 +1,95 @@
+"""`ima-yolo cfg`, `help` and `version`: pages to read."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as version_of
+from typing import Any
+
+from ima_yolo import __version__
+from ima_yolo.cli import COMMANDS
+from ima_yolo.commands.options import recipe_path
+from ima_yolo.errors import IMAError
+
+EXAMPLES = {
+    "train": """\
+  ima-yolo train teacher=yolo26m.pt student=yolo26n.pt data=my.yaml epochs=100 imgsz=640
+  ima-yolo train cfg=my_recipe.yaml device=0
+  ima-yolo train resume=True model=runs/detect/train/weights/last.pt
+
+teacher=   checkpoint to learn from            student=   checkpoint or .yaml to train (also: model=)
+ima_*=     settings of the distillation        cfg=       YAML with any of these keys, or a recipe's name
+Every key of `yolo train` works unchanged. `ima-yolo cfg` explains the ima_* keys.""",
+    "val": "  ima-yolo val model=best.pt data=my.yaml imgsz=640\n\nEvery key of `yolo val` works unchanged.",
+    "predict": """\
+  ima-yolo predict model=best.onnx source=images/ conf=0.25
+  ima-yolo predict model=best.pt source=bus.jpg
+
+A .onnx detector runs with numpy, OpenCV and ONNX Runtime alone:
+  conf= iou= max_det= classes= agnostic_nms=   which detections are kept
+  save= save_txt= save_conf= save_json=        what is written
+  project= name= exist_ok=                     where
+  threads= providers=                          how it runs
+Everything else goes to Ultralytics, with every key of `yolo predict`.""",
+    "export": """\
+  ima-yolo export model=best.pt format=onnx imgsz=640
+  ima-yolo export model=best.pt nms=False          an NMS-free graph, where the model has such a head
+
+The ONNX file is checked and compared with torch on real images before it is put in place.
+Every key of `yolo export` works unchanged; other formats are exported by Ultralytics without the comparison.""",
+    "demo": "  ima-yolo demo\n  ima-yolo demo output=my_demo seed=1",
+    "cfg": "  ima-yolo cfg             every key of this package with its default\n  ima-yolo cfg paper       a recipe",
+    "help": "  ima-yolo help train",
+    "version": "  ima-yolo version",
+}
+PACKAGES = ("ultralytics", "torch", "torchvision", "onnx", "onnxruntime", "opencv-python", "numpy", "pydantic")
+
+
+def help_page(options: dict[str, Any]) -> int:
+    """Print the overview, or the page of the commands that are named."""
+    names = options.get("") or []
+    for name in names:
+        if name not in COMMANDS:
+            raise IMAError(f"'{name}' is not a command; commands: {', '.join(COMMANDS)}")
+        print(f"ima-yolo {name}: {COMMANDS[name][2]}\n\n{EXAMPLES[name]}")
+    if not names:
+        print(_overview())
+    return 0
+
+
+def _overview() -> str:
+    commands = "\n".join(f"  {name:<9} {what}" for name, (_, _, what) in COMMANDS.items())
+    return f"""IMA-YOLO {__version__}: a small YOLO model learns from a big one
+
+usage: ima-yolo COMMAND key=value ...
+
+{commands}
+
+example:
+{EXAMPLES["train"].splitlines()[0]}
+
+Mistakes in settings and files give one line and exit code 2. IMA_TRACEBACK=1 shows where they were found."""
+
+
+def cfg(options: dict[str, Any]) -> int:
+    """Print the defaults, or the recipes that are named."""
+    for name in options.get("") or ["default"]:
+        path = recipe_path(name)
+        if not path.is_file():
+            known = ", ".join(sorted(file.stem for file in recipe_path("default").parent.glob("*.yaml")))
+            raise IMAError(f"no recipe '{name}'; there are: {known}")
+        print(path.read_text(encoding="utf-8").rstrip())
+    return 0
+
+
+def version(options: dict[str, Any]) -> int:
+    """Print the versions of this package, of Python and of the packages in use."""
+    print(f"ima-yolo {__version__}, Python {platform.python_version()} on {sys.platform}")
+    for package in PACKAGES:
+        try:
+            print(f"  {package:<14} {version_of(package)}")
+        except PackageNotFoundError:
+            print(f"  {package:<14} not installed")
+    return 0

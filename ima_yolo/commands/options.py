@@ -1,0 +1,66 @@
+"""What several commands do with their options."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from ima_yolo.config import read_yaml
+from ima_yolo.errors import IMAError
+
+# What Ultralytics raises for files and values that a user gave.
+USER_FAULTS = (FileNotFoundError, TypeError, ValueError, SyntaxError, AssertionError, RuntimeError, OSError)
+
+
+def load_safely() -> None:
+    """Make Ultralytics load checkpoints without running their code; it reads this when it is first imported."""
+    os.environ.setdefault("ULTRALYTICS_SAFE_LOAD", "1")
+
+
+def no_bare_words(options: Mapping[str, Any], allowed: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return the options, with an allowed bare word such as `resume` read as `resume=True`.
+
+    Raises:
+        IMAError: For any other word that is no `key=value`.
+    """
+    read = {key: value for key, value in options.items() if key}
+    for word in options.get("", []):
+        if word not in allowed:
+            raise IMAError(f"'{word}': expected key=value")
+        read[word] = True
+    return read
+
+
+def with_recipe(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge the YAML named by `cfg=` under the options; what stands on the command line wins.
+
+    Raises:
+        IMAError: If the recipe cannot be read.
+    """
+    options = dict(options)
+    recipe = options.pop("cfg", None)
+    return options if recipe is None else {**read_yaml(recipe_path(str(recipe))), **options}
+
+
+def recipe_path(name: str) -> Path:
+    """Return the file of a recipe: a path, or the name of one that is installed with the package."""
+    return Path(name) if name.endswith((".yaml", ".yml")) else Path(str(files("ima_yolo.cfg") / f"{name}.yaml"))
+
+
+@contextmanager
+def faults_of_the_user() -> Iterator[None]:
+    """Turn what Ultralytics raises for unusable files and values into one line.
+
+    Raises:
+        IMAError: In place of any of `USER_FAULTS`.
+    """
+    try:
+        yield
+    except IMAError:
+        raise
+    except USER_FAULTS as error:
+        raise IMAError(" ".join(str(error).split()) or type(error).__name__) from error

@@ -1,0 +1,55 @@
+"""`ima-yolo train`: train, then say what it brought."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ima_yolo.commands.options import load_safely, no_bare_words, with_recipe
+
+PICTURES = 4  # validation images in the side-by-side picture
+
+
+def train(options: dict[str, Any]) -> int:
+    """Train a student with a teacher, print the summary table and the paths of what was written."""
+    load_safely()
+    from ultralytics.utils import LOGGER
+
+    from ima_yolo.trainer import IMATrainer
+
+    trainer = IMATrainer(overrides=with_recipe(no_bare_words(options, allowed=("resume",))))
+    trainer.train()
+    student = trainer.best if trainer.best.exists() else trainer.last
+    models = {"teacher": Path(trainer.settings.teacher), "student": student}
+    LOGGER.info(f"\n{summary_of(models, trainer.args)}\n")
+    written = {
+        "student": student,
+        "epochs": trainer.csv,
+        "curves": trainer.save_dir / "results.png",
+        "picture": picture_of(models, trainer.args, trainer.data, trainer.save_dir / "side_by_side.png"),
+    }
+    for what, path in written.items():
+        if path.exists():
+            LOGGER.info(f"{what:<8} {path}")
+    LOGGER.info(f"next     ima-yolo export model={student} format=onnx imgsz={trainer.args.imgsz}")
+    return 0
+
+
+def summary_of(models: dict[str, Path], args: Any) -> str:
+    """Measure models on the validation images and return the table."""
+    from ima_yolo.summary import measure, table
+
+    keys = {"device": args.device, "batch": args.batch, "workers": args.workers}
+    return table([measure(path, Path(args.data), args.imgsz, name, **keys) for name, path in models.items()])
+
+
+def picture_of(models: dict[str, Path], args: Any, data: dict[str, Any], output: Path) -> Path:
+    """Draw ground truth and models side by side on images spread evenly over the validation set."""
+    from ima_yolo.pictures import ground_truth_column, prediction_column, side_by_side
+    from ima_yolo.preflight import images_in
+
+    images = list(images_in(data["val"]))
+    chosen = images[:: max(1, len(images) // PICTURES)][:PICTURES]
+    columns = [ground_truth_column(chosen, data["names"])]
+    columns += [prediction_column(name, path, chosen, args.imgsz, device=args.device) for name, path in models.items()]
+    return side_by_side(chosen, columns, output)

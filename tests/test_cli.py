@@ -1,0 +1,235 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ima_yolo import __version__, cli
+from ima_yolo.errors import IMAError
+
+TRAIN = ["epochs=1", "imgsz=64", "batch=4", "workers=0", "optimizer=AdamW"]
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    code = cli.main(list(words))
+    shown = capsys.readouterr()
+    return code, shown.out, shown.err
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("3", 3),
+        ("0.5", 0.5),
+        ("1e-3", 0.001),
+        ("True", True),
+        ("false", False),
+        ("None", None),
+        ("[8,16]", [8, 16]),
+        ("0,1", (0, 1)),
+        ("best.pt", "best.pt"),
+        ("a=b", "a=b"),
+        ("", ""),
+        ("__import__('os')", "__import__('os')"),
+        ("[" * 5000, "[" * 5000),
+    ],
+)
+def test_values_are_read_as_yolo_reads_them(text: str, value: Any) -> None:
+    assert cli.value_of(text) == value
+
+
+def test_options_keep_bare_words_apart() -> None:
+    assert cli.read_options(["a=1", "resume", "--b=x"]) == {"a": 1, "b": "x", "": ["resume"]}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["trian"], "'trian' is not a command (did you mean 'train'?)"),
+        (["xyz"], "'xyz' is not a command; commands: train, val"),
+        (["train", "epochs"], "'epochs': expected key=value"),
+        (["train", "=3"], "expected key=value"),
+        (["train", "a=1", "a=2"], "given twice"),
+        (["train"], "teacher= is missing"),
+        (["train", "teacher=gone.pt", "student=yolo26n.yaml"], "teacher=gone.pt: file not found"),
+        (["train", "cfg=gone.yaml"], "cfg=gone.yaml"),
+        (["train", "cfg=gone"], "gone.yaml"),
+        (["train", "resume"], "resume: no checkpoint"),
+        (["val"], "model= is missing"),
+        (["val", "model=gone.pt"], "model=gone.pt: no such file"),
+        (["predict", "model=gone.onnx"], "model=gone.onnx: no such file"),
+        (["export", "model=gone.pt"], "model=gone.pt: no such file"),
+        (["cfg", "gone"], "no recipe 'gone'; there are: default"),
+        (["help", "gone"], "'gone' is not a command"),
+        (["demo", "sede=1"], "did you mean 'seed'?"),
+        (["demo", "seed=-1"], "seed=-1"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(capsys, words: list[str], message: str) -> None:
+    code, out, err = run(capsys, *words)
+    assert code == 2
+    assert message in err
+    assert err.count("\n") == 1
+    assert err.startswith("ima-yolo: ")
+    assert out == ""
+
+
+def test_a_traceback_can_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IMA_TRACEBACK", "1")
+    with pytest.raises(IMAError):
+        cli.main(["val"])
+
+
+def test_interruption_has_its_own_code(capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(options: dict[str, Any]) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ima_yolo.commands.info.version", interrupt)
+    code, _, err = run(capsys, "version")
+    assert code == 130
+    assert "interrupted" in err
+
+
+@pytest.mark.parametrize("words", [[], ["help"], ["--help"], ["-h"]])
+def test_the_overview_names_every_command(capsys, words: list[str]) -> None:
+    code, out, _ = run(capsys, *words)
+    assert code == 0
+    for name, (_, _, what) in cli.COMMANDS.items():
+        assert f"  {name} " in out
+        assert what in out
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+@pytest.mark.parametrize("spelling", ["help {}", "{} --help"])
+def test_every_command_has_a_page_with_an_example(capsys, name: str, spelling: str) -> None:
+    code, out, _ = run(capsys, *spelling.format(name).split())
+    assert code == 0
+    assert f"ima-yolo {name}" in out.split("\n", 2)[2]
+
+
+def test_cfg_prints_the_defaults(capsys) -> None:
+    code, out, _ = run(capsys, "cfg")
+    assert code == 0
+    assert out.strip() == (files("ima_yolo.cfg") / "default.yaml").read_text().strip()
+
+
+@pytest.mark.parametrize("words", [["version"], ["--version"]])
+def test_version_names_what_is_in_use(capsys, words: list[str]) -> None:
+    code, out, _ = run(capsys, *words)
+    assert code == 0
+    assert out.startswith(f"ima-yolo {__version__}, Python ")
+    assert "ultralytics" in out
+
+
+def test_every_command_leads_to_a_function() -> None:
+    from importlib import import_module
+
+    for module, function, _ in cli.COMMANDS.values():
+        assert callable(getattr(import_module(module), function))
+
+
+def test_the_entry_point_is_installed() -> None:
+    done = subprocess.run([sys.executable, "-m", "ima_yolo", "version"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("ima-yolo ")
+
+
+@pytest.fixture
+def pair(tiny_checkpoint: Callable[..., Path]) -> list[str]:
+    return [f"teacher={tiny_checkpoint('yolo26s.yaml', seed=1)}", f"student={tiny_checkpoint()}"]
+
+
+def test_the_whole_line(capfd, pair: list[str], tiny_data: Path, tmp_path: Path) -> None:
+    """Train, validate, export and predict, as typed."""
+    code, out, err = run(capfd, "train", *pair, f"data={tiny_data}", *TRAIN, f"project={tmp_path}", "name=run")
+    assert code == 0, err
+    shown = out + err
+    for heading in ("mAP50-95", "mAP50", "parameters", "GFLOPs", "ms/image"):
+        assert heading in shown
+    best = tmp_path / "run" / "weights" / "best.pt"
+    for written in (best, tmp_path / "run" / "results.csv", tmp_path / "run" / "side_by_side.png"):
+        assert written.stat().st_size > 0
+        assert str(written) in shown
+    place = f"project={tmp_path}"
+
+    code, out, err = run(capfd, "val", f"model={best}", f"data={tiny_data}", "imgsz=64", place, "plots=False")
+    assert code == 0, err
+    code, out, err = run(capfd, "export", f"model={best}", "format=onnx", "imgsz=64")
+    assert code == 0, err
+    onnx = best.with_suffix(".onnx")
+    assert onnx.exists()
+    assert "ifference" in out + err
+
+    source = f"source={tiny_data.parent / 'images' / 'val'}"
+    for model in (onnx, best):
+        code, out, err = run(
+            capfd, "predict", f"model={model}", source, "imgsz=64" if model is best else "conf=0.25", place
+        )
+        assert code == 0, err
+        assert "image 4/4" in out + err
+
+
+def test_a_recipe_gives_the_keys_and_the_command_line_wins(monkeypatch, tmp_path: Path, capsys) -> None:
+    seen: dict[str, Any] = {}
+
+    class Trainer:
+        def __init__(self, overrides: dict[str, Any]) -> None:
+            seen.update(overrides)
+            raise IMAError("far enough")
+
+    monkeypatch.setattr("ima_yolo.trainer.IMATrainer", Trainer)
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("teacher: t.pt\nstudent: s.pt\nepochs: 5\nima_loss: cwd\n")
+    assert run(capsys, "train", f"cfg={recipe}", "epochs=7")[0] == 2
+    assert seen == {"teacher": "t.pt", "student": "s.pt", "epochs": 7, "ima_loss": "cwd"}
+
+
+def test_resume_as_yolo_users_write_it(capfd, pair: list[str], tiny_data: Path, tmp_path: Path) -> None:
+    from ima_yolo import IMATrainer
+
+    options = cli.read_options([*pair, f"data={tiny_data}", *TRAIN[1:], "epochs=2", "plots=False"])
+    trainer = IMATrainer(overrides={**options, "project": str(tmp_path)})
+
+    def stop(_: Any) -> None:
+        raise KeyError
+
+    trainer.add_callback("on_model_save", stop)
+    with pytest.raises(KeyError):
+        trainer.train()
+    code, out, err = run(capfd, "train", "resume=True", f"model={trainer.last}")
+    assert code == 0, err
+    assert "Resuming training" in out + err
+    assert len(trainer.csv.read_text().splitlines()) == 3
+
+
+def test_an_onnx_prediction_never_imports_torch(
+    tiny_checkpoint: Callable[..., Path], tiny_data: Path, tmp_path: Path
+) -> None:
+    from ima_yolo.export.onnx import export_onnx
+
+    onnx = export_onnx(tiny_checkpoint(), output=tmp_path / "tiny.onnx", imgsz=64).path
+    code = (
+        "import sys; sys.modules.update(torch=None, ultralytics=None, torchvision=None)\n"
+        "from ima_yolo.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    words = ["predict", f"model={onnx}", f"source={tiny_data.parent / 'images' / 'val'}", f"project={tmp_path}"]
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "image 4/4" in done.stdout
+
+
+def test_a_failed_parity_leaves_no_file_and_code_2(capsys, tiny_checkpoint, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(
+        "ima_yolo.export.onnx.check_parity", lambda *_: (_ for _ in ()).throw(IMAError("differs by 3 px"))
+    )
+    model = tmp_path / "copy.pt"
+    model.write_bytes(tiny_checkpoint().read_bytes())
+    code, _, err = run(capsys, "export", f"model={model}", "imgsz=64")
+    assert code == 2
+    assert "differs by 3 px" in err
+    assert not model.with_suffix(".onnx").exists()

@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+import io
+import pickle
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from ultralytics.cfg import get_cfg
+from ultralytics.nn.tasks import ClassificationModel, DetectionModel
+
+from ima_yolo import host
+from ima_yolo.errors import IMAError
+from ima_yolo.features import Features
+
+
+class Probe(nn.Module):
+    """A distiller that adds a fixed term and remembers what it was shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.adapter = nn.Conv2d(1, 1, 1)
+        self.seen: list[Features] = []
+
+    def forward(self, batch: dict[str, Any], student: Features, task: torch.Tensor) -> tuple[torch.Tensor, dict]:
+        self.seen.append(student)
+        term = student.maps[0].mean() * 0 + self.adapter.weight.sum() * 0 + 3.0
+        return term, {"ima_loss": term.detach()}
+
+
+def build(config: str = "yolo26n.yaml") -> DetectionModel:
+    torch.manual_seed(0)
+    model = DetectionModel(config, nc=3, verbose=False)
+    model.args = get_cfg()
+    return model
+
+
+def batch_of(size: int = 64) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return {
+        "img": torch.rand(2, 3, size, size, generator=generator),
+        "batch_idx": torch.tensor([0.0, 1.0]),
+        "cls": torch.tensor([[0.0], [2.0]]),
+        "bboxes": torch.tensor([[0.5, 0.5, 0.4, 0.4], [0.4, 0.6, 0.3, 0.5]]),
+    }
+
+
+@pytest.mark.parametrize("config", ["yolov8n.yaml", "yolo11n.yaml", "yolo26n.yaml"])
+def test_an_attached_student_adds_the_term_once_an_image(config: str) -> None:
+    student = build(config)
+    plain, plain_items = student.loss(batch_of())
+    host.attach(student, Probe())
+    loss, items = student.loss(batch_of())
+    assert loss[:-1].sum().item() == pytest.approx(plain.sum().item(), rel=1e-5)
+    assert loss[-1].item() == pytest.approx(3.0 * 2)
+    assert list(items) == [*plain_items, "ima_loss"]
+    assert student.ima.seen[0].strides == (8, 16, 32)
+
+
+def test_the_student_stays_plain_wherever_it_is_copied_or_saved() -> None:
+    student = build()
+    keys = set(student.state_dict())
+    host.attach(student, Probe())
+    copied = deepcopy(student)
+    restored = pickle.loads(pickle.dumps(student))
+    for other in (copied, restored):
+        assert type(other) is DetectionModel
+        assert set(other.state_dict()) == keys
+        assert not hasattr(other, "ima")
+        assert all(torch.equal(a, b) for a, b in zip(other.parameters(), copied.parameters(), strict=True))
+    assert set(student.state_dict()) == keys
+    assert any(name.startswith("ima.") for name, _ in student.named_parameters()), "the optimizer must see the adapters"
+
+
+def test_the_pickle_names_nothing_of_ours() -> None:
+    student = build()
+    host.attach(student, Probe())
+    buffer = io.BytesIO()
+    torch.save(student, buffer)
+    assert b"ima_yolo" not in buffer.getvalue()
+
+
+def test_a_plain_state_loads_into_an_attached_student_strictly() -> None:
+    student, other = build(), build()
+    nn.init.constant_(other.model[0].conv.weight, 0.5)
+    host.attach(student, Probe())
+    with torch.no_grad():
+        student.ima.adapter.weight.fill_(7.0)
+    student.load_state_dict(other.state_dict())
+    assert (student.model[0].conv.weight == 0.5).all()
+    assert student.ima.adapter.weight.item() == 7.0
+
+
+def test_detach_gives_the_same_object_back_as_it_was() -> None:
+    student = build()
+    names = [name for name, _ in student.named_parameters()]
+    host.attach(student, Probe())
+    host.detach(student)
+    assert type(student) is DetectionModel
+    assert [name for name, _ in student.named_parameters()] == names
+    host.detach(student)  # a second time does nothing
+    assert type(student) is DetectionModel
+
+
+def test_no_hook_stays_after_a_step() -> None:
+    student = build()
+    host.attach(student, Probe())
+    student.loss(batch_of())
+    assert not any(module._forward_pre_hooks or module._forward_hooks for module in student.modules())
+
+
+def test_predictions_of_a_compiled_student_carry_the_maps() -> None:
+    student = build()
+    host.attach(student, Probe())
+    images = batch_of()
+    student.loss(images, student.predict(images["img"]))
+    assert [level.shape[-1] for level in student.ima.seen[0].maps] == [8, 4, 2]
+
+
+def test_in_evaluation_the_teacher_is_left_alone() -> None:
+    student = build()
+    host.attach(student, Probe())
+    student.eval()
+    _, items = student.loss(batch_of())
+    assert "ima_loss" not in items
+    assert student.ima.seen == []
+
+
+@pytest.mark.parametrize(
+    ("config", "strides"),
+    [
+        ("yolov3-tiny.yaml", (16, 32)),
+        ("yolov5n.yaml", (8, 16, 32)),
+        ("yolov8n-p2.yaml", (4, 8, 16, 32)),
+        ("yolov8n-p6.yaml", (8, 16, 32, 64)),
+        ("yolov10n.yaml", (8, 16, 32)),
+        ("yolo26n.yaml", (8, 16, 32)),
+    ],
+)
+def test_probe_finds_the_neck_of_every_family(config: str, strides: tuple[int, ...]) -> None:
+    assert host.probe(DetectionModel(config, nc=3, verbose=False)).strides == strides
+
+
+def test_probe_leaves_mode_and_statistics_alone() -> None:
+    model = build()
+    model.model[0].eval()  # a frozen layer among training ones
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    host.probe(model)
+    assert model.training
+    assert not model.model[0].training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_classifier_has_no_neck() -> None:
+    with pytest.raises(IMAError, match="no feature pyramid"):
+        host.neck(ClassificationModel("yolo26n-cls.yaml", nc=3, verbose=False))
+
+
+@pytest.mark.parametrize(
+    ("version", "warns"), [("8.4.190", False), ("8.4.0", True), ("8.5.0", True), ("9.0.0rc1", True)]
+)
+def test_a_version_outside_the_tested_range_warns(version: str, warns: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(host.LOGGER, "warning", said.append)
+    host.check_version(version)
+    assert bool(said) is warns
+
+
+class Touch:
+    """A pickle that writes a file when it is loaded the ordinary way."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (self.path,))
+
+
+def damaged(tmp_path: Path, kind: str, good: Path) -> Path:
+    path = tmp_path / f"{kind}.pt"
+    if kind == "truncated":
+        path.write_bytes(good.read_bytes()[:5000])
+    elif kind == "text":
+        path.write_text("no checkpoint")
+    elif kind == "empty":
+        path.touch()
+    elif kind == "list":
+        torch.save([1, 2], path)
+    elif kind == "no_model":
+        torch.save({"model": None}, path)
+    elif kind == "hostile":
+        torch.save({"model": Touch(tmp_path / "touched")}, path)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["missing", "truncated", "text", "empty", "list", "no_model", "hostile"])
+def test_a_bad_checkpoint_is_one_line(tmp_path: Path, tiny_checkpoint: Callable[..., Path], kind: str) -> None:
+    path = damaged(tmp_path, kind, tiny_checkpoint())
+    with pytest.raises(IMAError) as caught:
+        host.load_model(path, "teacher")
+    assert f"teacher={path}" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "touched").exists(), "no code in a checkpoint may run"
+
+
+def test_a_good_checkpoint_loads(tiny_checkpoint: Callable[..., Path]) -> None:
+    model, checkpoint = host.load_model(tiny_checkpoint(), "teacher")
+    assert type(model) is DetectionModel
+    assert host.task_of(model) == "detect"
+    assert host.class_names(model) == {0: "disc", 1: "square", 2: "triangle"}
+    assert "train_args" in checkpoint or "model" in checkpoint
+
+
+def test_ultralytics_keys_include_those_it_renames() -> None:
+    assert host.is_ultralytics_key("epochs")
+    assert not host.is_ultralytics_key("epohcs")

@@ -1,0 +1,148 @@
+"""Bad input costs one line and leaves no trace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from ultralytics import YOLO
+
+from ima_yolo import IMATrainer
+from ima_yolo.errors import IMAError
+from ima_yolo.preflight import images_in, prepare
+
+
+@pytest.fixture
+def options(tiny_data: Path, tiny_checkpoint: Callable[..., Path], tmp_path: Path) -> dict[str, Any]:
+    return {
+        "teacher": str(tiny_checkpoint("yolo26s.yaml", seed=1)),
+        "student": str(tiny_checkpoint()),
+        "data": str(tiny_data),
+        "project": str(tmp_path / "runs"),
+        "epochs": 1,
+        "imgsz": 64,
+    }
+
+
+def write(path: Path, text: str) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return str(path)
+
+
+def hostile(path: Path) -> str:
+    class Code:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (Path.touch, (path.with_suffix(".touched"),))
+
+    torch.save({"model": Code()}, path)
+    return str(path)
+
+
+def classifier(path: Path) -> str:
+    YOLO("yolo26n-cls.yaml").save(path)
+    return str(path)
+
+
+def segmenter(path: Path) -> str:
+    YOLO("yolo26n-seg.yaml").save(path)
+    return str(path)
+
+
+BAD: dict[str, tuple[Callable[[Path], dict[str, Any]], str]] = {
+    "no teacher": (lambda tmp: {"teacher": None}, "teacher= is missing"),
+    "missing teacher": (lambda tmp: {"teacher": "gone.pt"}, "teacher=gone.pt: file not found"),
+    "corrupt teacher": (lambda tmp: {"teacher": write(tmp / "t.pt", "x")}, "t.pt: the file is empty, truncated"),
+    "hostile teacher": (lambda tmp: {"teacher": hostile(tmp / "t.pt")}, "refused, since it carries code"),
+    "classifier as teacher": (lambda tmp: {"teacher": classifier(tmp / "c.pt")}, "classification model"),
+    "no student": (lambda tmp: {"student": None}, "student= is missing"),
+    "missing student": (lambda tmp: {"student": "gone.pt"}, "student=gone.pt: file not found"),
+    "missing architecture": (lambda tmp: {"student": "gone.yaml"}, "student=gone.yaml"),
+    "corrupt student": (lambda tmp: {"student": write(tmp / "s.pt", "x")}, "s.pt: the file is empty, truncated"),
+    "hostile student": (lambda tmp: {"student": hostile(tmp / "s.pt")}, "refused, since it carries code"),
+    "classifier as student": (lambda tmp: {"student": classifier(tmp / "c.pt")}, "a model for classify"),
+    "segmenter as student": (lambda tmp: {"student": segmenter(tmp / "s.pt")}, "a model for segment"),
+    "student of another kind": (lambda tmp: {"student": "model.onnx"}, "expected a checkpoint (.pt)"),
+    "no data": (lambda tmp: {"data": None}, "data= is missing"),
+    "missing data": (lambda tmp: {"data": "gone.yaml"}, "data=gone.yaml"),
+    "empty data": (lambda tmp: {"data": write(tmp / "d.yaml", "")}, "d.yaml"),
+    "data without images": (
+        lambda tmp: {
+            "notes": [write(tmp / part / "notes.txt", "") for part in "tv"],
+            "data": write(tmp / "d.yaml", "train: t\nval: v\nnames: [a]\n"),
+        },
+        "no images for 'train'",
+    ),
+    "misspelt own key": (lambda tmp: {"ima_wieght": 1}, "did you mean 'ima_weight'?"),
+    "misspelt key": (lambda tmp: {"epohcs": 1}, "'epohcs' is not a setting (did you mean 'epochs'?)"),
+    "misspelt teacher": (lambda tmp: {"techer": "x.pt"}, "did you mean 'teacher'?"),
+    "own value out of range": (lambda tmp: {"ima_mask_ratio": 2}, "ima_mask_ratio=2"),
+    "value out of range": (lambda tmp: {"close_mosaic": "soon"}, "close_mosaic"),
+    "fraction out of range": (lambda tmp: {"fraction": 3.0}, "fraction"),
+    "no epochs": (lambda tmp: {"epochs": 0}, "epochs=0"),
+    "two distillations": (lambda tmp: {"distill_model": "t.pt"}, "distill_model= is Ultralytics' own"),
+    "quantised training": (lambda tmp: {"quantize": 8}, "quantize=8"),
+    "project is a file": (lambda tmp: {"project": write(tmp / "file", "x") + "/runs"}, "project="),
+    "project is read-only": (lambda tmp: {"project": "/proc/runs"}, "project="),
+    "nothing to resume": (lambda tmp: {"resume": "gone.pt"}, "resume: no checkpoint at 'gone.pt'"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_line_and_writes_nothing(case: str, options: dict[str, Any], tmp_path: Path) -> None:
+    change, message = BAD[case]
+    changed = {**options, **change(tmp_path)}
+    changed.pop("notes", None)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(IMAError) as caught:
+        IMATrainer(overrides=changed)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_good_input_passes(options: dict[str, Any]) -> None:
+    plan = prepare(options)
+    assert plan.settings.teacher == options["teacher"]
+    assert plan.overrides["model"] == options["student"]
+    assert plan.teacher.strides == (8, 16, 32)
+
+
+def test_resuming_what_is_no_distillation_is_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(IMAError, match="not a checkpoint of a distillation"):
+        prepare({"resume": True, "model": options["student"]})
+
+
+def test_resuming_what_is_finished_is_refused(options: dict[str, Any]) -> None:
+    trainer = IMATrainer(overrides={**options, "plots": False, "workers": 0, "val": False})
+    trainer.train()
+    with pytest.raises(IMAError, match="finished, nothing to resume"):
+        prepare({"resume": True, "model": str(trainer.last)})
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ({"ima_loss": "cwd", "ima_mask": "none"}, "without effect with ima_loss=cwd: ima_mask"),
+        ({"teacher": ("a", "b")}, "features need no classes"),
+    ],
+)
+def test_what_may_be_meant_is_a_warning(options, extra, message, tiny_checkpoint, monkeypatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("ima_yolo.preflight.LOGGER.warning", said.append)
+    if "teacher" in extra:
+        extra = {"teacher": str(tiny_checkpoint("yolo26s.yaml", names=extra["teacher"]))}
+    prepare({**options, **extra})
+    assert any(message in line for line in said)
+
+
+def test_images_of_folders_and_lists(tmp_path: Path) -> None:
+    for name in ("a/1.jpg", "a/deep/2.PNG", "a/notes.txt", "b/3.bmp"):
+        write(tmp_path / name, "x")
+    listed = write(tmp_path / "list.txt", f"./b/3.bmp\n\n{tmp_path / 'a/1.jpg'}\n")
+    assert [path.name for path in images_in(str(tmp_path / "a"))] == ["1.jpg", "2.PNG"]
+    assert [path.name for path in images_in([listed, str(tmp_path / "b")])] == ["3.bmp", "1.jpg", "3.bmp"]
+    assert list(images_in(str(tmp_path / "nowhere"))) == []

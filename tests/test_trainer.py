@@ -1,0 +1,343 @@
+"""Training with a teacher: equal to plain training without its weight, plain on disk, and resumable."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from ultralytics import YOLO
+from ultralytics.models.yolo.detect import DetectionTrainer
+from ultralytics.nn.tasks import DetectionModel, torch_safe_load
+
+from ima_yolo import IMATrainer
+from ima_yolo.errors import IMAError
+from ima_yolo.teachers.yolo import YOLOTeacher
+
+COMMON = {"epochs": 1, "imgsz": 64, "batch": 4, "plots": False, "workers": 0, "optimizer": "AdamW", "lr0": 0.002}
+
+
+@pytest.fixture
+def options(tiny_data: Path, tiny_checkpoint: Callable[..., Path], tmp_path: Path) -> dict[str, Any]:
+    student, teacher = tiny_checkpoint(seed=0), tiny_checkpoint("yolo26s.yaml", seed=1)
+    return {**COMMON, "teacher": teacher, "model": str(student), "data": str(tiny_data), "project": str(tmp_path)}
+
+
+def plain(options: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in options.items() if key != "teacher" and not key.startswith("ima_")}
+
+
+def rows(trainer: DetectionTrainer) -> list[dict[str, str]]:
+    with trainer.csv.open() as file:
+        return list(csv.DictReader(file))
+
+
+def record_gradients(trainer: DetectionTrainer) -> list[dict[str, torch.Tensor]]:
+    """Keep the student's gradients of every step, as they enter the optimizer."""
+    steps: list[dict[str, torch.Tensor]] = []
+
+    def keep(trainer: DetectionTrainer) -> None:
+        named = trainer.model.named_parameters()
+        steps.append({name: p.grad.clone() for name, p in named if p.grad is not None and not name.startswith("ima.")})
+
+    original = trainer.optimizer_step
+
+    def step() -> None:
+        keep(trainer)
+        original()
+
+    trainer.optimizer_step = step
+    return steps
+
+
+def trained(
+    cls: type[DetectionTrainer], options: dict[str, Any]
+) -> tuple[DetectionTrainer, list[dict[str, torch.Tensor]]]:
+    trainer = cls(overrides=dict(options))
+    steps = record_gradients(trainer)
+    trainer.train()
+    return trainer, steps
+
+
+def state(path: Path) -> dict[str, torch.Tensor]:
+    return torch_safe_load(path, safe_only=True)[0]["model"].state_dict()
+
+
+def test_without_weight_every_gradient_and_weight_is_that_of_plain_training(options: dict[str, Any]) -> None:
+    reference, expected = trained(DetectionTrainer, {**plain(options), "name": "plain"})
+    trainer, found = trained(IMATrainer, {**options, "ima_weight": 0, "name": "ima"})
+    assert len(found) == len(expected) > 0
+    for step, other in zip(found, expected, strict=True):
+        assert step.keys() == other.keys()
+        assert all(torch.equal(step[name], other[name]) for name in step)
+    final = state(trainer.last)
+    for name, value in state(reference.last).items():
+        assert torch.equal(value, final[name]), name
+
+
+def test_with_weight_the_first_step_sees_the_same_data_and_another_gradient(options: dict[str, Any]) -> None:
+    _, expected = trained(DetectionTrainer, {**plain(options), "name": "plain"})
+    trainer, found = trained(IMATrainer, {**options, "name": "ima"})
+    neck, head = "model.22.cv1.conv.weight", "model.23.cv3.0.2.weight"
+    assert torch.allclose(found[0][head], expected[0][head], atol=1e-6), (
+        "the head is not distilled: same data, same gradient"
+    )
+    assert not torch.allclose(found[0][neck], expected[0][neck], atol=1e-6)
+    assert trainer.distiller is not None
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"ima_mask": "frequency", "ima_deflation": "shifted"},
+        {"ima_instance": "box", "ima_schedule": "linear"},
+        {"ima_instance": "box", "ima_boxes": "teacher", "ima_teacher_conf": 0.001},
+        {"ima_objects": "gt", "ima_background": 0.1},
+        {"ima_objects": "teacher", "ima_standardize": "student", "ima_deflation": "cosine"},
+        {"ima_loss": "l2"},
+        {"ima_loss": "mgd"},
+        {"ima_loss": "cwd"},
+        {"ima_loss": "pkd", "ima_levels": "16,32", "ima_weight": 3},
+    ],
+    ids=lambda settings: "-".join(str(value) for value in settings.values()) or "default",
+)
+def test_every_reading_trains_its_adapters_and_leaves_the_teacher_alone(
+    options: dict[str, Any], settings: dict[str, Any]
+) -> None:
+    trainer = IMATrainer(overrides={**options, **settings})
+    before: dict[str, torch.Tensor] = {}
+    digest = trainer.teacher.digest()
+    trainer.add_callback(
+        "on_train_start", lambda t: before.update({k: v.clone() for k, v in t.distiller.criterion.named_parameters()})
+    )
+    trainer.train()
+    assert trainer.teacher.digest() == digest == YOLOTeacher(options["teacher"]).digest()
+    after = dict(trainer.distiller.criterion.named_parameters())
+    moved = [name for name, value in after.items() if not torch.equal(value, before[name])]
+    assert {name for name in after if name.endswith("adapter.weight")} <= set(moved)
+    (row,) = rows(trainer)
+    assert float(row["train/ima_loss"]) > 0
+    assert float(row["ima/weight"]) > 0
+    if "ima_levels" in settings:
+        assert trainer.distiller.criterion.strides == (16, 32)
+
+
+def test_the_term_falls_on_a_fixed_batch(options: dict[str, Any]) -> None:
+    still = {"mosaic": 0, "fliplr": 0, "scale": 0, "translate": 0, "hsv_h": 0, "hsv_s": 0, "hsv_v": 0}
+    trainer = IMATrainer(
+        overrides={**options, **still, "ima_weight": 1, "epochs": 8, "val": False, "warmup_epochs": 0, "nbs": 4}
+    )
+    trainer.train()
+    terms = [float(row["train/ima_loss"]) for row in rows(trainer)]
+    assert terms[-1] < 0.8 * terms[0], terms
+
+
+def test_distillation_goes_off_at_the_end_and_the_teacher_rests(options: dict[str, Any], monkeypatch) -> None:
+    calls: list[int] = []
+    trainer = IMATrainer(overrides={**options, "epochs": 4, "ima_off": 0.5, "ima_schedule": "linear"})
+    original = type(trainer.teacher).__call__
+    monkeypatch.setattr(
+        type(trainer.teacher), "__call__", lambda *a, **k: (calls.append(trainer.epoch), original(*a, **k))[1]
+    )
+    trainer.train()
+    assert set(calls) == {0, 1}, "neither in the last epochs nor in validation"
+    terms = [float(row["train/ima_loss"]) for row in rows(trainer)]
+    weights = [float(row["ima/weight"]) for row in rows(trainer)]
+    assert min(terms[:2]) > 0
+    assert terms[2:] == weights[2:] == [0.0, 0.0]
+
+
+FRESH = """
+import sys
+sys.modules["ima_yolo"] = None  # any import of the package fails
+from ultralytics import YOLO
+model = YOLO(sys.argv[1])
+assert type(model.model).__name__ == "DetectionModel" and type(model.model).__module__ == "ultralytics.nn.tasks"
+model.predict(sys.argv[2], imgsz=64, verbose=False, save=False)
+print("loaded")
+"""
+
+
+@pytest.mark.parametrize("resumable", [False, True])
+def test_checkpoints_load_in_a_fresh_process_without_us(
+    options: dict[str, Any], tmp_path: Path, resumable: bool
+) -> None:
+    """Finished ones, and those that a run in progress has written."""
+    trainer = IMATrainer(overrides={**options, "epochs": 2, "save_period": 1})
+    kept: list[Path] = []
+
+    def keep(trainer: DetectionTrainer) -> None:
+        for name in ("last.pt", "best.pt"):
+            copy = tmp_path / f"{trainer.epoch}-{name}"
+            copy.write_bytes((trainer.wdir / name).read_bytes())
+            kept.append(copy)
+
+    trainer.add_callback("on_model_save", keep)
+    trainer.train()
+    files = kept[:2] if resumable else [trainer.last, trainer.best, trainer.wdir / "epoch0.pt"]
+    image = next((Path(trainer.data["val"])).glob("*.png"))
+    for file in files:
+        environment = {"ULTRALYTICS_SAFE_LOAD": "1"}
+        words = [sys.executable, "-c", FRESH, str(file), str(image)]
+        done = subprocess.run(
+            words, capture_output=True, text=True, env={**dict(__import__("os").environ), **environment}
+        )
+        assert done.stdout.strip().endswith("loaded"), done.stderr
+
+
+def test_a_finished_checkpoint_is_as_small_as_a_plain_one(options: dict[str, Any]) -> None:
+    reference, _ = trained(DetectionTrainer, {**plain(options), "name": "plain"})
+    trainer, _ = trained(IMATrainer, {**options, "name": "ima"})
+    assert trainer.best.stat().st_size < reference.best.stat().st_size + 10_000
+    saved = torch_safe_load(trainer.best, safe_only=True)[0]
+    assert saved["ima"]["settings"]["ima_loss"] == "ima"
+    assert "distiller" not in saved["ima"]
+    assert not any("teacher_model" in key or key.startswith("ima.") for key in saved["model"].state_dict())
+
+
+def test_settings_are_recorded_beside_the_run_and_kept_out_of_ultralytics_own(options: dict[str, Any]) -> None:
+    trainer = IMATrainer(overrides={**options, "ima_loss": "cwd"})
+    record = yaml.safe_load((trainer.save_dir / "ima.yaml").read_text())
+    assert record["ima_loss"] == "cwd"
+    assert record["teacher_digest"] == trainer.teacher.digest()
+    assert not any(key.startswith("ima") or key == "teacher" for key in vars(trainer.args))
+
+
+@pytest.mark.parametrize("interface", ["trainer", "yolo"])
+def test_the_student_is_a_plain_model_again_after_training(options: dict[str, Any], interface: str) -> None:
+    if interface == "yolo":
+        yolo = YOLO(options["model"])
+        mine = {key: value for key, value in options.items() if key != "model"}
+        yolo.train(trainer=IMATrainer, **mine)
+        model, trainer = yolo.model, yolo.trainer
+    else:
+        trainer = IMATrainer(overrides=options)
+        trainer.train()
+        model = trainer.model
+    assert type(trainer.model) is type(model) is DetectionModel
+    assert not hasattr(trainer.model, "ima")
+
+
+def test_the_student_is_plain_again_after_a_failure(options: dict[str, Any]) -> None:
+    trainer = IMATrainer(overrides=options)
+
+    def fail(_: DetectionTrainer) -> None:
+        raise KeyError("stop here")
+
+    trainer.add_callback("on_train_batch_end", fail)
+    with pytest.raises(KeyError):
+        trainer.train()
+    assert type(trainer.model) is DetectionModel
+
+
+def test_no_shared_level_leaves_no_folder(options: dict[str, Any], tiny_checkpoint: Callable[..., Path]) -> None:
+    trainer = IMATrainer(overrides={**options, "ima_levels": 64, "name": "gone"})
+    with pytest.raises(IMAError, match="stride 64 is not shared"):
+        trainer.train()
+    assert not trainer.save_dir.exists()
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"freeze": 10},
+        {"multi_scale": 0.5},
+        {"close_mosaic": 1, "epochs": 2},
+        {"patience": 1, "epochs": 3},
+        {"optimizer": "MuSGD", "lr0": 0.01},
+        {"single_cls": True},
+        {"rect": True},
+        {"cos_lr": True, "nbs": 4},
+        {"cls_pw": 0.5},
+    ],
+    ids=str,
+)
+def test_keys_of_ultralytics_work_unchanged(options: dict[str, Any], extra: dict[str, Any]) -> None:
+    trainer = IMATrainer(overrides={**options, **extra})
+    trainer.train()
+    assert trainer.best.exists()
+    assert float(rows(trainer)[0]["train/ima_loss"]) > 0
+    if "freeze" in extra:
+        before, after = state(Path(options["model"])), state(trainer.last)
+        assert torch.equal(before["model.4.cv1.conv.weight"].half(), after["model.4.cv1.conv.weight"].half())
+
+
+@pytest.mark.parametrize("student", ["yolov8n.yaml", "yolo11n.yaml", "yolov8n-p2.yaml"])
+def test_students_of_other_families(options: dict[str, Any], student: str) -> None:
+    trainer = IMATrainer(overrides={**options, "model": student})
+    trainer.train()
+    assert trainer.distiller.criterion.strides == (8, 16, 32)
+    assert trainer.best.exists()
+
+
+class Stop(Exception):
+    """Ends a run between two epochs."""
+
+
+def interrupted(options: dict[str, Any], epoch: int) -> IMATrainer:
+    trainer = IMATrainer(overrides=options)
+
+    def stop(trainer: DetectionTrainer) -> None:
+        if trainer.epoch == epoch:
+            raise Stop
+
+    trainer.add_callback("on_model_save", stop)
+    with pytest.raises(Stop):
+        trainer.train()
+    return trainer
+
+
+@pytest.mark.parametrize("spelling", ["trainer", "yolo", "path"])
+def test_resume_restores_adapters_weight_schedule_and_settings(options: dict[str, Any], spelling: str) -> None:
+    first = interrupted({**options, "epochs": 3, "ima_deflation": "floor", "ima_schedule": "cosine"}, epoch=1)
+    saved = first.distiller.state()
+    last = str(first.last)
+    restored: dict[str, Any] = {}
+
+    def keep(trainer: DetectionTrainer) -> None:
+        restored.update(trainer.distiller.state(), epoch=trainer.start_epoch)
+
+    if spelling == "yolo":
+        yolo = YOLO(last)
+        yolo.add_callback("on_train_start", keep)
+        yolo.train(trainer=IMATrainer, resume=True)
+        trainer = yolo.trainer
+    else:
+        overrides = {"resume": last} if spelling == "path" else {"resume": True, "model": last}
+        trainer = IMATrainer(overrides=overrides)
+        trainer.add_callback("on_train_start", keep)
+        trainer.train()
+    assert restored["epoch"] == 2
+    assert restored["weight"] == saved["weight"]
+    assert torch.equal(restored["rng"], saved["rng"])
+    assert all(torch.equal(value, saved["adapters"][name]) for name, value in restored["adapters"].items())
+    assert trainer.settings == first.settings
+    assert [row["epoch"] for row in rows(trainer)] == ["1", "2", "3"]
+    assert trainer.save_dir == first.save_dir
+
+
+def test_resume_takes_a_teacher_that_has_moved_and_says_if_it_is_another(options, tiny_checkpoint, monkeypatch) -> None:
+    first = interrupted({**options, "epochs": 2}, epoch=0)
+    said: list[str] = []
+    monkeypatch.setattr("ima_yolo.trainer.LOGGER.warning", said.append)
+    moved = IMATrainer(overrides={"resume": str(first.last), "teacher": tiny_checkpoint("yolo26s.yaml", seed=2)})
+    moved.train()
+    assert any("not those that this run was started with" in line for line in said)
+
+
+def test_a_kill_while_saving_leaves_the_last_checkpoint_whole(options: dict[str, Any], monkeypatch) -> None:
+    first = interrupted({**options, "epochs": 3}, epoch=0)
+    content = first.last.read_bytes()
+    trainer = IMATrainer(overrides={"resume": str(first.last)})
+    monkeypatch.setattr("ima_yolo.checkpoint.add", lambda *_: (_ for _ in ()).throw(Stop()))
+    with pytest.raises(Stop):
+        trainer.train()
+    assert first.last.read_bytes() == content
+    assert not (first.wdir / ".saving").exists()
