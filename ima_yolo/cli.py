@@ -20,6 +20,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "val": ("ima_yolo.commands.run", "val", "measure the accuracy of a .pt or .onnx model on a data set"),
     "predict": ("ima_yolo.commands.run", "predict", "detect in images; an .onnx model runs without torch"),
     "export": ("ima_yolo.commands.run", "export", "write a model as ONNX, checked against torch on real images"),
+    "compare": (
+        "ima_yolo.commands.compare",
+        "compare",
+        "train several arms under the same conditions and report what differs",
+    ),
     "demo": ("ima_yolo.commands.demo", "demo", "the whole line on a drawn data set, in a few minutes, without a download"),
     "cfg": ("ima_yolo.commands.info", "cfg", "print every setting with its default, or a recipe: `ima-yolo cfg paper`"),
     "help": ("ima_yolo.commands.info", "help_page", "print this page, or that of a command: `ima-yolo help train`"),

@@ -147,8 +147,9 @@ class Watch:
         self._reported: set[str] = set()
 
     def restart(self) -> None:
-        """Watch the next steps again, as at the start of an epoch."""
-        self._seen = []
+        """Watch the next steps again, as at the start of an epoch; a watch that is not complete goes on."""
+        if len(self._seen) >= self.steps:
+            self._seen = []
 
     def see(self, term: Tensor, maps: Sequence[Tensor]) -> str | None:
         """Take note of a step.

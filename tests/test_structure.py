@@ -53,7 +53,9 @@ ROOMS: dict[str, Room] = {
     "runtime": Room("numpy cv2 onnxruntime"),
     "export": Room("numpy cv2 onnx onnxruntime torch ultralytics", "host checkpoint runtime"),
     "demo": Room("numpy cv2 yaml torch ultralytics", "config host trainer summary pictures runtime export"),
-    "experiment": Room("numpy yaml torch ultralytics", "config host trainer summary pictures runtime export"),
+    "experiment": Room(
+        "numpy scipy yaml torch ultralytics", "config host teachers trainer summary pictures runtime export"
+    ),
     "__init__": Room("", "", lazy="*"),
     "cli": Room("", "config", lazy="*"),
     "commands": Room("", "__init__ config cli", lazy="*"),

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 import torch
 import yaml
@@ -18,6 +19,7 @@ from ultralytics.nn.tasks import DetectionModel, torch_safe_load
 
 from ima_yolo import IMATrainer
 from ima_yolo.errors import IMAError
+from ima_yolo.export.onnx import export_onnx
 from ima_yolo.teachers.yolo import YOLOTeacher
 
 COMMON = {"epochs": 1, "imgsz": 64, "batch": 4, "plots": False, "workers": 0, "optimizer": "AdamW", "lr0": 0.002}
@@ -200,6 +202,35 @@ def test_a_finished_checkpoint_is_as_small_as_a_plain_one(options: dict[str, Any
     assert saved["ima"]["settings"]["ima_loss"] == "ima"
     assert "distiller" not in saved["ima"]
     assert not any("teacher_model" in key or key.startswith("ima.") for key in saved["model"].state_dict())
+
+
+def test_distillation_leaves_no_trace_in_the_exported_graph(options: dict[str, Any], tmp_path: Path) -> None:
+    reference, _ = trained(DetectionTrainer, {**plain(options), "name": "plain"})
+    trainer, _ = trained(IMATrainer, {**options, "name": "ima"})
+    files = [
+        export_onnx(best, output=tmp_path / f"{index}.onnx", imgsz=64).path
+        for index, best in enumerate((reference.best, trainer.best))
+    ]
+    graphs = [onnx.load(file).graph for file in files]
+    first, second = (
+        (
+            [(node.op_type, len(node.input)) for node in graph.node],
+            [(tuple(weight.dims), weight.data_type) for weight in graph.initializer],
+            [str(value.type) for value in (*graph.input, *graph.output)],
+        )
+        for graph in graphs
+    )
+    assert first == second
+    assert abs(files[0].stat().st_size - files[1].stat().st_size) < 1000, "metadata holds paths and a date"
+
+
+def test_a_term_that_cannot_teach_is_reported_while_training(options: dict[str, Any], monkeypatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("ima_yolo.distill.LOGGER.warning", said.append)
+    nothing_found = {"ima_instance": "box", "ima_boxes": "teacher", "ima_teacher_conf": 0.99}
+    trainer = IMATrainer(overrides={**options, **nothing_found, "epochs": 11, "val": False})
+    trainer.train()
+    assert sum("ima_loss was zero in every one of 20 steps" in line for line in said) == 1
 
 
 def test_settings_are_recorded_beside_the_run_and_kept_out_of_ultralytics_own(options: dict[str, Any]) -> None:

@@ -124,3 +124,13 @@ def test_watch_reports_a_fault_once_but_looks_again() -> None:
     assert [bool(watch.see(zero, maps)) for _ in range(2)] == [False, False], "the same fault is not said again"
     watch.restart()
     assert [bool(watch.see(term, maps)) for term in moving] == [False, True]
+
+
+def test_watch_spans_epochs_that_are_shorter_than_it() -> None:
+    maps = [torch.ones(1, 1, 1, 1, requires_grad=True)]
+    watch = Watch("ima_loss", steps=4)
+    said = []
+    for _ in range(2):
+        watch.restart()
+        said += [watch.see(maps[0].sum() * 0, maps) for _ in range(2)]
+    assert [bool(warning) for warning in said] == [False, False, False, True]

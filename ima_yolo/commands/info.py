@@ -39,6 +39,15 @@ Everything else goes to Ultralytics, with every key of `yolo predict`.""",
 
 The ONNX file is checked and compared with torch on real images before it is put in place.
 Every key of `yolo export` works unchanged; other formats are exported by Ultralytics without the comparison.""",
+    "compare": """\
+  ima-yolo compare teacher=yolo26m.pt student=yolo26n.pt data=my.yaml epochs=50 arms=none,builtin,ima seeds=0,1,2
+
+arms=      none, builtin (Ultralytics' distill_model=), l2, mgd, cwd, pkd, ima; or a mapping in a recipe (cfg=)
+seeds=     each arm is trained once with each
+jobs=      trainings at a time     devices=   one device for each, for example devices=0,1
+name=      the study's folder; the same call goes on where it was and keeps what is finished
+force=     go on although the code has changed
+Every other key is that of `ima-yolo train` and shared by all arms.""",
     "demo": "  ima-yolo demo\n  ima-yolo demo output=my_demo seed=1",
     "cfg": "  ima-yolo cfg             every key of this package with its default\n  ima-yolo cfg paper       a recipe",
     "help": "  ima-yolo help train",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from ultralytics.utils.nms import non_max_suppression
 
 from ima_yolo.errors import IMAError
@@ -54,11 +54,7 @@ class YOLOTeacher:
 
     def digest(self) -> str:
         """SHA-256 over names and bytes of all weights."""
-        digest = hashlib.sha256()
-        for name, value in self._model.state_dict().items():
-            digest.update(name.encode())
-            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        return weights_digest(self._model)
 
     @torch.no_grad()
     def __call__(self, images: Tensor, confidence: bool = False, boxes: bool = False) -> TeacherOutput:
@@ -79,6 +75,15 @@ class YOLOTeacher:
             _confidence(predictions[1], features) if confidence else None,
             _boxes(predictions[0], self._conf) if boxes else None,
         )
+
+
+def weights_digest(model: nn.Module) -> str:
+    """SHA-256 over the names and bytes of all weights of a model."""
+    digest = hashlib.sha256()
+    for name, value in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _freeze(model: Any) -> Any:

@@ -1,0 +1,1 @@
+"""Experiments: the same training under several arms and seeds, compared in pairs."""

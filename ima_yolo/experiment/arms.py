@@ -1,0 +1,90 @@
+"""Arms of a comparison: what differs between two trainings that share everything else."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from ima_yolo.config import nearest, split, validate
+from ima_yolo.errors import IMAError
+
+Kind = Literal["none", "builtin", "ima"]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to train the student.
+
+    Attributes:
+        name: How tables call it; also part of its folder's name.
+        kind: "none" (no teacher), "builtin" (Ultralytics' `distill_model=`) or "ima" (this package).
+        settings: Keys on top of those that all arms share.
+    """
+
+    name: str
+    kind: Kind
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def options(self, common: Mapping[str, Any], teacher: str) -> dict[str, Any]:
+        """Keys of one training of this arm, without the seed.
+
+        Args:
+            common: What all arms share, without the teacher; our own keys reach only arms of kind "ima".
+            teacher: Checkpoint to learn from.
+        """
+        ours, rest = split(common)
+        if self.kind == "ima":
+            return {**rest, **ours, "teacher": teacher, **self.settings}
+        return {**rest, **({"distill_model": teacher} if self.kind == "builtin" else {}), **self.settings}
+
+
+NAMED: dict[str, Arm] = {
+    "none": Arm("none", "none"),
+    "builtin": Arm("builtin", "builtin"),
+    **{name: Arm(name, "ima", {"ima_loss": name}) for name in ("l2", "mgd", "cwd", "pkd", "ima")},
+}
+
+
+def read_arms(given: str | Sequence[str] | Mapping[str, Any]) -> tuple[Arm, ...]:
+    """Build arms from what the user wrote.
+
+    Args:
+        given: Names of known arms ("none,builtin,ima" or a list); or a mapping of a name of one's own to the keys that
+            this arm sets, as a recipe's `arms:` holds it. An arm whose keys name no loss distils with IMA; an empty
+            one that bears the name of a known arm is that arm.
+
+    Raises:
+        IMAError: For an unknown arm, a name that cannot be a folder, or keys that are not valid.
+    """
+    if isinstance(given, Mapping):
+        arms = tuple(_own_arm(str(name), keys) for name, keys in given.items())
+    else:
+        names = [part.strip() for part in given.split(",")] if isinstance(given, str) else [str(name) for name in given]
+        arms = tuple(_named_arm(name) for name in names if name)
+    if len(arms) < 2:
+        raise IMAError("arms=: a comparison needs at least two, for example arms=none,builtin,ima")
+    if len({arm.name for arm in arms}) < len(arms):
+        raise IMAError(f"arms={','.join(arm.name for arm in arms)}: an arm is named twice")
+    return arms
+
+
+def _named_arm(name: str) -> Arm:
+    if name not in NAMED:
+        raise IMAError(f"arms=: there is no arm '{name}'{nearest(name, NAMED)}; there are {', '.join(NAMED)}")
+    return NAMED[name]
+
+
+def _own_arm(name: str, keys: Any) -> Arm:
+    if not keys and name in NAMED:
+        return NAMED[name]
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise IMAError(f"arms: '{name}' cannot name a folder; use letters, digits, '.', '_' and '-'")
+    if not isinstance(keys, Mapping):
+        raise IMAError(f"arms: {name}: expected a mapping of keys to values")
+    ours, rest = split(keys)
+    if "distill_model" in rest or "teacher" in ours or "model" in rest:
+        raise IMAError(f"arms: {name}: models are the same for all arms; give teacher= and student= once")
+    validate({"teacher": "any", **ours})
+    return Arm(name, "ima", {**rest, **ours})

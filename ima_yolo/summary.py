@@ -1,0 +1,150 @@
+"""The summary table at the end of a run: accuracy, size and speed of teacher and students."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+_HEADINGS = ("model", "mAP50-95", "mAP50", "parameters", "GFLOPs", "ms/image")
+_WARM_UP, _TIMED = 5, 30
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model of the table; None means not known and is printed as "-".
+
+    Attributes:
+        name: what the reader calls the model.
+        map50_95: mean average precision over IoU 0.50 to 0.95, 0-1.
+        map50: mean average precision at IoU 0.50, 0-1.
+        parameters: number of weights as deployed, that is with batch norms folded in and training-only heads removed.
+        gflops: billions of floating point operations for one image at the image size measured.
+        milliseconds_per_image: time of the network alone, without reading, letterboxing and NMS.
+        timing: how the time was taken, for the heading: device and batch size.
+        note: a footnote.
+    """
+
+    name: str
+    map50_95: float | None = None
+    map50: float | None = None
+    parameters: int | None = None
+    gflops: float | None = None
+    milliseconds_per_image: float | None = None
+    timing: str = ""
+    note: str = ""
+
+
+def _accuracy(model: Any, data: Path, imgsz: int, val_kwargs: dict[str, Any]) -> tuple[float, float]:
+    """mAP50-95 and mAP50 by the Ultralytics validator, which leaves no folder behind."""
+    with tempfile.TemporaryDirectory() as folder:
+        place = {"project": folder, "name": "val", "plots": False, "verbose": False}
+        box = model.val(data=str(data), imgsz=imgsz, **{**place, **val_kwargs}).box
+    return float(box.map), float(box.map50)
+
+
+def _milliseconds(backend: Any, imgsz: int) -> float:
+    """Median time of one forward pass of one image (1, 3, imgsz, imgsz) in milliseconds."""
+    import torch
+    from ultralytics.utils.ops import Profile
+
+    height, width = getattr(backend, "imgsz", None) or (imgsz, imgsz)  # an exported model may take one size only
+    image = torch.zeros(1, 3, height, width, device=backend.device)
+    times = []
+    with torch.inference_mode():
+        for _ in range(_WARM_UP + _TIMED):
+            with Profile(device=backend.device) as profile:
+                backend(image)
+            times.append(1000 * profile.dt)
+    return median(times[_WARM_UP:])
+
+
+def _size(backend: Any, imgsz: int) -> tuple[int | None, float | None]:
+    """Parameters and GFLOPs of a fused torch model; neither for an exported one."""
+    import torch
+    from ultralytics.utils.torch_utils import get_flops, get_num_params
+
+    network = getattr(backend.backend, "model", None)
+    if not isinstance(network, torch.nn.Module):
+        return None, None
+    return get_num_params(network), get_flops(network, imgsz) or None
+
+
+def measure(model_path: Path, data: Path, imgsz: int, name: str, **val_kwargs: Any) -> Row:
+    """Measure one model: accuracy by the Ultralytics validator, size, and the time of the network alone at batch 1.
+
+    The time is taken apart from the validation, as the median of 30 passes after 5 to warm up, because the validator's
+    own figure depends on its batch size and on how full its last batch is.
+
+    Args:
+        model_path: a detection checkpoint or exported model that Ultralytics can load.
+        data: the data.yaml; its val split counts, or `split=`. Where its class names are not the model's the accuracy
+            is None and the row says so in its note.
+        imgsz: side of the images in pixels.
+        name: the row's name.
+        **val_kwargs: further arguments of `yolo val`, for instance device, batch, split or workers.
+    """
+    from ultralytics import YOLO
+    from ultralytics.data.utils import check_det_dataset
+    from ultralytics.nn.autobackend import AutoBackend
+    from ultralytics.utils.torch_utils import select_device
+
+    device = select_device(val_kwargs.get("device") or "cpu", verbose=False)
+    model, backend = YOLO(str(model_path), task="detect"), AutoBackend(str(model_path), device=device, verbose=False)
+    parameters, gflops = _size(backend, imgsz)
+    known = list(check_det_dataset(str(data), autodownload=False)["names"].values()) == list(backend.names.values())
+    map50_95, map50 = _accuracy(model, data, imgsz, val_kwargs) if known else (None, None)
+    note = "" if known else "has other class names than the data, so its accuracy was not measured"
+    timing = f"{device.type}, batch 1"
+    return Row(name, map50_95, map50, parameters, gflops, _milliseconds(backend, imgsz), timing, note)
+
+
+def _count(value: int | None) -> str:
+    return "-" if value is None else f"{value:,}"
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _cells(rows: Sequence[Row]) -> tuple[list[list[str]], list[str]]:
+    """The table as text, headings first, and its footnotes."""
+    timings = list(dict.fromkeys(row.timing for row in rows if row.milliseconds_per_image is not None and row.timing))
+    lines = [[*_HEADINGS[:-1], _HEADINGS[-1] + (f" ({timings[0]})" if len(timings) == 1 else "")]]
+    footnotes: list[str] = []
+    for row in rows:
+        notes = [row.note] if row.note else []
+        if len(timings) > 1 and row.timing in timings:
+            notes.append(f"time: {row.timing}")
+        name = row.name
+        for note in notes:
+            if note not in footnotes:
+                footnotes.append(note)
+            name += f" [{footnotes.index(note) + 1}]"
+        accuracy = [_number(row.map50_95, 3), _number(row.map50, 3)]
+        cost = [_count(row.parameters), _number(row.gflops, 2), _number(row.milliseconds_per_image, 1)]
+        lines.append([name, *accuracy, *cost])
+    return lines, [f"[{index}] {note}" for index, note in enumerate(footnotes, 1)]
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The rows as aligned text for a terminal, names to the left, numbers to the right, footnotes below."""
+    lines, footnotes = _cells(rows)
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    lines.insert(1, ["-" * width for width in widths])
+    text = [
+        "  ".join([line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:]))])
+        for line in lines
+    ]
+    return "\n".join([*text, *footnotes])
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """The rows as a Markdown table, footnotes below."""
+    lines, footnotes = _cells(rows)
+    lines.insert(1, ["---", *["---:"] * (len(_HEADINGS) - 1)])
+    text = ["| " + " | ".join(line) + " |" for line in lines]
+    return "\n".join([*text, *([""] if footnotes else []), *footnotes])
