@@ -16,13 +16,15 @@ def compare(options: dict[str, Any]) -> int:
     """Train every arm with every seed under the same conditions, and report paired differences."""
     load_safely()
     options = with_recipe(no_bare_words(options))
+    if options.get("arms", "") is None:
+        options["arms"] = "none"  # the name of an arm, which a value of one word turns into nothing
     own = {key: options.pop(key, None) for key in OWN}
     from ima_yolo.experiment.runner import run
     from ima_yolo.experiment.tables import comparison, markdown, same_conditions
 
-    study = _study(own, options)
+    slots, study = _slots(own), _study(own, options)
     study.save(force=bool(own["force"]))
-    failed = run(study, _slots(own), lambda line: print(line, flush=True))
+    failed = run(study, slots, lambda line: print(line, flush=True))
     results = study.results()
     table = markdown(comparison(results, [arm.name for arm in study.arms]))
     faults = same_conditions(results)

@@ -16,9 +16,9 @@ from ima_yolo.experiment.arms import Arm
 
 # What can change the outcome of a training; reports and commands cannot.
 TRAINING_CODE = (
-    "features.py host.py align.py masks.py weighting.py criterion.py checkpoint.py distill.py trainer.py config.py "
-    "teachers/*.py losses/*.py experiment/worker.py"
-).split()
+    *("features.py", "host.py", "align.py", "masks.py", "weighting.py", "criterion.py", "checkpoint.py", "distill.py"),
+    *("trainer.py", "config.py", "teachers/*.py", "losses/*.py", "experiment/worker.py"),
+)
 TRAINING_PACKAGES = ("torch", "torchvision", "ultralytics", "numpy", "opencv-python")
 
 
@@ -153,8 +153,8 @@ def read_seeds(given: int | str | Sequence[int]) -> tuple[int, ...]:
     Raises:
         IMAError: For anything but distinct whole numbers from 0 up.
     """
-    values = given.split(",") if isinstance(given, str) else [given] if isinstance(given, int) else list(given)
     try:
+        values = given.split(",") if isinstance(given, str) else [given] if isinstance(given, int) else list(given)
         seeds = tuple(int(value) for value in values)
     except (TypeError, ValueError):
         raise IMAError(f"seeds={given}: expected whole numbers, for example seeds=0,1,2") from None

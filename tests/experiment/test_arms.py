@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ima_yolo.errors import IMAError
+from ima_yolo.experiment.arms import NAMED, Arm, read_arms
+
+COMMON = {"model": "s.yaml", "epochs": 3, "ima_mask_ratio": 0.3}
+
+
+def test_named_arms_in_every_spelling() -> None:
+    expected = (NAMED["none"], NAMED["builtin"], NAMED["ima"])
+    assert read_arms("none, builtin,ima") == read_arms(["none", "builtin", "ima"]) == expected
+    assert read_arms(("none", "cwd"))[1].settings == {"ima_loss": "cwd"}
+
+
+def test_own_arms_are_settings_on_top_of_the_shared_ones() -> None:
+    arms = read_arms({"none": None, "box": {"ima_instance": "box", "lr0": 0.1}})
+    assert arms == (NAMED["none"], Arm("box", "ima", {"ima_instance": "box", "lr0": 0.1}))
+
+
+def test_each_kind_gets_the_keys_that_it_knows() -> None:
+    shared = {"model": "s.yaml", "epochs": 3}
+    assert NAMED["none"].options(COMMON, "t.pt") == shared
+    assert NAMED["builtin"].options(COMMON, "t.pt") == {**shared, "distill_model": "t.pt"}
+    ours = {"teacher": "t.pt", "ima_mask_ratio": 0.3, "ima_loss": "mgd"}
+    assert NAMED["mgd"].options(COMMON, "t.pt") == {**shared, **ours}
+
+
+def test_an_arm_overrides_what_is_shared() -> None:
+    arm = Arm("x", "ima", {"ima_mask_ratio": 0.9, "epochs": 1})
+    assert arm.options(COMMON, "t.pt")["ima_mask_ratio"] == 0.9
+    assert arm.options(COMMON, "t.pt")["epochs"] == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("none", "at least two"),
+        ("none,none", "named twice"),
+        ("none,imma", r"no arm 'imma' (did you mean 'ima'?)"),
+        ({"none": None, "a/b": {}}, "cannot name a folder"),
+        ({"none": None, "..": {}}, "cannot name a folder"),
+        ({"none": None, "x": 3}, "expected a mapping"),
+        ({"none": None, "x": {"ima_wieght": 1}}, "did you mean 'ima_weight'?"),
+        ({"none": None, "x": {"ima_weight": -1}}, "ima_weight=-1"),
+        ({"none": None, "x": {"teacher": "t.pt"}}, "models are the same for all arms"),
+        ({"none": None, "x": {"student": "s.pt"}}, "models are the same for all arms"),
+    ],
+)
+def test_a_wrong_arm_is_one_line(given: Any, message: str) -> None:
+    with pytest.raises(IMAError) as caught:
+        read_arms(given)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)

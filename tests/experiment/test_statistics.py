@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import pytest
+
+from ima_yolo.experiment.statistics import half_interval, paired
+from ima_yolo.experiment.tables import comparison, markdown, same_conditions
+
+
+def test_the_interval_is_students_t() -> None:
+    # Differences 1, 2, 3: mean 2, deviation 1, t(0.975, 2 degrees of freedom) = 4.3027, so 4.3027 / sqrt(3) = 2.4842
+    found = paired({0: 11, 1: 22, 2: 33}, {0: 10, 1: 20, 2: 30})
+    assert found.differences == (1, 2, 3)
+    assert found.mean == 2
+    assert found.low == pytest.approx(2 - 2.4842, abs=1e-3)
+    assert found.high == pytest.approx(2 + 2.4842, abs=1e-3)
+
+
+def test_pairing_removes_what_seeds_have_in_common() -> None:
+    wide, narrow = {0: 10.0, 1: 50.0, 2: 90.0}, {0: 11.0, 1: 51.1, 2: 90.9}
+    assert paired(narrow, wide).verdict == "better"
+    assert half_interval(list(wide.values())) > 90
+
+
+@pytest.mark.parametrize(
+    ("scores", "verdict"),
+    [
+        ({0: 2.0, 1: 2.1, 2: 2.2}, "better"),
+        ({0: -2.0, 1: -2.1, 2: -2.2}, "worse"),
+        ({0: -2.0, 1: 2.1, 2: 0.1}, "no evidence of a difference"),
+        ({0: 5.0}, "one seed: no interval, no evidence"),
+    ],
+)
+def test_the_verdict_says_no_more_than_the_interval(scores: dict[int, float], verdict: str) -> None:
+    assert paired(scores, {0: 0.0, 1: 0.0, 2: 0.0}).verdict == verdict
+
+
+def test_only_common_seeds_are_compared() -> None:
+    assert paired({0: 1.0, 1: 2.0}, {1: 1.0, 2: 5.0}).differences == (1.0,)
+    assert paired({0: 1.0}, {1: 1.0}) is None
+
+
+def result(arm: str, seed: int, score: float, images: str = "a") -> dict[str, object]:
+    digests = {"initial_digest": "w", "data_digest": images}
+    return {"arm": arm, "seed": seed, "map50_95": score, "seconds": 60.0, **digests}
+
+
+RESULTS = [
+    *(result("none", seed, 0.40 + 0.1 * seed) for seed in range(3)),
+    *(result("builtin", seed, 0.41 + 0.1 * seed) for seed in range(3)),
+    *(result("ima", seed, score) for seed, score in enumerate((0.420, 0.521, 0.619))),
+]
+
+
+def test_the_table_compares_with_the_first_arm_and_with_builtin() -> None:
+    none, builtin, ima = comparison(RESULTS, ["none", "builtin", "ima"])
+    assert none["mean"] == pytest.approx(50.0)
+    assert set(none["against"]) == {"builtin"}
+    assert set(builtin["against"]) == {"none"}
+    assert ima["against"]["none"].mean == pytest.approx(2.0)
+    assert ima["against"]["builtin"].mean == pytest.approx(1.0)
+    text = markdown([none, builtin, ima])
+    assert "| ima | 3 | 52.00 ±" in text
+    assert "+2.00 [+1.75, +2.25] better" in text  # 0.1 * 4.3027 / sqrt(3) = 0.248
+
+
+def test_an_arm_without_results_has_no_row() -> None:
+    assert [row["arm"] for row in comparison(RESULTS, ["none", "mgd", "ima"])] == ["none", "ima"]
+
+
+def test_arms_that_saw_other_images_are_reported() -> None:
+    assert same_conditions(RESULTS) == []
+    odd = [*RESULTS, result("cwd", 1, 0.5, images="b")]
+    assert same_conditions(odd) == ["seed 1: the arms differ in their images"]
