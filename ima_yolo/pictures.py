@@ -85,7 +85,8 @@ def _open(path: Path) -> Image.Image:
     try:
         with Image.open(path) as image:
             return ImageOps.exif_transpose(image).convert("RGB")
-    except OSError as error:
+    # Once ultralytics is imported, PIL asks for its HEIF plugin before it gives an unknown format up.
+    except (OSError, ImportError) as error:
         raise IMAError(f"{path}: expected an image that can be read; check the file") from error
 
 
@@ -94,7 +95,7 @@ def _shared_area(a: Rectangle, b: Rectangle) -> float:
 
 
 def _tag_place(box: Rectangle, extent: tuple[int, int], taken: Sequence[Rectangle], tile: tuple[int, int]) -> Rectangle:
-    """The place in the tile at a corner of the box, outside it or inside, where a tag covers the least of those taken."""
+    """The place in the tile at a corner of the box, outside or inside, where a tag covers the least of those taken."""
     (x0, y0, x1, y1), (width, height) = box, extent
     left, right = x0 - 1, x1 + 1 - width
     corners = [(x, y) for y in (y0 - height, y1, y0, y1 - height) for x in (left, right)]
@@ -145,10 +146,12 @@ def _legend_places(names: Iterable[str], width: int) -> list[tuple[int, int, str
     return places
 
 
-def _draw_header(draw: ImageDraw.ImageDraw, column: Column, x: int) -> None:
-    middle = _MARGIN + (12 if column.subtitle else 24)
-    draw.text((x, middle), column.title, _INK, _font(21, bold=True), anchor="lm")
-    draw.text((x, middle + 25), column.subtitle, _GREY, _font(15), anchor="lm")
+def _draw_headers(draw: ImageDraw.ImageDraw, columns: Sequence[Column]) -> None:
+    middle = _MARGIN + (12 if any(column.subtitle for column in columns) else 26)
+    for index, column in enumerate(columns):
+        x = _MARGIN + index * (TILE + _GAP)
+        draw.text((x, middle), column.title, _INK, _font(21, bold=True), anchor="lm")
+        draw.text((x, middle + 25), column.subtitle, _GREY, _font(15), anchor="lm")
 
 
 def _draw_legend(
@@ -172,8 +175,7 @@ def _page(
     page = Image.new("RGB", (inner + 2 * _MARGIN, height), _PAGE)
     draw = ImageDraw.Draw(page)
     top = _MARGIN + _HEADER
-    for index, column in enumerate(columns):
-        _draw_header(draw, column, _MARGIN + index * (TILE + _GAP))
+    _draw_headers(draw, columns)
     for row in rows:
         for index, tile in enumerate(row):
             page.paste(tile, (_MARGIN + index * (TILE + _GAP), top))

@@ -92,7 +92,7 @@ def measure(model_path: Path, data: Path, imgsz: int, name: str, **val_kwargs: A
     from ultralytics.nn.autobackend import AutoBackend
     from ultralytics.utils.torch_utils import select_device
 
-    device = select_device(val_kwargs.get("device") or "cpu", verbose=False)
+    device = select_device(val_kwargs.get("device") or "", verbose=False)
     model, backend = YOLO(str(model_path), task="detect"), AutoBackend(str(model_path), device=device, verbose=False)
     parameters, gflops = _size(backend, imgsz)
     known = list(check_det_dataset(str(data), autodownload=False)["names"].values()) == list(backend.names.values())
@@ -133,12 +133,12 @@ def _cells(rows: Sequence[Row]) -> tuple[list[list[str]], list[str]]:
 def table(rows: Sequence[Row]) -> str:
     """The rows as aligned text for a terminal, names to the left, numbers to the right, footnotes below."""
     lines, footnotes = _cells(rows)
-    widths = [max(map(len, column)) for column in zip(*lines)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     lines.insert(1, ["-" * width for width in widths])
-    text = [
-        "  ".join([line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:]))])
-        for line in lines
-    ]
+    text = []
+    for name, *numbers in lines:
+        right = [cell.rjust(width) for cell, width in zip(numbers, widths[1:], strict=True)]
+        text.append("  ".join([name.ljust(widths[0]), *right]))
     return "\n".join([*text, *footnotes])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ KEYS = ("output", "seed", "device")
 def demo(options: dict[str, Any]) -> int:
     """Run the whole line on a drawn data set."""
     load_safely()
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads leave the cores to others; read by torch
     options = no_bare_words(options)
     for key in options:
         if key not in KEYS:

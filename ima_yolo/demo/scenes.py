@@ -12,9 +12,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import yaml
-from numpy.typing import NDArray
 
-from ima_yolo.demo.sprites import NAMES, Floats, Sprite, draw_distractor, draw_sprite, random_colour
+from ima_yolo.demo.sprites import NAMES, Array, Sprite, draw_distractor, draw_sprite, random_colour
 from ima_yolo.errors import IMAError
 
 MIN_VISIBLE = 0.3
@@ -38,18 +37,18 @@ class Scene(NamedTuple):
     (S * SUPERSAMPLE, S * SUPERSAMPLE) of whose thing a pixel shows: -1 the ground, else an index into `items`.
     """
 
-    image: NDArray[np.uint8]
-    boxes: NDArray[np.float64]
-    classes: NDArray[np.int64]
-    owner: NDArray[np.int16]
+    image: Array
+    boxes: Array
+    classes: Array
+    owner: Array
     items: tuple[Item, ...]
 
 
-def _smooth_noise(side: int, cells: int, rng: np.random.Generator) -> Floats:
+def _smooth_noise(side: int, cells: int, rng: np.random.Generator) -> Array:
     return cv2.resize(rng.random((cells, cells), dtype=np.float32), (side, side), interpolation=cv2.INTER_CUBIC)
 
 
-def _ground(side: int, rng: np.random.Generator) -> Floats:
+def _ground(side: int, rng: np.random.Generator) -> Array:
     """A background (side, side, 3): two colours mixed by stripes, checks or clouds over a slope."""
     first = 0.5 * random_colour(rng, 0.15, 0.9) + 0.5 * np.float32(rng.uniform(0.15, 0.9))
     second = np.clip(first + rng.uniform(-0.3, 0.3, 3), 0, 1).astype(np.float32)
@@ -58,7 +57,7 @@ def _ground(side: int, rng: np.random.Generator) -> Floats:
     turn, pitch = rng.uniform(0, np.pi), rng.uniform(8, 30)
     u, v = x * math.cos(turn) + y * math.sin(turn), y * math.cos(turn) - x * math.sin(turn)
     texture = (np.sin(pitch * u), np.sin(pitch * u) * np.sin(pitch * v), np.zeros_like(u))[int(rng.integers(3))]
-    mix = 0.5 + 0.25 * u + rng.uniform(0.1, 0.3) * texture + 0.8 * (_smooth_noise(side, 7, rng) - 0.5)
+    mix: Array = 0.5 + 0.25 * u + rng.uniform(0.1, 0.3) * texture + 0.8 * (_smooth_noise(side, 7, rng) - 0.5)
     mix = np.clip(mix, 0, 1).astype(np.float32)[..., None]
     return first * (1 - mix) + second * mix
 
@@ -71,7 +70,7 @@ def _overlap(corner: tuple[int, int], extent: tuple[int, ...], side: int) -> tup
     return np.s_[y0:y1, x0:x1], np.s_[y0 - y : y1 - y, x0 - x : x1 - x]
 
 
-def _cast_shadow(picture: Floats, item: Item) -> None:
+def _cast_shadow(picture: Array, item: Item) -> None:
     """Darken `picture` in place to the lower right of the item, softly."""
     inside = item.sprite.inside
     reach = max(2, round(0.08 * max(inside.shape)))
@@ -81,7 +80,7 @@ def _cast_shadow(picture: Floats, item: Item) -> None:
     picture[there] *= shadow[here][..., None]
 
 
-def compose(ground: Floats, items: Iterable[Item]) -> tuple[Floats, NDArray[np.int16]]:
+def compose(ground: Array, items: Iterable[Item]) -> tuple[Array, Array]:
     """Paste items, farthest first, each over its own soft shadow.
 
     Args:
@@ -102,7 +101,7 @@ def compose(ground: Floats, items: Iterable[Item]) -> tuple[Floats, NDArray[np.i
     return picture, owner
 
 
-def visible_boxes(owner: NDArray[np.int16], items: Iterable[Item]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+def visible_boxes(owner: Array, items: Iterable[Item]) -> tuple[Array, Array]:
     """Boxes (N, 4) xyxy around the visible parts, in pixels of the owner map, and classes (N,).
 
     Things of which less than MIN_VISIBLE can be seen (what lies outside the image counts as hidden) have no box.
@@ -132,30 +131,34 @@ def _place(side: int, extent: tuple[int, ...], near: Item | None, rng: np.random
 
 
 def _items(side: int, rng: np.random.Generator) -> list[Item]:
-    """4 to 8 things of 16 to 55 percent of the side, log-uniform, and 1 to 3 distractors among them."""
-    labels: list[int | None] = [int(k) for k in rng.integers(len(NAMES), size=int(rng.integers(4, 9)))]
+    """5 to 9 things of 17 to 45 percent of the side, log-uniform, and 1 to 3 distractors among them."""
+    labels: list[int | None] = [int(k) for k in rng.integers(len(NAMES), size=int(rng.integers(5, 10)))]
     labels += [None] * int(rng.integers(1, 4))
     items: list[Item] = []
     for label in rng.permutation(np.array(labels, object)):
-        size = round(side * float(np.exp(rng.uniform(np.log(0.16), np.log(0.55)))))
+        size = round(side * float(np.exp(rng.uniform(np.log(0.17), np.log(0.45)))))
         sprite = draw_distractor(size, rng) if label is None else draw_sprite(NAMES[label], size, rng)
-        near = items[int(rng.integers(len(items)))] if items and rng.random() < 0.35 else None
+        near = items[int(rng.integers(len(items)))] if items and rng.random() < 0.25 else None
         items.append(Item(sprite, _place(side, sprite.inside.shape, near, rng), label))
     return items
 
 
-def _photograph(picture: Floats, rng: np.random.Generator) -> NDArray[np.uint8]:
+def _photograph(picture: Array, rng: np.random.Generator) -> Array:
     """Uneven light, exposure, a little blur and sensor noise: colours (S, S, 3) 0-1 to bytes."""
     side = picture.shape[0]
     light = 0.65 + 0.7 * _smooth_noise(side, 3, rng)
     picture = cv2.GaussianBlur(picture * light[..., None], (0, 0), rng.uniform(0.2, 0.8))
     picture = np.clip(picture, 0, None) ** rng.uniform(0.8, 1.25) * rng.uniform(0.7, 1.1)
-    noise = rng.normal(0, rng.uniform(0.005, 0.035), picture.shape)
+    noise = rng.normal(0, rng.uniform(0.005, 0.025), picture.shape)
     return np.clip(np.rint(255 * (picture + noise)), 0, 255).astype(np.uint8)
 
 
 def draw_scene(imgsz: int, rng: np.random.Generator) -> Scene:
-    """Draw one scene of `imgsz` pixels a side; the same generator state gives the same bits."""
+    """Draw one scene of `imgsz` pixels a side.
+
+    The same generator state gives the same bits, as far as NumPy and OpenCV do: another kind of processor may round
+    the last bit of a pixel otherwise.
+    """
     side = imgsz * SUPERSAMPLE
     ground = cv2.resize(_ground(imgsz, rng), (side, side))
     items = _items(side, rng)
@@ -174,7 +177,9 @@ def _write_scene(scene: Scene, image: Path, label: Path) -> None:
     side = scene.image.shape[0]
     centre, extent = (scene.boxes[:, :2] + scene.boxes[:, 2:]) / 2, scene.boxes[:, 2:] - scene.boxes[:, :2]
     rows = np.hstack([centre, extent]) / side  # (N, 4) cx, cy, w, h of 0-1
-    lines = [f"{kind} " + " ".join(f"{value:.6f}" for value in row) for kind, row in zip(scene.classes, rows)]
+    lines = []
+    for kind, row in zip(scene.classes, rows, strict=True):
+        lines.append(f"{kind} " + " ".join(f"{value:.6f}" for value in row))
     label.write_text("".join(line + "\n" for line in lines))
     image.write_bytes(cv2.imencode(".png", scene.image)[1].tobytes())
 
@@ -187,7 +192,7 @@ def _write_set(folder: Path, counts: dict[str, int], imgsz: int, seed: int) -> N
         for index in range(count):
             scene = draw_scene(imgsz, scene_generator(seed, split, index))
             _write_scene(scene, images / f"{index:05d}.png", labels / f"{index:05d}.txt")
-    data = {
+    data: dict[str, object] = {
         _MARK: {**counts, "imgsz": imgsz, "seed": seed},
         **{split: f"images/{split}" for split in counts},
         "names": dict(enumerate(NAMES)),
@@ -204,11 +209,11 @@ def draw_set(folder: Path, train: int, val: int, imgsz: int = 160, seed: int = 0
     """Draw an Ultralytics detection set into `folder`, all of it or nothing, and return its data.yaml.
 
     Args:
-        folder: where images/, labels/ and data.yaml go. A set drawn earlier is replaced, any other folder is left alone.
+        folder: where images/, labels/ and data.yaml go. A set drawn earlier is replaced, nothing else.
         train: number of training images, at least 1.
         val: number of validation images, at least 1.
         imgsz: side of the square images in pixels, at least 32.
-        seed: 0 or more; same arguments, same bytes.
+        seed: 0 or more; the same arguments give the same bytes, see `draw_scene`.
 
     Raises:
         IMAError: a number is out of range, `folder` holds something else, or it cannot be written.
@@ -227,5 +232,5 @@ def draw_set(folder: Path, train: int, val: int, imgsz: int = 160, seed: int = 0
                 shutil.move(folder, Path(temporary) / "old")
             shutil.move(Path(temporary) / "new", folder)
     except OSError as error:
-        raise IMAError(f"{folder}: cannot write the drawn set there ({error.strerror}); name a writable folder") from error
+        raise IMAError(f"{folder}: cannot write the set there ({error.strerror}); name a writable folder") from error
     return folder / "data.yaml"

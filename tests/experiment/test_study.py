@@ -140,7 +140,16 @@ def test_compare_as_typed(capfd, tiny_checkpoint: Callable[..., Path], tiny_data
         f"teacher={tiny_checkpoint('yolo26s.yaml', seed=1)}",
         f"student={tiny_checkpoint()}",
         f"data={tiny_data}",
-        *"arms=none,builtin,ima seeds=0 epochs=1 imgsz=64 batch=4 plots=False optimizer=AdamW jobs=2".split(),
+        *[
+            "arms=none,builtin,ima",
+            "seeds=0",
+            "epochs=1",
+            "imgsz=64",
+            "batch=4",
+            "plots=False",
+            "optimizer=AdamW",
+            "jobs=2",
+        ],
         f"project={tmp_path}",
         "name=study",
     ]
