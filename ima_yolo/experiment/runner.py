@@ -43,7 +43,11 @@ def run(study: Study, slots: Sequence[str | None], say: Callable[[str], None]) -
     """
     waiting = [job for job in study.jobs() if not study.is_finished(job)]
     total = sum(1 for _ in study.jobs())
-    say(f"{total - len(waiting)} of {total} trainings are finished already" if len(waiting) < total else f"{total} trainings")
+    say(
+        f"{total - len(waiting)} of {total} trainings are finished already"
+        if len(waiting) < total
+        else f"{total} trainings"
+    )
     free, running, failed, said = list(slots), [], [], 0.0
     try:
         while waiting or running:

@@ -109,7 +109,9 @@ class Study:
         arms = {arm["name"]: arm for arm in before["arms"]}
         for arm in self.arms:
             if arm.name in arms and arms[arm.name] != json.loads(json.dumps(asdict(arm))):
-                raise IMAError(f"{self.folder} holds an arm '{arm.name}' with other settings; give this one another name")
+                raise IMAError(
+                    f"{self.folder} holds an arm '{arm.name}' with other settings; give this one another name"
+                )
 
 
 def _differs(before: Mapping[str, Any], now: Mapping[str, Any], key: str) -> bool:

@@ -16,7 +16,9 @@ def by_seed(results: Sequence[Mapping[str, Any]], arm: str, score: str) -> dict[
     return {result["seed"]: POINTS * result[score] for result in results if result["arm"] == arm}
 
 
-def comparison(results: Sequence[Mapping[str, Any]], arms: Sequence[str], score: str = "map50_95") -> list[dict[str, Any]]:
+def comparison(
+    results: Sequence[Mapping[str, Any]], arms: Sequence[str], score: str = "map50_95"
+) -> list[dict[str, Any]]:
     """One row an arm: mean over seeds, and the paired difference to the first arm and to `builtin`.
 
     Args:
