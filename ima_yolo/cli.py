@@ -25,7 +25,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "compare",
         "train several arms under the same conditions and report what differs",
     ),
-    "demo": ("ima_yolo.commands.demo", "demo", "the whole line on a drawn data set, in a few minutes, without a download"),
+    "demo": (
+        "ima_yolo.commands.demo",
+        "demo",
+        "the whole line on a drawn data set, in minutes, without a download",
+    ),
     "cfg": ("ima_yolo.commands.info", "cfg", "print every setting with its default, or a recipe: `ima-yolo cfg paper`"),
     "help": ("ima_yolo.commands.info", "help_page", "print this page, or that of a command: `ima-yolo help train`"),
     "version": ("ima_yolo.commands.info", "version", "print the versions in use"),

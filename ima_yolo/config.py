@@ -26,11 +26,13 @@ class Settings(BaseModel):
     ima_weight_ratio: float = Field(0.5, gt=0, le=100)
     ima_schedule: Literal["constant", "linear", "cosine"] = "constant"
     ima_off: float = Field(0.0, ge=0, lt=1)
+    ima_cls: float = Field(0.0, ge=0, le=1000)
+    ima_box: float = Field(0.0, ge=0, le=1000)
     ima_levels: tuple[int, ...] | None = None
     ima_adapter: Literal["always", "differ"] = "always"
     ima_mask: Literal["spatial", "frequency", "none"] = "spatial"
     ima_mask_ratio: float = Field(0.5, ge=0, lt=1)
-    ima_generator: Literal["auto", "conv", "none"] = "auto"
+    ima_generator: Literal["auto", "light", "conv", "none"] = "auto"
     ima_standardize: Literal["both", "student", "none"] = "both"
     ima_deflation: Literal["weight", "shifted", "floor", "cosine", "none"] = "weight"
     ima_deflation_floor: float = Field(0.1, gt=0, le=1)
@@ -63,11 +65,11 @@ class Settings(BaseModel):
         return self
 
     @property
-    def restore(self) -> bool:
-        """Whether a generator restores the student: by default after a spatial mask, which leaves holes."""
+    def restore(self) -> str:
+        """The generator in use, "conv", "light" or "none"; by default one follows a spatial mask, which leaves holes."""
         if self.ima_generator == "auto":
-            return self.ima_mask == "spatial" and self.ima_mask_ratio > 0
-        return self.ima_generator == "conv"
+            return "conv" if self.ima_mask == "spatial" and self.ima_mask_ratio > 0 else "none"
+        return self.ima_generator
 
     @property
     def needs_confidence(self) -> bool:
@@ -79,6 +81,11 @@ class Settings(BaseModel):
         """Whether the teacher's head must give its own detections."""
         uses_boxes = self.ima_instance == "box" or self.ima_objects == "gt"
         return self.ima_loss == "ima" and self.ima_boxes == "teacher" and uses_boxes
+
+    @property
+    def needs_predictions(self) -> bool:
+        """Whether a term compares what the heads say."""
+        return self.ima_cls > 0 or self.ima_box > 0
 
     @property
     def without_effect(self) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -81,22 +82,36 @@ def common_strides(
     return tuple(sorted(set(wanted)))
 
 
+@dataclass(frozen=True)
+class Predictions:
+    """What a detection head says of every cell, before any selection.
+
+    Attributes:
+        scores: Class logits, (B, A, K), A cells over all levels, finest level first.
+        boxes: xyxy in pixels, (B, A, 4).
+    """
+
+    scores: Tensor
+    boxes: Tensor
+
+
 class _NeckReached(Exception):
     """Raised in the tap to leave a forward pass before the head."""
 
 
 class Caught:
-    """What a tap has seen: `maps` is None until the tapped head has been called."""
+    """What a tap has seen: `maps` is None until the tapped head has been called, `output` until it has returned."""
 
     def __init__(self) -> None:
         self.maps: list[Tensor] | None = None
+        self.output: Any = None
 
 
 @contextmanager
 def tap(head: nn.Module, levels: int, stop: bool = False) -> Iterator[Caught]:
-    """Catch the maps that enter `head` while the context is open.
+    """Catch the maps that enter `head`, and what it returns, while the context is open.
 
-    The hook lives only inside the context: a hook that stayed would be copied into the averaged model and saved.
+    The hooks live only inside the context: hooks that stayed would be copied into the averaged model and saved.
 
     Args:
         head: The module whose first argument is the list of maps.
@@ -104,7 +119,7 @@ def tap(head: nn.Module, levels: int, stop: bool = False) -> Iterator[Caught]:
         stop: Leave the forward pass before the head runs. The context swallows the interruption.
 
     Yields:
-        The holder whose `maps` the forward pass fills.
+        The holder that the forward pass fills.
     """
     caught = Caught()
 
@@ -113,13 +128,17 @@ def tap(head: nn.Module, levels: int, stop: bool = False) -> Iterator[Caught]:
         if stop:
             raise _NeckReached
 
-    handle = head.register_forward_pre_hook(catch)
+    def keep(_: nn.Module, args: Any, output: Any) -> None:
+        caught.output = output
+
+    handles = [head.register_forward_pre_hook(catch), head.register_forward_hook(keep)]
     try:
         yield caught
     except _NeckReached:
         pass
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
 
 
 def same_size(teacher_map: Tensor, student_map: Tensor) -> Tensor:

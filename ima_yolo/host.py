@@ -16,10 +16,11 @@ from ultralytics.cfg import DEFAULT_CFG_DICT, check_dict_alignment
 from ultralytics.nn.tasks import BaseModel, guess_model_task, torch_safe_load, yaml_model_load
 from ultralytics.utils import LOGGER, SETTINGS
 from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES
+from ultralytics.utils.tal import make_anchors
 from ultralytics.utils.torch_utils import unwrap_model
 
 from ima_yolo.errors import IMAError
-from ima_yolo.features import Features, tap
+from ima_yolo.features import Features, Predictions, tap
 
 TESTED = ((8, 4, 190), (8, 4, 190))  # lowest and highest Ultralytics release that the tests were run with
 PROBE_SIZE = 256  # pixels: a multiple of every stride in use, up to 64 of p6 models
@@ -138,6 +139,30 @@ def neck(model: BaseModel) -> tuple[nn.Module, int]:
     return head, int(levels)
 
 
+def predictions(head: nn.Module, output: Any) -> Predictions:
+    """Read what a detection head returned, in training or evaluation, as scores and boxes of every cell.
+
+    Args:
+        head: The head, for its strides and box coding.
+        output: Its return value: of a head with two branches the one-to-many one is read, which scores every cell.
+
+    Raises:
+        IMAError: If the head is not of the anchor-free kind that has scores and boxes for every cell.
+    """
+    raw = output[1] if isinstance(output, tuple) else output
+    raw = raw.get("one2many", raw) if isinstance(raw, dict) else {}
+    if not {"boxes", "scores", "feats"} <= raw.keys():
+        raise IMAError(f"a {type(head).__name__} head has no scores and boxes for every cell; use ima_cls=0 ima_box=0")
+    anchors, strides = make_anchors(raw["feats"], head.stride, 0.5)  # (A, 2) in cells, (A, 1)
+    coded = raw["boxes"].float().transpose(1, 2)  # (B, 4R, A) -> (B, A, 4R)
+    if head.reg_max > 1:  # each side is a distribution over whole distances
+        bins = torch.arange(head.reg_max, device=coded.device, dtype=coded.dtype)
+        coded = coded.unflatten(2, (4, head.reg_max)).softmax(3) @ bins  # (B, A, 4R) -> (B, A, 4)
+    near, far = coded.chunk(2, dim=2)
+    boxes = torch.cat([anchors - near, anchors + far], dim=2) * strides
+    return Predictions(raw["scores"].float().transpose(1, 2), boxes)
+
+
 @torch.no_grad()
 def probe(model: BaseModel, channels: int = 3) -> Features:
     """Run an empty image up to the head and return the maps: their strides and channels, not their values.
@@ -169,7 +194,8 @@ def attach(student: BaseModel, distiller: nn.Module) -> None:
 
     Args:
         student: The model that is trained.
-        distiller: Called as (batch, Features, task loss) -> (scalar, named scalars).
+        distiller: Called as (batch, Features, task loss, predictions) -> (scalar, named scalars); the last is a
+            function that gives the student's `Predictions`, since not every term needs them.
     """
     setattr(student, ATTRIBUTE, distiller)
     plain: Any = type(student)
@@ -197,7 +223,9 @@ class _Distilling(nn.Module if TYPE_CHECKING else object):  # type: ignore[misc]
         images = batch["img"]
         maps = caught.maps if caught.maps is not None else _maps_in(preds)
         student = Features.of_image(maps, images.shape[2])
-        extra, extra_items = getattr(self, ATTRIBUTE)(batch, student, loss.sum() / images.shape[0])
+        output = preds if caught.output is None else caught.output
+        predicted = functools.partial(predictions, head, output)
+        extra, extra_items = getattr(self, ATTRIBUTE)(batch, student, loss.sum() / images.shape[0], predicted)
         return torch.cat([loss.view(-1), extra.view(1) * images.shape[0]]), {**items, **extra_items}
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:

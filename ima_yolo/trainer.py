@@ -80,7 +80,14 @@ class Distilling(BaseTrainer if TYPE_CHECKING else object):  # type: ignore[misc
         super().set_model_attributes()
         student = host.probe(self.model, self.data["channels"])
         self.distiller = build_distiller(
-            self.settings, self.teacher, student, self.device, self.args.seed, max(RANK, 0)
+            self.settings,
+            self.teacher,
+            student,
+            self.device,
+            self.args.seed,
+            max(RANK, 0),
+            names=self.data["names"],
+            gains={"cls": self.args.cls, "box": self.args.box},
         )
         host.attach(self.model, self.distiller)
         self.add_callback("on_train_epoch_start", _advance)

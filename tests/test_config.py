@@ -92,16 +92,17 @@ def test_weight_is_a_number_or_auto() -> None:
 @pytest.mark.parametrize(
     ("given", "restore"),
     [
-        ({}, True),
-        ({"ima_mask": "frequency"}, False),
-        ({"ima_mask": "none"}, False),
-        ({"ima_mask_ratio": 0.0}, False),
-        ({"ima_mask": "none", "ima_generator": "conv"}, True),
-        ({"ima_generator": "none"}, False),
+        ({}, "conv"),
+        ({"ima_mask": "frequency"}, "none"),
+        ({"ima_mask": "none"}, "none"),
+        ({"ima_mask_ratio": 0.0}, "none"),
+        ({"ima_mask": "none", "ima_generator": "conv"}, "conv"),
+        ({"ima_generator": "light"}, "light"),
+        ({"ima_generator": "none"}, "none"),
     ],
 )
-def test_a_generator_follows_a_spatial_mask_unless_told(given: dict[str, object], restore: bool) -> None:
-    assert Settings(teacher="t.pt", **given).restore is restore
+def test_a_generator_follows_a_spatial_mask_unless_told(given: dict[str, object], restore: str) -> None:
+    assert Settings(teacher="t.pt", **given).restore == restore
 
 
 def test_the_head_of_the_teacher_runs_only_where_a_setting_needs_it() -> None:

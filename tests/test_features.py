@@ -65,7 +65,9 @@ def test_tap_catches_the_maps_and_leaves_no_hook() -> None:
     assert len(caught.maps) == 2
     assert caught.maps[0] is image
     assert torch.equal(output, image * 3)
+    assert caught.output is output
     assert not model.head._forward_pre_hooks
+    assert not model.head._forward_hooks
 
 
 def test_tap_that_stops_never_reaches_the_head() -> None:
@@ -73,6 +75,7 @@ def test_tap_that_stops_never_reaches_the_head() -> None:
     with tap(model.head, 2, stop=True) as caught:
         model(torch.ones(1, 1, 4, 4))
     assert model.head.calls == 0
+    assert caught.output is None
     assert len(caught.maps) == 2
 
 

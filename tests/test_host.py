@@ -15,7 +15,7 @@ from ultralytics.nn.tasks import ClassificationModel, DetectionModel
 
 from ima_yolo import host
 from ima_yolo.errors import IMAError
-from ima_yolo.features import Features
+from ima_yolo.features import Features, Predictions
 
 
 class Probe(nn.Module):
@@ -26,8 +26,11 @@ class Probe(nn.Module):
         self.adapter = nn.Conv2d(1, 1, 1)
         self.seen: list[Features] = []
 
-    def forward(self, batch: dict[str, Any], student: Features, task: torch.Tensor) -> tuple[torch.Tensor, dict]:
+    def forward(
+        self, batch: dict[str, Any], student: Features, task: torch.Tensor, predicted: Callable[[], Predictions]
+    ) -> tuple[torch.Tensor, dict]:
         self.seen.append(student)
+        self.said = predicted()
         term = student.maps[0].mean() * 0 + self.adapter.weight.sum() * 0 + 3.0
         return term, {"ima_loss": term.detach()}
 
@@ -59,6 +62,8 @@ def test_an_attached_student_adds_the_term_once_an_image(config: str) -> None:
     assert loss[-1].item() == pytest.approx(3.0 * 2)
     assert list(items) == [*plain_items, "ima_loss"]
     assert student.ima.seen[0].strides == (8, 16, 32)
+    assert student.ima.said.scores.shape == (2, 64 + 16 + 4, 3)
+    assert student.ima.said.scores.requires_grad
 
 
 def test_the_student_stays_plain_wherever_it_is_copied_or_saved() -> None:
@@ -218,3 +223,22 @@ def test_a_good_checkpoint_loads(tiny_checkpoint: Callable[..., Path]) -> None:
 def test_ultralytics_keys_include_those_it_renames() -> None:
     assert host.is_ultralytics_key("epochs")
     assert not host.is_ultralytics_key("epohcs")
+
+
+@pytest.mark.parametrize("config", ["yolov8n.yaml", "yolo11n.yaml", "yolo26n.yaml"])
+@pytest.mark.parametrize("training", [True, False])
+def test_predictions_are_the_boxes_that_ultralytics_decodes(config: str, training: bool) -> None:
+    from ultralytics.utils.ops import xywh2xyxy
+
+    model = build(config).eval()
+    images = batch_of()["img"]
+    with torch.no_grad():
+        decoded, raw = model(images)
+        said = host.predictions(model.model[-1], raw if training else (decoded, raw))
+    assert torch.allclose(said.boxes, xywh2xyxy(decoded[:, :4].transpose(1, 2)), atol=1e-3)
+    assert torch.allclose(said.scores.sigmoid(), decoded[:, 4:].transpose(1, 2), atol=1e-5)
+
+
+def test_a_head_without_cells_has_no_predictions() -> None:
+    with pytest.raises(IMAError, match="no scores and boxes for every cell"):
+        host.predictions(nn.Identity(), [torch.zeros(1)])

@@ -103,6 +103,7 @@ def test_with_weight_the_first_step_sees_the_same_data_and_another_gradient(opti
         {"ima_instance": "box", "ima_boxes": "teacher", "ima_teacher_conf": 0.001},
         {"ima_objects": "gt", "ima_background": 0.1},
         {"ima_objects": "teacher", "ima_standardize": "student", "ima_deflation": "cosine"},
+        {"ima_generator": "light", "ima_cls": 1, "ima_box": 1},
         {"ima_loss": "l2"},
         {"ima_loss": "mgd"},
         {"ima_loss": "cwd"},
@@ -129,6 +130,27 @@ def test_every_reading_trains_its_adapters_and_leaves_the_teacher_alone(
     assert float(row["ima/weight"]) > 0
     if "ima_levels" in settings:
         assert trainer.distiller.criterion.strides == (16, 32)
+
+
+def test_terms_on_the_heads_need_no_features(options: dict[str, Any]) -> None:
+    trainer = IMATrainer(overrides={**options, "ima_weight": 0, "ima_cls": 1, "ima_box": 1})
+    trainer.train()
+    (row,) = rows(trainer)
+    assert float(row["train/kd_cls_loss"]) > 0
+    assert float(row["train/kd_box_loss"]) > 0
+    assert float(row["train/ima_loss"]) == 0
+
+
+def test_terms_on_the_heads_match_classes_by_name(
+    options: dict[str, Any], tiny_checkpoint: Callable[..., Path]
+) -> None:
+    reordered = tiny_checkpoint("yolo26s.yaml", names=("square", "cone", "disc"))
+    trainer = IMATrainer(overrides={**options, "teacher": reordered, "ima_cls": 1})
+    trainer.train()
+    assert (trainer.distiller._head._student, trainer.distiller._head._teacher) == ([0, 1], [2, 0])
+    stranger = tiny_checkpoint("yolo26s.yaml", names=("cat", "dog"))
+    with pytest.raises(IMAError, match="knows none of the data's classes"):
+        IMATrainer(overrides={**options, "teacher": stranger, "ima_cls": 1, "name": "stranger"}).train()
 
 
 def test_the_term_falls_on_a_fixed_batch(options: dict[str, Any]) -> None:

@@ -22,6 +22,30 @@ TRAIN_IMAGES, VAL_IMAGES, IMGSZ = 480, 160, 128
 TEACHER, STUDENT = "yolo26s.yaml", "yolo26n.yaml"
 TEACHER_EPOCHS, STUDENT_EPOCHS = 6, 5
 PICTURES = 4
+# A few hundred steps from scratch: small batches, no warm-up, and hardly any augmentation.
+RECIPE: dict[str, Any] = {
+    "batch": 8,
+    "nbs": 8,
+    "optimizer": "AdamW",
+    "lr0": 0.002,
+    "lrf": 0.05,
+    "cos_lr": True,
+    "warmup_epochs": 0,
+    "warmup_bias_lr": 0.0,
+    "mosaic": 0.0,
+    "close_mosaic": 0,
+    "erasing": 0.0,
+    "scale": 0.1,
+    "translate": 0.05,
+    "hsv_h": 0.0,
+    "hsv_s": 0.2,
+    "hsv_v": 0.2,
+    "amp": False,
+    "val": False,
+    "plots": False,
+    "cache": "ram",
+    "workers": 0,
+}
 
 
 @dataclass(frozen=True)
@@ -39,11 +63,7 @@ class Stage:
             "data": str(self.data),
             "epochs": epochs,
             "imgsz": IMGSZ,
-            # A few hundred steps from scratch: small batches, no warm-up, and hardly any augmentation.
-            "batch": 8, "nbs": 8, "optimizer": "AdamW", "lr0": 0.002, "lrf": 0.05, "cos_lr": True,
-            "warmup_epochs": 0, "warmup_bias_lr": 0.0, "mosaic": 0.0, "close_mosaic": 0, "erasing": 0.0,
-            "scale": 0.1, "translate": 0.05, "hsv_h": 0.0, "hsv_s": 0.2, "hsv_v": 0.2,
-            "amp": False, "val": False, "plots": False, "cache": "ram", "workers": 0,
+            **RECIPE,
             "seed": self.seed,
             "device": self.device,
             "project": str(self.folder / "runs"),

@@ -39,9 +39,13 @@ class LevelLoss(nn.Module):
         Returns:
             Scalar float32.
         """
-        aligned = self.adapter(student)
+        aligned = self.align(student)
         with torch.autocast(student.device.type, enabled=False):
             return self.compare(aligned.float(), same_size(teacher.float(), student), stride, regions)
+
+    def align(self, student: Tensor) -> Tensor:
+        """Bring the student's map (B, C_s, H, W) to the teacher's channels, (B, C_t, H, W)."""
+        return self.adapter(student)
 
     def compare(self, aligned: Tensor, teacher: Tensor, stride: int, regions: Regions) -> Tensor:
         """Return the scalar loss between (B, C_t, H, W) float32 maps."""

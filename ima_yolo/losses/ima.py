@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ima_yolo.align import box_instances, boxes_of_level, deflate, generator, standardize
+from ima_yolo.align import box_instances, boxes_of_level, deflate, generator, light_generator, standardize
 from ima_yolo.losses.base import LevelLoss
 from ima_yolo.masks import Regions, mask_frequency, mask_spatial, position_weights
 
@@ -68,7 +68,8 @@ class IMALoss(LevelLoss):
         always_adapt: Learn a 1x1 adapter even where the channels agree.
         mask: "spatial", "frequency" or "none".
         mask_ratio: zeta in [0, 1); 0 equals no mask.
-        restore: Restore the masked map with the 3x3-ReLU-3x3 generator.
+        restore: How the masked map is restored: "conv" (3x3-ReLU-3x3 at the teacher's width, after the adapter),
+            "light" (depthwise, at the student's width, mask and generator before the adapter) or "none".
         instance: "image" (each image is one instance, the literal N x C x H x W) or "box" (each object is one).
         box_size: Cells of a side of a box instance.
         finest: Whether this is the finest level in use: it then keeps objects of every size.
@@ -87,7 +88,7 @@ class IMALoss(LevelLoss):
         always_adapt: bool = True,
         mask: str = "spatial",
         mask_ratio: float = 0.5,
-        restore: bool = True,
+        restore: str = "conv",
         instance: str = "image",
         box_size: int = 7,
         finest: bool = True,
@@ -100,7 +101,8 @@ class IMALoss(LevelLoss):
     ) -> None:
         """Build adapter and generator."""
         super().__init__(student_channels, teacher_channels, always_adapt)
-        self.generator: nn.Module = generator(teacher_channels) if restore else nn.Identity()
+        self.generator = _restorer(restore, student_channels, teacher_channels)
+        self.before = restore == "light"
         self.mask = MASKS[mask] if mask != "none" and mask_ratio > 0 else None
         self.mask_ratio = mask_ratio
         self.instance, self.box_size, self.finest = instance, box_size, finest
@@ -108,10 +110,17 @@ class IMALoss(LevelLoss):
         self.objects, self.background = objects, background
         self.rng = rng
 
+    def align(self, student: Tensor) -> Tensor:
+        """Adapt the student's map (B, C_s, H, W), a light generator having restored it first."""
+        return self.adapter(self._restore(student) if self.before else student)
+
+    def _restore(self, features: Tensor) -> Tensor:
+        """Mask and generate."""
+        return self.generator(self.mask(features, self.mask_ratio, self.rng) if self.mask else features)
+
     def compare(self, aligned: Tensor, teacher: Tensor, stride: int, regions: Regions) -> Tensor:
         """Return `ima_loss` of the level under a fresh mask."""
-        masked = self.mask(aligned, self.mask_ratio, self.rng) if self.mask else aligned
-        student = self.generator(masked)
+        student = aligned if self.before else self._restore(aligned)
         weights = None
         if self.instance == "box":
             boxes = boxes_of_level(regions.boxes, stride, self.finest)
@@ -120,3 +129,9 @@ class IMALoss(LevelLoss):
             shape = (teacher.shape[0], teacher.shape[2], teacher.shape[3])
             weights = position_weights(self.objects, regions, shape, stride, self.background)
         return ima_loss(student, teacher, self.standardized, self.deflation, self.floor, weights)
+
+
+def _restorer(restore: str, student_channels: int, teacher_channels: int) -> nn.Module:
+    if restore == "none":
+        return nn.Identity()
+    return light_generator(student_channels) if restore == "light" else generator(teacher_channels)

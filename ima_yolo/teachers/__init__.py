@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ima_yolo.features import Features
+from ima_yolo.features import Features, Predictions
 
 
 @dataclass(frozen=True)
@@ -19,11 +19,13 @@ class TeacherOutput:
         features: Neck maps.
         confidence: Highest class score in [0, 1] of each cell, one (B, 1, H, W) map a stride; None unless asked for.
         boxes: (R, 5) detections: image index, x1, y1, x2, y2 in input pixels; None unless asked for.
+        predictions: Scores and boxes of every cell; None unless the head was run.
     """
 
     features: Features
     confidence: dict[int, Tensor] | None = None
     boxes: Tensor | None = None
+    predictions: Predictions | None = None
 
 
 class Teacher(Protocol):
@@ -47,5 +49,7 @@ class Teacher(Protocol):
     def digest(self) -> str:
         """SHA-256 over names and bytes of all weights: equal before and after a training."""
 
-    def __call__(self, images: Tensor, confidence: bool = False, boxes: bool = False) -> TeacherOutput:
-        """Look at (B, 3, H, W) RGB images in [0, 1]; run the head only if confidence or boxes are asked for."""
+    def __call__(
+        self, images: Tensor, confidence: bool = False, boxes: bool = False, predictions: bool = False
+    ) -> TeacherOutput:
+        """Look at (B, 3, H, W) RGB images in [0, 1]; run the head only if something that it says is asked for."""

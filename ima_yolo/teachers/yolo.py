@@ -9,10 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from ultralytics.utils.nms import non_max_suppression
+from ultralytics.utils.ops import xyxy2xywh
 
 from ima_yolo.errors import IMAError
-from ima_yolo.features import Features, tap
+from ima_yolo.features import Features, Predictions, tap
 from ima_yolo.host import class_names, load_model, neck, probe, task_of
+from ima_yolo.host import predictions as read_head
 from ima_yolo.teachers import TeacherOutput
 
 NMS_IOU = 0.7  # Ultralytics' default at prediction
@@ -57,23 +59,27 @@ class YOLOTeacher:
         return weights_digest(self._model)
 
     @torch.no_grad()
-    def __call__(self, images: Tensor, confidence: bool = False, boxes: bool = False) -> TeacherOutput:
+    def __call__(
+        self, images: Tensor, confidence: bool = False, boxes: bool = False, predictions: bool = False
+    ) -> TeacherOutput:
         """Look at images.
 
         Args:
             images: (B, C, H, W) RGB in [0, 1].
             confidence: Also give the confidence of each cell.
             boxes: Also give detections above the confidence threshold.
+            predictions: Also give scores and boxes of every cell.
         """
-        run_head = confidence or boxes
-        predictions: Any = None
+        run_head = confidence or boxes or predictions
         with tap(self._head, self._levels, stop=not run_head) as caught:
-            predictions = self._model(images)
+            self._model(images)
         features = Features.of_image(caught.maps or [], images.shape[2])
+        said = read_head(self._head, caught.output) if run_head else None
         return TeacherOutput(
             features,
-            _confidence(predictions[1], features) if confidence else None,
-            _boxes(predictions[0], self._conf) if boxes else None,
+            _confidence(said, features) if said and confidence else None,
+            _boxes(said, self._conf) if said and boxes else None,
+            said,
         )
 
 
@@ -91,8 +97,8 @@ def _freeze(model: Any) -> Any:
     return model.eval().requires_grad_(False)
 
 
-def _confidence(raw: dict[str, Any], features: Features) -> dict[int, Tensor]:
-    scores = raw.get("one2many", raw)["scores"].float().sigmoid().amax(dim=1, keepdim=True)  # (B, nc, A) -> (B, 1, A)
+def _confidence(said: Predictions, features: Features) -> dict[int, Tensor]:
+    scores = said.scores.sigmoid().amax(dim=2)[:, None]  # (B, A, K) -> (B, 1, A)
     cells = [level.shape[2] * level.shape[3] for level in features.maps]
     return {
         stride: part.unflatten(2, level.shape[2:])  # (B, 1, H*W) -> (B, 1, H, W)
@@ -100,9 +106,10 @@ def _confidence(raw: dict[str, Any], features: Features) -> dict[int, Tensor]:
     }
 
 
-def _boxes(decoded: Tensor, conf: float) -> Tensor:
-    kept = non_max_suppression(decoded.float(), conf_thres=conf, iou_thres=NMS_IOU)
-    rows = [
-        torch.cat([found.new_full((len(found), 1), index), found[:, :4]], dim=1) for index, found in enumerate(kept)
-    ]
+def _boxes(said: Predictions, conf: float) -> Tensor:
+    corners = xyxy2xywh(said.boxes)  # the form that NMS takes
+    found = non_max_suppression(
+        torch.cat([corners, said.scores.sigmoid()], dim=2).transpose(1, 2), conf_thres=conf, iou_thres=NMS_IOU
+    )
+    rows = [torch.cat([kept.new_full((len(kept), 1), index), kept[:, :4]], dim=1) for index, kept in enumerate(found)]
     return torch.cat(rows)

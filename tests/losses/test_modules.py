@@ -59,8 +59,8 @@ def test_ima_module_masks_generates_and_aligns() -> None:
 
 
 @pytest.mark.parametrize("mask", ["spatial", "frequency"])
-@pytest.mark.parametrize("restore", [True, False])
-def test_mask_ratio_zero_equals_no_mask(mask: str, restore: bool) -> None:
+@pytest.mark.parametrize("restore", ["conv", "light", "none"])
+def test_mask_ratio_zero_equals_no_mask(mask: str, restore: str) -> None:
     student, teacher = maps()
     masked, unmasked = (
         IMALoss(4, 6, mask=kind, mask_ratio=ratio, restore=restore) for kind, ratio in ((mask, 0.0), ("none", 0.5))
@@ -71,7 +71,7 @@ def test_mask_ratio_zero_equals_no_mask(mask: str, restore: bool) -> None:
 
 def test_the_paper_s_ablation_is_four_settings_of_one_module() -> None:
     student, teacher = maps()
-    plain = IMALoss(4, 6, mask="none", restore=False, standardized="none", deflation="none")
+    plain = IMALoss(4, 6, mask="none", restore="none", standardized="none", deflation="none")
     control = L2Loss(4, 6)
     control.load_state_dict(plain.state_dict())
     assert call(plain, student, teacher).item() == pytest.approx(call(control, student, teacher).item(), rel=1e-6)
@@ -85,7 +85,7 @@ def test_the_paper_s_ablation_is_four_settings_of_one_module() -> None:
 
 
 def test_box_instances_are_the_objects() -> None:
-    module = IMALoss(4, 6, mask="none", restore=False, instance="box", box_size=5)
+    module = IMALoss(4, 6, mask="none", restore="none", instance="box", box_size=5)
     student, teacher = maps()
     cuts = [box_instances(f, BOXES, 8, 5) for f in (module.adapter(student), teacher)]
     assert torch.equal(call(module, student, teacher), ima_loss(*cuts))
@@ -94,7 +94,7 @@ def test_box_instances_are_the_objects() -> None:
 @pytest.mark.parametrize("objects", ["gt", "teacher"])
 def test_object_weights_change_where_the_loss_looks(objects: str) -> None:
     student, teacher = maps()
-    free, bound = (IMALoss(4, 6, mask="none", restore=False, objects=o) for o in ("none", objects))
+    free, bound = (IMALoss(4, 6, mask="none", restore="none", objects=o) for o in ("none", objects))
     bound.load_state_dict(free.state_dict())
     assert call(free, student, teacher).item() != pytest.approx(call(bound, student, teacher).item(), rel=1e-4)
 
@@ -126,3 +126,13 @@ def test_a_teacher_map_of_another_size_is_resampled() -> None:
     module = L2Loss(4, 6)
     assert call(module, student, larger).item() == pytest.approx(call(module, student, teacher).item(), rel=0.5)
     assert call(module, student, larger).shape == ()
+
+
+def test_a_light_generator_restores_at_the_student_s_width_before_the_adapter() -> None:
+    module = IMALoss(4, 6, restore="light", rng=torch.Generator().manual_seed(7))
+    student, teacher = maps()
+    masked = mask_spatial(student, 0.5, torch.Generator().manual_seed(7))
+    assert torch.equal(call(module, student, teacher), ima_loss(module.adapter(module.generator(masked)), teacher))
+    heavy = IMALoss(4, 6, restore="conv")
+    count = [sum(parameter.numel() for parameter in one.generator.parameters()) for one in (module, heavy)]
+    assert count == [2 * (9 * 4 + 4), 2 * (9 * 6 * 6 + 6)]
