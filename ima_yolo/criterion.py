@@ -1,4 +1,4 @@
-"""The distillation criterion: one feature loss a pyramid level, built from the settings."""
+"""The distillation criterion: a feature loss for each pyramid level and terms on the heads, built from the settings."""
 
 from __future__ import annotations
 
@@ -8,10 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from ima_yolo.config import Settings
-from ima_yolo.features import Features
-from ima_yolo.losses import CWDLoss, IMALoss, L2Loss, LevelLoss, MGDLoss, PKDLoss
+from ima_yolo.errors import IMAError
+from ima_yolo.features import Features, Predictions
+from ima_yolo.losses import CWDLoss, IMALoss, L2Loss, LevelLoss, MGDLoss, PKDLoss, box_loss, score_loss
 from ima_yolo.masks import Regions
+from ima_yolo.teachers import Teacher
 from ima_yolo.weighting import AutoWeight, FixedWeight
+
+# Names contain "loss", so that they are plotted, and fit the 11 characters of the progress bar.
+SCORE_TERM, BOX_TERM = "kd_cls_loss", "kd_box_loss"
 
 
 class Criterion(nn.Module):
@@ -39,6 +44,43 @@ class Criterion(nn.Module):
             self.levels[str(stride)](student.at(stride), teacher.at(stride), stride, regions) for stride in self.strides
         ]
         return torch.stack(losses).mean()
+
+
+class HeadTerms:
+    """Terms on what the heads of student and teacher say of every cell.
+
+    Args:
+        score_weight: Weight of the class scores; 0 leaves them out.
+        box_weight: Weight of the boxes; 0 leaves them out.
+        classes: Index in the student and in the teacher of each class that both know.
+    """
+
+    def __init__(self, score_weight: float, box_weight: float, classes: Sequence[tuple[int, int]]) -> None:
+        """Keep weights and classes."""
+        self.weights = {SCORE_TERM: score_weight, BOX_TERM: box_weight}
+        self.names = tuple(name for name, weight in self.weights.items() if weight > 0)
+        self._student, self._teacher = (list(indices) for indices in zip(*classes, strict=True))
+
+    def __call__(self, student: Predictions, teacher: Predictions) -> dict[str, Tensor]:
+        """Return the weighted terms by name.
+
+        Args:
+            student: With gradient.
+            teacher: Of the same cells, without.
+
+        Raises:
+            IMAError: If the two heads have different cells.
+        """
+        if student.boxes.shape != teacher.boxes.shape:
+            raise IMAError("the heads of student and teacher have different cells; use ima_cls=0 ima_box=0")
+        student_scores, teacher_scores = student.scores[..., self._student], teacher.scores[..., self._teacher]
+        terms = {}
+        if SCORE_TERM in self.names:
+            terms[SCORE_TERM] = score_loss(student_scores, teacher_scores) * self.weights[SCORE_TERM]
+        if BOX_TERM in self.names:
+            confidence = teacher_scores.sigmoid().amax(dim=2)
+            terms[BOX_TERM] = box_loss(student.boxes, teacher.boxes, confidence) * self.weights[BOX_TERM]
+        return terms
 
 
 def build_criterion(
@@ -69,6 +111,32 @@ def build_criterion(
             for stride in strides
         }
     return Criterion(levels)
+
+
+def build_head_terms(
+    settings: Settings, teacher: Teacher, names: Mapping[int, str], gains: Mapping[str, float]
+) -> HeadTerms | None:
+    """Build the terms on the heads, with the gains of the task's own losses as their unit.
+
+    Args:
+        settings: What the user chose.
+        teacher: For the classes that it knows.
+        names: The data's class names by index.
+        gains: Gains of the task's own losses, "cls" and "box".
+
+    Returns:
+        The terms, or None where the settings ask for none.
+
+    Raises:
+        IMAError: If the teacher knows none of the classes.
+    """
+    if not settings.needs_predictions:
+        return None
+    known = {name: index for index, name in (teacher.class_names or {}).items()}
+    classes = [(index, known[name]) for index, name in names.items() if name in known]
+    if not classes:
+        raise IMAError(f"ima_cls, ima_box: {teacher.name} knows none of the data's classes; use ima_cls=0 ima_box=0")
+    return HeadTerms(settings.ima_cls * gains["cls"], settings.ima_box * gains["box"], classes)
 
 
 def build_weight(settings: Settings) -> AutoWeight | FixedWeight:

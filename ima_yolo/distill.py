@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -10,16 +10,13 @@ from torch import Tensor, nn
 from ultralytics.utils import LOGGER
 
 from ima_yolo.config import Settings
-from ima_yolo.criterion import Criterion, build_criterion, build_weight
-from ima_yolo.errors import IMAError
+from ima_yolo.criterion import Criterion, HeadTerms, build_criterion, build_head_terms, build_weight
 from ima_yolo.features import Features, Predictions, common_strides
-from ima_yolo.losses import box_loss, score_loss
 from ima_yolo.masks import Regions
 from ima_yolo.teachers import Teacher, TeacherOutput
 from ima_yolo.weighting import AutoWeight, FixedWeight, Watch, schedule
 
-# Names contain "loss", so that they are plotted, and fit the 11 characters of the progress bar.
-TERM, SCORE_TERM, BOX_TERM = "ima_loss", "kd_cls_loss", "kd_box_loss"
+TERM = "ima_loss"  # contains "loss", so that it is plotted, and fits the 11 characters of the progress bar
 
 
 class Distiller(nn.Module):
@@ -132,56 +129,6 @@ class Distiller(nn.Module):
         self._rng.set_state(state["rng"].cpu())
 
 
-class HeadTerms:
-    """Terms on what the heads of student and teacher say of every cell.
-
-    Args:
-        score_weight: Weight of the class scores; 0 leaves them out.
-        box_weight: Weight of the boxes; 0 leaves them out.
-        classes: Index in the student and in the teacher of each class that both know.
-    """
-
-    def __init__(self, score_weight: float, box_weight: float, classes: Sequence[tuple[int, int]]) -> None:
-        """Keep weights and classes."""
-        self.weights = {SCORE_TERM: score_weight, BOX_TERM: box_weight}
-        self.names = tuple(name for name, weight in self.weights.items() if weight > 0)
-        self._student, self._teacher = (list(indices) for indices in zip(*classes, strict=True))
-
-    def __call__(self, student: Predictions, teacher: Predictions) -> dict[str, Tensor]:
-        """Return the weighted terms by name.
-
-        Args:
-            student: With gradient.
-            teacher: Of the same cells, without.
-
-        Raises:
-            IMAError: If the two heads have different cells.
-        """
-        if student.boxes.shape != teacher.boxes.shape:
-            raise IMAError("the heads of student and teacher have different cells; use ima_cls=0 ima_box=0")
-        student_scores, teacher_scores = student.scores[..., self._student], teacher.scores[..., self._teacher]
-        terms = {}
-        if SCORE_TERM in self.names:
-            terms[SCORE_TERM] = score_loss(student_scores, teacher_scores) * self.weights[SCORE_TERM]
-        if BOX_TERM in self.names:
-            confidence = teacher_scores.sigmoid().amax(dim=2)
-            terms[BOX_TERM] = box_loss(student.boxes, teacher.boxes, confidence) * self.weights[BOX_TERM]
-        return terms
-
-
-def _head_terms(
-    settings: Settings, teacher: Teacher, names: Mapping[int, str], gains: Mapping[str, float]
-) -> HeadTerms | None:
-    """Build the head's terms, with the gains of the task's own losses as their unit."""
-    if not settings.needs_predictions:
-        return None
-    known = {name: index for index, name in (teacher.class_names or {}).items()}
-    classes = [(index, known[name]) for index, name in names.items() if name in known]
-    if not classes:
-        raise IMAError(f"ima_cls, ima_box: {teacher.name} knows none of the data's classes; use ima_cls=0 ima_box=0")
-    return HeadTerms(settings.ima_cls * gains["cls"], settings.ima_box * gains["box"], classes)
-
-
 def _regions(batch: dict[str, Any], seen: TeacherOutput) -> Regions:
     """Objects of a batch in pixels: the teacher's where it was asked for them, else the labels."""
     if seen.boxes is not None:
@@ -237,5 +184,5 @@ def build_distiller(
         off=settings.ima_off,
         confidence=settings.needs_confidence,
         teacher_boxes=settings.needs_teacher_boxes,
-        head=_head_terms(settings, teacher, names or {}, gains or {}),
+        head=build_head_terms(settings, teacher, names or {}, gains or {}),
     )

@@ -139,7 +139,7 @@ def neck(model: BaseModel) -> tuple[nn.Module, int]:
     return head, int(levels)
 
 
-def predictions(head: nn.Module, output: Any) -> Predictions:
+def predictions(head: Any, output: Any) -> Predictions:
     """Read what a detection head returned, in training or evaluation, as scores and boxes of every cell.
 
     Args:

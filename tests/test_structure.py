@@ -38,7 +38,7 @@ ROOMS: dict[str, Room] = {
     "teachers": Room("torch ultralytics", "features host"),
     "align": Room("torch torchvision", "features"),
     "masks": Room("torch", "features"),
-    "losses": Room("torch", "features align masks"),
+    "losses": Room("torch torchvision", "features align masks"),
     "weighting": Room("torch ultralytics", "config"),
     "criterion": Room("torch ultralytics", "config features teachers align masks losses weighting"),
     "checkpoint": Room("torch ultralytics", "config host"),
