@@ -1,0 +1,29 @@
+"""ONNX export with parity, and a runtime without torch. Installed as `ima_yolo.export`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .onnx import ExportReport, export_onnx
+    from .results import Detections
+    from .runtime import Detector
+
+__all__ = ["Detections", "Detector", "ExportReport", "export_onnx"]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a name on its first use, so that the runtime never touches torch and `import ima_yolo` stays light."""
+    if name in ("ExportReport", "export_onnx"):
+        from . import onnx
+
+        return getattr(onnx, name)
+    if name == "Detector":
+        from .runtime import Detector
+
+        return Detector
+    if name == "Detections":
+        from .results import Detections
+
+        return Detections
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

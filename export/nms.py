@@ -1,0 +1,59 @@
+"""Non-maximum suppression in numpy, with the order and the arithmetic of torchvision, which Ultralytics uses."""
+
+from __future__ import annotations
+
+import numpy as np
+
+BLOCK = 128
+"""Boxes compared at a time: pairs within a block cost one matrix, so this bounds both memory and Python steps."""
+
+
+def nms(boxes: np.ndarray, scores: np.ndarray, iou: float, max_det: int) -> np.ndarray:
+    """Keep each box that does not overlap a better kept one by more than `iou`.
+
+    Args:
+        boxes: (N, 4) float32 xyxy.
+        scores: (N,) float32; equal scores keep their order.
+        iou: Overlap above which the lower score goes, 0 to 1.
+        max_det: Boxes kept at most.
+
+    Returns:
+        Indices of the kept boxes, (K,), best first.
+    """
+    order = np.argsort(-scores, kind="stable")
+    sides = np.ascontiguousarray(boxes[order].T)  # (N, 4) -> (4, N)
+    kept = np.empty(0, np.intp)
+    for start in range(0, len(order), BLOCK):
+        block = np.arange(start, min(start + BLOCK, len(order)))
+        block = block[~_overlaps(sides[:, kept], sides[:, block], iou).any(axis=0)]
+        kept = np.concatenate([kept, block[_greedy(_overlaps(sides[:, block], sides[:, block], iou))]])
+        if len(kept) >= max_det:
+            break
+    return order[kept[:max_det]]
+
+
+def _greedy(overlaps: np.ndarray) -> list[int]:
+    """Walk down boxes sorted by score, (N, N) bool overlaps, and keep those that no kept one suppresses."""
+    free = np.ones(len(overlaps), bool)
+    kept = []
+    for index, row in enumerate(overlaps):
+        if free[index]:
+            kept.append(index)
+            free &= ~row
+    return kept
+
+
+def _overlaps(first: np.ndarray, second: np.ndarray, iou: float) -> np.ndarray:
+    """Whether each pair of (4, N) and (4, M) boxes overlaps by more than `iou`, (N, M) bool."""
+    left, top, right, bottom = first[:, :, None]
+    width = np.minimum(right, second[2]) - np.maximum(left, second[0])  # (N, 1), (M,) -> (N, M)
+    height = np.minimum(bottom, second[3]) - np.maximum(top, second[1])
+    inter = np.maximum(width, 0) * np.maximum(height, 0)
+    with np.errstate(invalid="ignore", divide="ignore"):  # two empty boxes give 0/0, which suppresses nothing
+        ratio = inter / (_areas(first)[:, None] + _areas(second) - inter)
+    # torchvision compares the float32 ratio with a float64 threshold; it matters for a ratio of exactly 0.6.
+    return ratio > np.full(1, iou, np.float64)
+
+
+def _areas(boxes: np.ndarray) -> np.ndarray:
+    return (boxes[2] - boxes[0]) * (boxes[3] - boxes[1])

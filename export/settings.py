@@ -1,0 +1,86 @@
+"""What a user may ask of an export: keys, precision, target file and pictures, checked before any work is done."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ima_yolo.errors import IMAError
+
+from .sources import read_image
+
+EXPORT_KEYS = (
+    *("imgsz", "batch", "dynamic", "simplify", "opset", "device", "quantize", "half", "int8"),
+    *("nms", "conf", "iou", "max_det", "agnostic_nms"),
+)
+"""Keys of `yolo export` that have a meaning for ONNX in float."""
+
+FP16_SCHEMES = (16, "16", "fp16", "w16a16")
+"""Values of Ultralytics' `quantize` for half precision."""
+
+FLOAT_SCHEMES = (None, 32, "32", "fp32", "w32a32", *FP16_SCHEMES)
+"""Values of `quantize` that keep floats."""
+
+
+def nearest_key(key: str, valid: Sequence[str]) -> str:
+    """The end of an error message about an unknown key: the nearest valid one, or all of them."""
+    close = difflib.get_close_matches(key, valid, n=1)
+    return f"did you mean {close[0]}=?" if close else f"valid keys: {', '.join(valid)}"
+
+
+def check_export_args(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Check the names of export arguments and the precision asked for; Ultralytics checks the values.
+
+    Raises:
+        IMAError: An unknown key, another format than ONNX, or int8.
+    """
+    args = dict(given)
+    if args.pop("format", "onnx") != "onnx":
+        raise IMAError(f"format={given['format']}: expected onnx; `yolo export` writes the other formats")
+    for key in args:
+        if key not in EXPORT_KEYS:
+            raise IMAError(f"{key}= is not an export argument, {nearest_key(key, EXPORT_KEYS)}")
+    half, int8 = args.pop("half", None), args.pop("int8", None)
+    if half:  # Ultralytics' older spelling
+        args.setdefault("quantize", 16)
+    if int8 or args.get("quantize") not in FLOAT_SCHEMES:
+        asked = "int8=True" if int8 else f"quantize={args['quantize']}"
+        raise IMAError(f"{asked}: exports are fp32 or fp16, use quantize=16 or leave it out")
+    return args
+
+
+def find_target(source: Path, output: Path | None) -> Path:
+    """The file to write: beside the checkpoint, inside the folder `output`, or `output` itself.
+
+    Raises:
+        IMAError: It does not end in .onnx, or its folder does not exist.
+    """
+    target = source.with_suffix(".onnx") if output is None else Path(output)
+    if target.is_dir():
+        target = target / f"{source.stem}.onnx"
+    if target.suffix != ".onnx":
+        raise IMAError(f"output={target}: expected a file name that ends in .onnx, or a folder")
+    if not target.parent.is_dir():
+        raise IMAError(f"output={target}: no such folder as {target.parent}, make it first")
+    return target
+
+
+def read_images(paths: Sequence[Path]) -> list[np.ndarray]:
+    """Read the pictures that an export is compared on, each (H, W, 3) BGR uint8.
+
+    Raises:
+        IMAError: There is none, or one cannot be read.
+    """
+    if not paths:
+        raise IMAError("images=[]: expected at least one picture to compare the export on")
+    images = []
+    for path in paths:
+        image = read_image(Path(path))
+        if image is None:
+            raise IMAError(f"images: {path} cannot be read as a picture")
+        images.append(image)
+    return images

@@ -1,0 +1,140 @@
+"""`predict` on an ONNX file: its lines, its files, its exit code."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from ima_yolo.errors import IMAError
+from ima_yolo.export.predict import run
+
+RAW = np.array([[[32, 32, 32, 16, 0.1, 0.9], [16, 32, 8, 8, 0.5, 0.1]]]).transpose(0, 2, 1)
+
+
+@pytest.fixture
+def model(toy: Callable[..., Path]) -> Path:
+    return toy(RAW)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for name in ("a.png", "b.jpg"):
+        cv2.imwrite(str(folder / name), np.zeros((100, 200, 3), np.uint8))
+    return folder
+
+
+def test_lines_pictures_and_exit_code(model: Path, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(model, pictures) == 0
+    first, second, last = capsys.readouterr().out.splitlines()
+    assert first.startswith(f"image 1/2 {pictures / 'a.png'}: 200x100 1 disc, 1 square, ")
+    assert first.endswith(" ms")
+    assert second.startswith("image 2/2 ")
+    assert last == f"Results saved to {Path('runs/detect/predict')}"
+    assert sorted(p.name for p in Path("runs/detect/predict").iterdir()) == ["a.png", "b.jpg"]
+    drawn = cv2.imread("runs/detect/predict/a.png")
+    assert drawn.shape == (100, 200, 3)
+    assert drawn[50, 50].any()  # the square's left side
+
+
+def test_labels_and_json(model: Path, pictures: Path) -> None:
+    options = {"save": False, "save_txt": True, "save_conf": True, "save_json": True, "project": "out", "name": "x"}
+    assert run(model, pictures, **options) == 0
+    assert sorted(p.name for p in Path("out/x").iterdir()) == ["labels", "predictions.json"]
+    lines = Path("out/x/labels/a.txt").read_text().splitlines()
+    assert lines == ["1 0.5 0.5 0.5 0.5 0.9", "0 0.25 0.5 0.125 0.25 0.5"]  # the network's 32x16 px over 0.32
+    records = json.loads(Path("out/x/predictions.json").read_text())
+    assert [(r["image"], r["width"], r["height"]) for r in records] == [
+        (str(pictures / "a.png"), 200, 100),
+        (str(pictures / "b.jpg"), 200, 100),
+    ]
+    assert [d["name"] for d in records[0]["detections"]] == ["square", "disc"]
+
+
+def test_a_picture_without_detections_has_no_label_file(model: Path, pictures: Path) -> None:
+    run(model, pictures, save_txt=True, exist_ok=True)
+    assert Path("runs/detect/predict/labels/a.txt").exists()
+    run(model, pictures, save_txt=True, exist_ok=True, conf=0.95)
+    assert not Path("runs/detect/predict/labels/a.txt").exists()
+
+
+def test_folders_are_numbered_as_ultralytics_does(model: Path, pictures: Path) -> None:
+    from ultralytics.utils.files import increment_path
+
+    for _ in range(3):
+        expected = increment_path(Path("runs/detect/predict"))
+        run(model, pictures)
+        assert expected.is_dir()
+    run(model, pictures, exist_ok=True)
+    assert len(list(Path("runs/detect").iterdir())) == 3
+
+
+def test_an_unreadable_picture_is_told_and_the_rest_goes_on(
+    model: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (pictures / "aa.png").write_bytes((pictures / "a.png").read_bytes()[:20])
+    (pictures / "ab.png").write_bytes(b"")
+    assert run(model, pictures) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == f"image 2/4 {pictures / 'aa.png'}: cannot be read, left out"
+    assert lines[3].startswith("image 4/4")
+    assert lines[4].endswith(", 2 pictures could not be read")
+    assert sorted(p.name for p in Path("runs/detect/predict").iterdir()) == ["a.png", "b.jpg"]
+
+
+def test_two_pictures_of_one_name_and_a_format_that_cannot_be_written(model: Path, pictures: Path) -> None:
+    image = np.zeros((40, 60, 3), np.uint8)
+    cv2.imencode(".bmp", image)[1].tofile(pictures / "a.bmp")
+    cv2.imencode(".png", image)[1].tofile(pictures / "c.dng")  # OpenCV goes by the content when it reads
+    assert run(model, pictures) == 0
+    names = sorted(p.name for p in Path("runs/detect/predict").iterdir())
+    assert names == ["a-2.png", "a.bmp", "b.jpg", "c.jpg"]
+
+
+def test_one_class_and_one_provider_may_be_given_bare(model: Path, pictures: Path) -> None:
+    assert run(model, pictures, classes=1, providers="CPUExecutionProvider", threads=1, save_json=True) == 0
+    records = json.loads(Path("runs/detect/predict/predictions.json").read_text())
+    assert {d["class"] for r in records for d in r["detections"]} == {1}
+
+
+def test_settings_without_effect_are_told(
+    toy: Callable[..., Path], pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(toy(np.zeros((1, 3, 6)), end2end="True"), pictures, iou=0.5)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("note: iou= and agnostic_nms= have no effect")
+    assert "200x100 (no detections), " in lines[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"cnof": 0.5}, r"^cnof= is not a setting of predict, did you mean conf=\?"),
+        ({"sorce": "x"}, r"did you mean source=\?"),
+        ({"conf": 1.5}, "^conf=1.5"),
+        ({"iou": "high"}, "^iou='high'"),
+        ({"save_txt": "yes"}, "^save_txt='yes': expected True or False"),
+        ({"name": ""}, "^name='': expected a folder name"),
+        ({"threads": -1}, "^threads=-1"),
+        ({"classes": [5]}, r"^classes=\[5\]"),
+        ({"source": "nowhere"}, "^source=nowhere"),
+        ({"source": None}, "^source= is missing"),
+        ({"model": "nowhere.onnx"}, "^model=nowhere.onnx"),
+    ],
+)
+def test_bad_settings_write_nothing(model: Path, pictures: Path, options: dict[str, object], message: str) -> None:
+    with pytest.raises(IMAError, match=message):
+        run(**{"model": model, "source": pictures, **options})
+    assert not Path("runs").exists()
+
+
+def test_an_unwritable_project(model: Path, pictures: Path) -> None:
+    Path("file").write_text("in the way")
+    with pytest.raises(IMAError, match="choose another project="):
+        run(model, pictures, project="file")
