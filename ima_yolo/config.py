@@ -68,7 +68,7 @@ class Settings(BaseModel):
     def restore(self) -> str:
         """The generator in use: conv, light or none; by default one follows a spatial mask, which leaves holes."""
         if self.ima_generator == "auto":
-            return "conv" if self.ima_mask == "spatial" and self.ima_mask_ratio > 0 else "none"
+            return "light" if self.ima_mask == "spatial" and self.ima_mask_ratio > 0 else "none"
         return self.ima_generator
 
     @property

@@ -92,12 +92,12 @@ def test_weight_is_a_number_or_auto() -> None:
 @pytest.mark.parametrize(
     ("given", "restore"),
     [
-        ({}, "conv"),
+        ({}, "light"),
         ({"ima_mask": "frequency"}, "none"),
         ({"ima_mask": "none"}, "none"),
         ({"ima_mask_ratio": 0.0}, "none"),
         ({"ima_mask": "none", "ima_generator": "conv"}, "conv"),
-        ({"ima_generator": "light"}, "light"),
+        ({"ima_generator": "conv"}, "conv"),
         ({"ima_generator": "none"}, "none"),
     ],
 )

@@ -88,7 +88,7 @@ class IMALoss(LevelLoss):
         always_adapt: bool = True,
         mask: str = "spatial",
         mask_ratio: float = 0.5,
-        restore: str = "conv",
+        restore: str = "light",
         instance: str = "image",
         box_size: int = 7,
         finest: bool = True,

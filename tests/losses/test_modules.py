@@ -52,7 +52,7 @@ def test_mgd_module_masks_and_generates() -> None:
 
 
 def test_ima_module_masks_generates_and_aligns() -> None:
-    module = IMALoss(4, 6, mask_ratio=0.5, rng=torch.Generator().manual_seed(7))
+    module = IMALoss(4, 6, mask_ratio=0.5, restore="conv", rng=torch.Generator().manual_seed(7))
     student, teacher = maps()
     masked = mask_spatial(module.adapter(student), 0.5, torch.Generator().manual_seed(7))
     assert torch.equal(call(module, student, teacher), ima_loss(module.generator(masked), teacher))
