@@ -104,7 +104,7 @@ class _Reader:
             return default
         try:
             value = ast.literal_eval(self.raw[key])
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
+        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
             value = None
         if not isinstance(value, kind):
             raise self.wrong(key, f"a {kind.__name__}")

@@ -71,6 +71,8 @@ def test_a_missing_key_is_named(key: str) -> None:
         ("stride", "True"),
         ("end2end", "2"),
         ("args", "[" * 5000),
+        ("args", "-" * 100000 + "1"),
+        ("args", "{[]: 1}"),
         ("channels", "three"),
     ],
 )

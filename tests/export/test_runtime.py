@@ -124,6 +124,16 @@ def test_files_that_it_cannot_read(toy: Callable[..., Path], metadata: dict[str,
         Detector(toy(RAW, **metadata))
 
 
+def test_a_graph_with_half_precision_input(toy: Callable[..., Path]) -> None:
+    path = toy(RAW)
+    model = onnx.load(str(path))
+    model.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
+    model.graph.node[0].input[0] = "wide"
+    model.graph.node.insert(0, onnx.helper.make_node("Cast", ["images"], ["wide"], to=onnx.TensorProto.FLOAT))
+    onnx.save(model, str(path))
+    assert Detector(path)(PICTURE).scores.tolist() == pytest.approx([0.9])
+
+
 def test_a_graph_for_batches_is_refused(toy: Callable[..., Path]) -> None:
     path = toy(RAW)
     model = onnx.load(str(path))
