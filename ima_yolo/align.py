@@ -100,7 +100,7 @@ def deflate(student: Tensor, teacher: Tensor, form: str, floor: float = 0.1) -> 
 
     - ``weight``: the student is not scaled; gamma_n = (1 + alpha_n) / 2, divided by its mean, is the instance's weight
       in the loss. The gradient always points to the teacher; instances far from it count less, which is what the
-      module is for.
+      module is for. A single instance is its own mean, so there it changes nothing.
     - ``shifted``: scaled by gamma_n = (1 + alpha_n) / 2, held constant in the gradient.
     - ``floor``: scaled by gamma_n = max(alpha_n, floor), held constant in the gradient.
     - ``cosine``: the literal one, gamma_n = max(alpha_n, 0), with gradient through alpha_n.

@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except IMAError as error:
         if os.environ.get("IMA_TRACEBACK"):
             raise
-        print(f"ima-yolo: {error}", file=sys.stderr)
+        print(f"ima-yolo: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("ima-yolo: interrupted", file=sys.stderr)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -44,6 +44,13 @@ class Settings(BaseModel):
     ima_teacher_conf: float = Field(0.25, gt=0, lt=1)
     ima_temperature: float = Field(1.0, gt=0, le=100)
 
+    @field_validator("ima_weight", mode="before")
+    @classmethod
+    def _weight_is_a_number(cls, weight: Any) -> Any:
+        if isinstance(weight, bool):
+            raise ValueError("must be 'auto' or a number from 0 up")
+        return weight
+
     @field_validator("ima_weight", mode="after")
     @classmethod
     def _weight_in_range(cls, weight: str | float) -> str | float:
@@ -56,7 +63,7 @@ class Settings(BaseModel):
     def _one_level_is_a_list(cls, levels: Any) -> Any:
         if isinstance(levels, str):
             levels = [part for part in levels.replace(" ", "").strip("[]()").split(",") if part]
-        return [levels] if isinstance(levels, int) else levels
+        return [levels] if isinstance(levels, int) else levels or None  # an empty list means what an empty value does
 
     @model_validator(mode="after")
     def _boxes_have_no_background(self) -> Settings:
@@ -163,13 +170,19 @@ def validate(ours: Mapping[str, Any]) -> Settings:
     Raises:
         IMAError: One line that names the key, the value and what was expected.
     """
-    given = {key: value for key, value in ours.items() if value is not None}
+    spelt_out = {key: _spelt_out(key, value) for key, value in ours.items()}
+    given = {key: value for key, value in spelt_out.items() if value is not None}
     if "teacher" in given:
         given["teacher"] = str(given["teacher"])
     try:
         return Settings(**given)
     except ValidationError as error:
         raise IMAError(_one_line(error, given)) from None
+
+
+def _spelt_out(key: str, value: Any) -> Any:
+    """Undo what the command line makes of the word "none", where that is the name of a choice."""
+    return "none" if value is None and "none" in get_args(Settings.model_fields[key].annotation) else value
 
 
 def _one_line(error: ValidationError, given: Mapping[str, Any]) -> str:

@@ -105,7 +105,7 @@ def build_criterion(
         seed: Seed of the new layers.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the GPUs as well
         levels = {
             stride: _level(settings, student_channels[stride], teacher_channels[stride], stride == min(strides), rng)
             for stride in strides

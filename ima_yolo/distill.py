@@ -126,7 +126,10 @@ class Distiller(nn.Module):
         """Go on from `state`."""
         self.criterion.load_state_dict(state["adapters"])
         self.weight.load(state["weight"])
-        self._rng.set_state(state["rng"].cpu())
+        if state["rng"].shape == self._rng.get_state().shape:
+            self._rng.set_state(state["rng"].cpu())
+        else:
+            LOGGER.warning("The run goes on on another kind of device, whose random masks differ")
 
 
 def _regions(batch: dict[str, Any], seen: TeacherOutput) -> Regions:

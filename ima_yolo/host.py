@@ -13,7 +13,7 @@ import torch
 import ultralytics
 from torch import Tensor, nn
 from ultralytics.cfg import DEFAULT_CFG_DICT, check_dict_alignment
-from ultralytics.nn.tasks import BaseModel, guess_model_task, torch_safe_load, yaml_model_load
+from ultralytics.nn.tasks import BaseModel, DetectionModel, guess_model_task, torch_safe_load, yaml_model_load
 from ultralytics.utils import LOGGER, SETTINGS
 from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES
 from ultralytics.utils.tal import make_anchors
@@ -24,8 +24,9 @@ from ima_yolo.features import Features, Predictions, tap
 
 TESTED = ((8, 4, 190), (8, 4, 190))  # lowest and highest Ultralytics release that the tests were run with
 PROBE_SIZE = 256  # pixels: a multiple of every stride in use, up to 64 of p6 models
+DETECTION_HEADS = ("Detect", "v10Detect")  # heads of students: scores and boxes for every cell of the maps
+_HEADS = ", ".join(DETECTION_HEADS)
 ATTRIBUTE = "ima"  # where the distiller hangs on the student; keys of a state_dict begin with it
-DISTILLED_TASKS = ("detect",)
 
 
 def check_version(version: str = ultralytics.__version__) -> None:
@@ -86,14 +87,14 @@ def _can_be_had(path: str) -> bool:
 
 
 def _reason(error: Exception, path: Path) -> str:
-    text = " ".join(str(error).replace("ERROR ❌️", "").split())
+    text = _one_line(error)
     if isinstance(error, FileNotFoundError):
         return "file not found, and it could not be downloaded"
     if "not a loadable checkpoint" in text or isinstance(error, (EOFError, OSError)) or not _is_archive(path):
         return "the file is empty, truncated or not a checkpoint"
     if "references types outside" in text or "blocked during restricted" in text:
         return "refused, since it carries code or classes that are not part of an Ultralytics model"
-    return text or type(error).__name__
+    return text
 
 
 def _is_archive(path: Path) -> bool:
@@ -102,18 +103,43 @@ def _is_archive(path: Path) -> bool:
         return file.read(2) in {b"PK", b"\x80\x02"}
 
 
-def check_architecture(path: str) -> None:
-    """Refuse a model description that cannot be read.
+def build_model(path: str, channels: int) -> BaseModel:
+    """Build an untrained detector from its description; the global random stream is left alone.
+
+    Args:
+        path: A `.yaml` file, here or among those of Ultralytics.
+        channels: Input channels.
 
     Raises:
-        IMAError: If there is no such file, neither here nor among those of Ultralytics, or it describes no model.
+        IMAError: If there is no such file, or it describes no detector with a feature pyramid.
     """
     try:
-        layers = yaml_model_load(path)["backbone"]
+        description = yaml_model_load(path)
+        head = str(description["head"][-1][2])
     except Exception as error:
         raise IMAError(f"student={path}: no such architecture, or not one that can be read") from error
-    if not isinstance(layers, list):
-        raise IMAError(f"student={path}: expected an architecture with a 'backbone' list of layers")
+    if head not in DETECTION_HEADS:
+        raise IMAError(f"student={path}: a model with a {head} head; this version distils detectors ({_HEADS})")
+    try:
+        with torch.random.fork_rng(devices=[]):
+            return DetectionModel(description, ch=channels, verbose=False)
+    except Exception as error:
+        raise IMAError(f"student={path}: cannot be built ({_one_line(error)})") from error
+
+
+def check_detector(model: BaseModel, role: str) -> None:
+    """Refuse a student whose head is not one that this version distils.
+
+    Raises:
+        IMAError: For another task, or a head of another kind.
+    """
+    head = type(model.model[-1]).__name__
+    if head not in DETECTION_HEADS:
+        raise IMAError(f"{role}: a model for {task_of(model)} ({head} head); this version distils detectors ({_HEADS})")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).replace("ERROR ❌️", "").split()) or type(error).__name__
 
 
 def task_of(model: BaseModel) -> str:
@@ -123,7 +149,9 @@ def task_of(model: BaseModel) -> str:
 
 def class_names(model: BaseModel) -> dict[int, str]:
     """Return the class names that a checkpoint carries, by index."""
-    return {int(index): str(name) for index, name in getattr(model, "names", {}).items()}
+    names = getattr(model, "names", None) or {}
+    pairs = names.items() if isinstance(names, Mapping) else enumerate(names)
+    return {int(index): str(name) for index, name in pairs}
 
 
 def neck(model: BaseModel) -> tuple[nn.Module, int]:

@@ -8,17 +8,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ultralytics.cfg import get_cfg
+from ultralytics.cfg import get_cfg, get_save_dir
 from ultralytics.data.utils import IMG_FORMATS, check_det_dataset
-from ultralytics.utils import DEFAULT_CFG_DICT, LOGGER, SETTINGS
+from ultralytics.nn.tasks import BaseModel
+from ultralytics.utils import DEFAULT_CFG_DICT, LOGGER
+from ultralytics.utils.checks import check_model_file_from_stem
 from ultralytics.utils.files import get_latest_run
+from ultralytics.utils.torch_utils import parse_device, select_device
 
 from ima_yolo import checkpoint
 from ima_yolo.config import Settings, nearest, own_keys, split, validate
 from ima_yolo.errors import IMAError
-from ima_yolo.host import DISTILLED_TASKS, check_architecture, is_ultralytics_key, load_model, task_of, ultralytics_keys
+from ima_yolo.features import common_strides
+from ima_yolo.host import build_model, check_detector, is_ultralytics_key, load_model, probe, ultralytics_keys
 from ima_yolo.teachers import Teacher
 from ima_yolo.teachers.yolo import YOLOTeacher
+
+OPTIMIZERS = {"auto", "sgd", "musgd", "adam", "adamax", "adamw", "nadam", "radam", "rmsprop"}
 
 
 @dataclass(frozen=True)
@@ -47,18 +53,29 @@ def prepare(options: Mapping[str, Any]) -> Plan:
     """
     ours, rest = split(options)
     check_keys(rest)
+    if ours.get("teacher"):
+        ours["teacher"] = _located(ours["teacher"])
     if rest.get("resume"):
         settings, rest = _resumed(ours, rest)
     else:
         settings = validate(ours)
-        _check_student(rest.get("model"))
-    _check_values(rest)
+    rest = _checked_values(rest)
     teacher = YOLOTeacher(settings.teacher, settings.ima_teacher_conf)
-    _check_data(rest.get("data"), teacher)
-    _check_writable(rest.get("project"))
+    data = _check_data(rest, teacher)
+    if not rest.get("resume"):
+        rest["model"] = _located(rest.get("model") or "")
+        _check_match(_student(rest["model"], data), teacher, settings)
+    _check_teacher(settings, teacher)
+    _check_writable(rest)
     if settings.without_effect:
         LOGGER.warning(f"without effect with ima_loss={settings.ima_loss}: {', '.join(settings.without_effect)}")
     return Plan(settings, rest, teacher)
+
+
+def _located(model: Any) -> str:
+    """Name a model as Ultralytics would find it, "yolo26n" too, and so that it is found from another folder as well."""
+    path = str(check_model_file_from_stem(str(model)))
+    return str(Path(path).absolute()) if Path(path).is_file() else path
 
 
 def check_keys(rest: Mapping[str, Any]) -> None:
@@ -96,50 +113,95 @@ def resume_path(rest: Mapping[str, Any]) -> Path:
     return Path(str(wanted))
 
 
-def _check_student(model: Any) -> None:
-    """Refuse a student that is missing, damaged, unsafe, or of a task without a feature pyramid."""
-    if model is None or not str(model):
+def _student(path: str, data: Mapping[str, Any]) -> BaseModel:
+    """Load or build the student.
+
+    Raises:
+        IMAError: If it is missing, damaged, unsafe, or of a kind that is not distilled.
+    """
+    if not path:
         raise IMAError("student= is missing: give a checkpoint or an architecture, for example student=yolo26n.pt")
-    path = str(model)
     if path.endswith(".pt"):
         student, _ = load_model(path, "student")
-        if (task := task_of(student)) not in DISTILLED_TASKS:
-            raise IMAError(f"student={path}: a model for {task}; this version distils {', '.join(DISTILLED_TASKS)}")
-    elif path.endswith((".yaml", ".yml")):
-        check_architecture(path)
-    else:
-        raise IMAError(f"student={path}: expected a checkpoint (.pt) or an architecture (.yaml)")
+        check_detector(student, f"student={path}")
+        return student
+    if path.endswith((".yaml", ".yml")):
+        return build_model(path, data.get("channels", 3))
+    raise IMAError(f"student={path}: expected a checkpoint (.pt) or an architecture (.yaml)")
 
 
-def _check_values(rest: Mapping[str, Any]) -> None:
-    """Let Ultralytics check its own values, before it makes a folder."""
+def _check_match(student: BaseModel, teacher: Teacher, settings: Settings) -> None:
+    """Refuse a pair that shares no level, or not one that was asked for."""
+    channels = int(student.yaml.get("channels", 3))
+    common_strides(probe(student, channels).strides, teacher.strides, settings.ima_levels)
+
+
+def _check_teacher(settings: Settings, teacher: YOLOTeacher) -> None:
+    """Refuse a teacher whose head cannot say what a setting asks for."""
+    asks = settings.needs_confidence or settings.needs_teacher_boxes or settings.needs_predictions
+    if asks and teacher.task != "detect":
+        raise IMAError(
+            f"teacher={teacher.name}: a model for {teacher.task}; ima_cls, ima_box, ima_objects=teacher and "
+            f"ima_boxes=teacher read the head of a detector"
+        )
+
+
+def _checked_values(rest: Mapping[str, Any]) -> dict[str, Any]:
+    """Let Ultralytics check its own values before it makes a folder, and check what it finds out later.
+
+    Returns:
+        The keys, with `compile` off.
+    """
+    rest = dict(rest)
     try:
-        get_cfg(DEFAULT_CFG_DICT, dict(rest))
+        checked = get_cfg(DEFAULT_CFG_DICT, rest)
+        select_device(parse_device(checked.device), verbose=False)
     except (TypeError, ValueError, SyntaxError) as error:
         raise IMAError(" ".join(str(error).split())) from error
-    if rest.get("quantize") == 8:
+    if checked.task not in (None, "detect"):
+        raise IMAError(f"task={checked.task}: this version distils task=detect")
+    if str(checked.optimizer).lower() not in OPTIMIZERS:
+        raise IMAError(f"optimizer={checked.optimizer}: expected one of {', '.join(sorted(OPTIMIZERS))}")
+    if checked.quantize == 8:
         raise IMAError("quantize=8 changes the student's layers while it trains and cannot be combined with a teacher")
-    epochs = rest.get("epochs", 1)
-    if isinstance(epochs, int) and epochs < 1:
-        raise IMAError(f"epochs={epochs}: must be at least 1")
+    if checked.epochs < 1:
+        raise IMAError(f"epochs={checked.epochs}: must be at least 1")
+    if isinstance(checked.pretrained, (str, Path)):
+        load_model(checked.pretrained, "pretrained")
+    if checked.compile:
+        LOGGER.warning("compile= hides the feature maps from the distillation and is switched off")
+        rest["compile"] = False
+    return rest
 
 
-def _check_data(data: Any, teacher: Teacher) -> None:
-    """Refuse data that is missing or empty; warn where its classes are not the teacher's."""
+def _check_data(rest: Mapping[str, Any], teacher: YOLOTeacher) -> dict[str, Any]:
+    """Refuse data that is missing, empty or not for this teacher; warn where its classes are not the teacher's.
+
+    Returns:
+        The data set as Ultralytics reads it; nothing for an ndjson file, which Ultralytics converts when it trains.
+    """
+    data = rest.get("data")
     if not data:
         raise IMAError("data= is missing: give a data set's YAML file, for example data=my.yaml")
+    if isinstance(data, (list, tuple)):
+        raise IMAError("data= is a list: train on one data set at a time, or call YOLO(...).train in Python")
+    if str(data).endswith(".ndjson"):
+        return {}
     try:
-        found = check_det_dataset(str(data))
+        found: dict[str, Any] = check_det_dataset(str(data), split=rest.get("split") or "")
     except Exception as error:
         raise IMAError(f"data={data}: {' '.join(str(error).split())}") from error
     for part in ("train", "val"):
         if next(images_in(found[part]), None) is None:
             raise IMAError(f"data={data}: no images for '{part}' in {found[part]}")
-    names = {int(index): str(name) for index, name in found["names"].items()}
-    if teacher.class_names is not None and teacher.class_names != names:
-        LOGGER.warning(
-            f"The classes of {teacher.name} are not those of {data}; features need no classes, so it teaches on"
+    if found["channels"] != teacher.input_channels:
+        raise IMAError(
+            f"data={data}: images of {found['channels']} channels, but {teacher.name} takes {teacher.input_channels}"
         )
+    names = {int(index): str(name) for index, name in found["names"].items()}
+    if teacher.class_names != names:
+        LOGGER.warning(f"{teacher.name} was trained on other classes than {data}; features need none, so it can teach")
+    return found
 
 
 def images_in(places: str | list[str]) -> Iterator[Path]:
@@ -157,14 +219,14 @@ def images_in(places: str | list[str]) -> Iterator[Path]:
             yield from sorted(file for file in path.rglob("*.*") if file.suffix[1:].lower() in IMG_FORMATS)
 
 
-def _check_writable(project: Any) -> None:
-    """Refuse a project folder that cannot be made or written to."""
-    folder = Path(str(project)) if project else Path(SETTINGS["runs_dir"])
-    existing = folder.absolute()
+def _check_writable(rest: Mapping[str, Any]) -> None:
+    """Refuse a folder for results that cannot be made or written to."""
+    folder = Path(get_save_dir(get_cfg(DEFAULT_CFG_DICT, {"task": "detect", "mode": "train", **rest}))).absolute()
+    existing = folder
     while not existing.exists():
         existing = existing.parent
     try:
         with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
-        raise IMAError(f"project={folder}: cannot write to {existing} ({error.strerror})") from error
+        raise IMAError(f"project={rest.get('project')}: cannot write to {existing} ({error.strerror})") from error

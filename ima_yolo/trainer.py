@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 from torch import nn
+from ultralytics.cfg import cfg2dict
 from ultralytics.engine.trainer import BaseTrainer
 from ultralytics.models.yolo.detect import DetectionTrainer
-from ultralytics.utils import DEFAULT_CFG, LOGGER, RANK
+from ultralytics.utils import DEFAULT_CFG, DEFAULT_CFG_DICT, LOGGER, RANK
 
 from ima_yolo import checkpoint, host
-from ima_yolo.config import Settings, split, validate
+from ima_yolo.config import Settings, validate
 from ima_yolo.distill import Distiller, build_distiller
-from ima_yolo.errors import IMAError
 from ima_yolo.preflight import Plan, prepare
 from ima_yolo.teachers import Teacher
 from ima_yolo.teachers.yolo import YOLOTeacher
@@ -48,13 +47,12 @@ class Distilling(BaseTrainer if TYPE_CHECKING else object):  # type: ignore[misc
             IMAError: For a setting or file that cannot work; nothing has been written then.
         """
         host.check_version()
-        cfg, from_cfg = _without_ours(cfg)
-        options = {**from_cfg, **(overrides or {})}
+        options = {**_given_by(cfg), **(overrides or {})}
         carried = options.pop(CARRIED, None)
         plan = _carried(carried, options) if carried else prepare(options)
         self.settings: Settings = plan.settings
         self.teacher: Teacher = plan.teacher
-        super().__init__(cfg, plan.overrides, _callbacks)
+        super().__init__(DEFAULT_CFG, plan.overrides, _callbacks)
         self._teacher_digest = self.teacher.digest()
         if RANK in {-1, 0}:
             record = {**self.settings.model_dump(mode="json"), "teacher_digest": self._teacher_digest}
@@ -66,10 +64,6 @@ class Distilling(BaseTrainer if TYPE_CHECKING else object):  # type: ignore[misc
             setattr(self.args, CARRIED, self.settings.model_dump(mode="json"))  # the workers get vars(self.args)
         try:
             super().train()
-        except IMAError:
-            if not any(self.wdir.glob("*.pt")) and not self.resume:
-                shutil.rmtree(self.save_dir, ignore_errors=True)
-            raise
         finally:
             self.args.__dict__.pop(CARRIED, None)
             if isinstance(self.model, nn.Module):
@@ -155,10 +149,6 @@ def _carried(carried: dict[str, Any], options: dict[str, Any]) -> Plan:
     return Plan(settings, options, YOLOTeacher(settings.teacher, settings.ima_teacher_conf))
 
 
-def _without_ours(cfg: Any) -> tuple[Any, dict[str, Any]]:
-    """Take our keys out of a base configuration given as a file, mapping or namespace."""
-    from ultralytics.cfg import cfg2dict
-
-    content = cfg2dict(cfg)
-    ours, rest = split(content)
-    return (rest, ours) if ours else (cfg, {})
+def _given_by(cfg: Any) -> dict[str, Any]:
+    """What a base configuration, given as a file, mapping or namespace, says beyond Ultralytics' defaults."""
+    return {key: value for key, value in cfg2dict(cfg).items() if (key, value) not in DEFAULT_CFG_DICT.items()}

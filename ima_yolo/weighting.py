@@ -44,10 +44,11 @@ def gradient_norm(loss: Tensor, maps: Sequence[Tensor]) -> float:
     Returns:
         The norm; 0 where the loss does not depend on the maps, NaN or infinite where its gradient is.
     """
-    if not loss.requires_grad:
+    trained = [level for level in maps if level.requires_grad]  # layers before a frozen neck give maps without gradient
+    if not loss.requires_grad or not trained:
         return 0.0
-    scale = HALF_SCALE if any(level.dtype == torch.float16 for level in maps) else 1.0
-    gradients = torch.autograd.grad(loss * scale, list(maps), retain_graph=True, allow_unused=True)
+    scale = HALF_SCALE if any(level.dtype == torch.float16 for level in trained) else 1.0
+    gradients = torch.autograd.grad(loss * scale, trained, retain_graph=True, allow_unused=True)
     squares = [gradient.float().square().sum() for gradient in gradients if gradient is not None]
     if not squares:
         return 0.0
@@ -166,7 +167,11 @@ class Watch:
         self._seen.append(term.detach())
         if len(self._seen) < self.steps:
             return None
-        return self._verdict(torch.stack(self._seen), gradient_norm(term, maps))
+        values = torch.stack(self._seen)
+        if bool(values.any()) and not bool(values[-1]):
+            self._seen.pop()  # a batch without objects says nothing of the gradient: look at the next one
+            return None
+        return self._verdict(values, gradient_norm(term, maps))
 
     def _verdict(self, values: Tensor, norm: float) -> str | None:
         if not bool(values.any()):

@@ -108,6 +108,22 @@ def test_the_sound_forms_always_pull_towards_the_teacher(form: str, rho: float) 
     assert (student.grad * teacher).sum() < 0, "descending the loss must increase the correlation"
 
 
+def test_weights_carry_no_gradient() -> None:
+    student = torch.randn(3, 2, 4, 4, requires_grad=True)
+    _, weights = deflate(student, torch.randn(3, 2, 4, 4), "weight")
+    assert not weights.requires_grad
+
+
+def test_the_literal_form_is_differentiated_through_its_scale() -> None:
+    student, teacher = pair(0.6)
+    student.requires_grad_()
+    scaled, _ = deflate(student, teacher, "cosine")
+    (teacher - scaled).square().mean().backward()
+    # 1 - rho^2 for features of unit variance: descending along the teacher, d/drho = -2 rho, and rho = <S, T> / 4
+    along = (student.grad * (teacher - 0.6 * student.detach())).sum().item()
+    assert along == pytest.approx(-2 * 0.6 * (1 - 0.6**2), abs=1e-5)
+
+
 def test_the_literal_form_has_no_pull_without_correlation() -> None:
     student, teacher = pair(0.0)
     student.requires_grad_()

@@ -59,6 +59,7 @@ def test_a_misspelt_key_gets_a_suggestion() -> None:
         ({"ima_weight": -1}, "ima_weight=-1: must be 'auto' or a number from 0 up"),
         ({"ima_weight": "high"}, "ima_weight=high: must be 'auto' or a number from 0 up"),
         ({"ima_weight": float("nan")}, "ima_weight=nan"),
+        ({"ima_weight": True}, "ima_weight=True: must be 'auto' or a number"),
         ({"ima_weight": float("inf")}, "ima_weight=inf"),
         ({"ima_mask_ratio": 1.0}, "ima_mask_ratio=1.0: input should be less than 1"),
         ({"ima_mask_ratio": -0.1}, "ima_mask_ratio=-0.1"),
@@ -78,6 +79,19 @@ def test_a_wrong_value_is_one_line_that_names_it(given: dict[str, object], messa
 @pytest.mark.parametrize("given", [8, "8", (8,), [8], "[8]"])
 def test_levels_in_every_spelling(given: object) -> None:
     assert validate({"teacher": "t.pt", "ima_levels": given}).ima_levels == (8,)
+
+
+@pytest.mark.parametrize("key", ["ima_mask", "ima_generator", "ima_standardize", "ima_deflation", "ima_objects"])
+def test_none_typed_on_the_command_line_is_the_choice_of_that_name(key: str) -> None:
+    from ima_yolo.cli import read_options
+
+    ours, _ = split(read_options(["teacher=t.pt", f"{key}=none"]))
+    assert getattr(validate(ours), key) == "none"
+
+
+@pytest.mark.parametrize("given", [None, "", [], "[]"])
+def test_no_level_means_all(given: object) -> None:
+    assert validate({"teacher": "t.pt", "ima_levels": given}).ima_levels is None
 
 
 def test_several_levels() -> None:

@@ -61,6 +61,8 @@ BAD: dict[str, tuple[Callable[[Path], dict[str, Any]], str]] = {
     "no student": (lambda tmp: {"student": None}, "student= is missing"),
     "missing student": (lambda tmp: {"student": "gone.pt"}, "student=gone.pt: file not found"),
     "missing architecture": (lambda tmp: {"student": "gone.yaml"}, "student=gone.yaml"),
+    "architecture of a segmenter": (lambda tmp: {"student": "yolo26n-seg.yaml"}, "a model with a Segment26 head"),
+    "architecture of RT-DETR": (lambda tmp: {"student": "rtdetr-l.yaml"}, "a model with a RTDETRDecoder head"),
     "corrupt student": (lambda tmp: {"student": write(tmp / "s.pt", "x")}, "s.pt: the file is empty, truncated"),
     "hostile student": (lambda tmp: {"student": hostile(tmp / "s.pt")}, "refused, since it carries code"),
     "classifier as student": (lambda tmp: {"student": classifier(tmp / "c.pt")}, "a model for classify"),
@@ -83,6 +85,18 @@ BAD: dict[str, tuple[Callable[[Path], dict[str, Any]], str]] = {
     "value out of range": (lambda tmp: {"close_mosaic": "soon"}, "close_mosaic"),
     "fraction out of range": (lambda tmp: {"fraction": 3.0}, "fraction"),
     "no epochs": (lambda tmp: {"epochs": 0}, "epochs=0"),
+    "unknown optimizer": (lambda tmp: {"optimizer": "foo"}, "optimizer=foo: expected one of adam,"),
+    "unknown device": (lambda tmp: {"device": "99"}, "device"),
+    "another task": (lambda tmp: {"task": "segment"}, "task=segment"),
+    "a split that is not there": (lambda tmp: {"split": "test"}, "'test:' images not found"),
+    "several data sets": (lambda tmp: {"data": ["a.yaml", "b.yaml"]}, "data= is a list"),
+    "missing pretrained": (lambda tmp: {"pretrained": "gone.pt"}, "pretrained=gone.pt: file not found"),
+    "hostile pretrained": (lambda tmp: {"pretrained": hostile(tmp / "p.pt")}, "refused, since it carries code"),
+    "no shared level": (lambda tmp: {"ima_levels": 64}, "stride 64 is not shared"),
+    "head of a segmenter": (
+        lambda tmp: {"teacher": segmenter(tmp / "s.pt"), "ima_objects": "teacher"},
+        "read the head of a detector",
+    ),
     "two distillations": (lambda tmp: {"distill_model": "t.pt"}, "distill_model= is Ultralytics' own"),
     "quantised training": (lambda tmp: {"quantize": 8}, "quantize=8"),
     "project is a file": (lambda tmp: {"project": write(tmp / "file", "x") + "/runs"}, "project="),
@@ -102,6 +116,34 @@ def test_bad_input_is_one_line_and_writes_nothing(case: str, options: dict[str, 
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_images_of_other_channels_are_refused(options: dict[str, Any], tiny_data: Path, tmp_path: Path) -> None:
+    grey = write(tmp_path / "grey.yaml", tiny_data.read_text() + "channels: 1\n")
+    with pytest.raises(IMAError, match=r"images of 1 channels, but .* takes 3"):
+        prepare({**options, "data": grey})
+
+
+def test_what_lies_in_the_folder_of_a_refused_run_stays(options: dict[str, Any], tmp_path: Path) -> None:
+    precious = Path(write(tmp_path / "runs" / "mine" / "precious.txt", "x"))
+    with pytest.raises(IMAError, match="stride 64 is not shared"):
+        IMATrainer(overrides={**options, "name": "mine", "exist_ok": True, "ima_levels": 64}).train()
+    assert [path.name for path in precious.parent.iterdir()] == ["precious.txt"]
+
+
+def test_models_are_found_by_their_stem_and_from_another_folder(options: dict[str, Any], monkeypatch) -> None:
+    teacher = Path(options["teacher"])
+    monkeypatch.chdir(teacher.parent)
+    plan = prepare({**options, "teacher": teacher.name, "student": "yolo26n.yaml"})
+    assert plan.settings.teacher == str(teacher)
+    assert plan.overrides["model"] == "yolo26n.yaml"
+
+
+def test_compile_is_switched_off_with_a_word(options: dict[str, Any], monkeypatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("ima_yolo.preflight.LOGGER.warning", said.append)
+    assert prepare({**options, "compile": True}).overrides["compile"] is False
+    assert any("compile=" in line for line in said)
 
 
 def test_good_input_passes(options: dict[str, Any]) -> None:
@@ -127,7 +169,7 @@ def test_resuming_what_is_finished_is_refused(options: dict[str, Any]) -> None:
     ("extra", "message"),
     [
         ({"ima_loss": "cwd", "ima_mask": "none"}, "without effect with ima_loss=cwd: ima_mask"),
-        ({"teacher": ("a", "b")}, "features need no classes"),
+        ({"teacher": ("a", "b")}, "was trained on other classes"),
     ],
 )
 def test_what_may_be_meant_is_a_warning(options, extra, message, tiny_checkpoint, monkeypatch) -> None:

@@ -295,17 +295,78 @@ def test_the_student_is_plain_again_after_a_failure(options: dict[str, Any]) -> 
     assert type(trainer.model) is DetectionModel
 
 
-def test_no_shared_level_leaves_no_folder(options: dict[str, Any], tiny_checkpoint: Callable[..., Path]) -> None:
-    trainer = IMATrainer(overrides={**options, "ima_levels": 64, "name": "gone"})
-    with pytest.raises(IMAError, match="stride 64 is not shared"):
-        trainer.train()
-    assert not trainer.save_dir.exists()
+def test_the_teacher_is_nowhere_in_the_student_and_the_adapters_are_in_the_optimizer(options: dict[str, Any]) -> None:
+    trainer = IMATrainer(overrides={**options, "ima_objects": "teacher"})
+    found: dict[str, set[int]] = {}
+
+    def look(trainer: IMATrainer) -> None:
+        found["student"] = {id(value) for value in (*trainer.model.parameters(), *trainer.model.buffers())}
+        found["optimizer"] = {id(value) for group in trainer.optimizer.param_groups for value in group["params"]}
+
+    trainer.add_callback("on_train_start", look)
+    trainer.train()
+    teacher = {id(value) for value in trainer.teacher._model.state_dict(keep_vars=True).values()}
+    adapters = {id(value) for value in trainer.distiller.criterion.parameters()}
+    assert adapters <= found["optimizer"] <= found["student"]
+    assert not teacher & found["student"]
+
+
+def test_the_schedule_reaches_the_training(options: dict[str, Any]) -> None:
+    trainer = IMATrainer(overrides={**options, "epochs": 4, "ima_weight": 8, "ima_schedule": "cosine", "val": False})
+    trainer.train()
+    weights = [float(row["ima/weight"]) for row in rows(trainer)]
+    assert weights == pytest.approx([8, 4 + 4 * 2**-0.5, 4, 4 - 4 * 2**-0.5], abs=1e-4)
+
+
+def test_keys_of_ours_in_a_file_for_yolo_train(options: dict[str, Any], tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump({"ima_loss": "pkd", "teacher": str(options["teacher"]), "imgsz": 64}))
+    mine = {key: value for key, value in options.items() if key not in {"model", "teacher", "imgsz"}}
+    yolo = YOLO(options["model"])
+    yolo.train(trainer=IMATrainer, cfg=str(recipe), **mine)
+    assert yolo.trainer.settings.ima_loss == "pkd"
+
+
+def test_a_base_configuration_may_hold_everything(options: dict[str, Any], tmp_path: Path) -> None:
+    recipe = tmp_path / "all.yaml"
+    recipe.write_text(yaml.safe_dump({**options, "teacher": str(options["teacher"])}))
+    trainer = IMATrainer(cfg=recipe)
+    assert trainer.args.imgsz == 64
+    assert trainer.settings.teacher == str(options["teacher"])
+
+
+def test_a_nan_is_recovered_from_with_the_adapters(options: dict[str, Any]) -> None:
+    trainer = IMATrainer(overrides={**options, "epochs": 3})
+    poisoned: list[int] = []
+
+    def poison(trainer: IMATrainer) -> None:
+        if trainer.epoch == 1 and not poisoned:
+            poisoned.append(1)
+            with torch.no_grad():
+                for value in trainer.distiller.criterion.parameters():
+                    value.fill_(float("nan"))
+
+    trainer.add_callback("on_train_batch_start", poison)
+    trainer.train()
+    assert poisoned
+    assert all(value.isfinite().all() for value in trainer.distiller.criterion.parameters())
+    assert [row["epoch"] for row in rows(trainer)][-1] == "3"
+
+
+def test_a_teacher_with_a_coarser_level_takes_any_image_size(options: dict[str, Any], tiny_checkpoint) -> None:
+    trainer = IMATrainer(overrides={**options, "teacher": tiny_checkpoint("yolov8n-p6.yaml"), "imgsz": 96})
+    trainer.train()
+    assert trainer.distiller.criterion.strides == (8, 16, 32)
 
 
 @pytest.mark.parametrize(
     "extra",
     [
         {"freeze": 10},
+        {"freeze": 23},
+        {"val": False, "epochs": 2},
+        {"save": False},
+        {"time": 0.001},
         {"multi_scale": 0.5},
         {"close_mosaic": 1, "epochs": 2},
         {"patience": 1, "epochs": 3},
@@ -320,7 +381,7 @@ def test_no_shared_level_leaves_no_folder(options: dict[str, Any], tiny_checkpoi
 def test_keys_of_ultralytics_work_unchanged(options: dict[str, Any], extra: dict[str, Any]) -> None:
     trainer = IMATrainer(overrides={**options, **extra})
     trainer.train()
-    assert trainer.best.exists()
+    assert trainer.last.exists()
     assert float(rows(trainer)[0]["train/ima_loss"]) > 0
     if "freeze" in extra:
         before, after = state(Path(options["model"])), state(trainer.last)

@@ -115,6 +115,20 @@ def test_watch_names_the_fault(factors: tuple[float, ...], attached: bool, fault
     assert "ima_loss" in warning
 
 
+def test_a_batch_without_objects_at_the_end_is_no_fault() -> None:
+    maps = [torch.ones(1, 1, 1, 1, requires_grad=True)]
+    terms = [maps[0].sum() * factor for factor in (1.0, 2.0, 0.0, 3.0)]
+    watch = Watch("ima_loss", steps=3)
+    assert [watch.see(term, maps) for term in terms] == [None] * 4
+
+
+def test_maps_of_frozen_layers_count_for_nothing() -> None:
+    trained, frozen = torch.ones(1, 1, 1, 1, requires_grad=True), torch.ones(1, 1, 1, 1)
+    loss = trained.sum() * 3 + frozen.sum()
+    assert gradient_norm(loss, [trained, frozen]) == pytest.approx(3.0)
+    assert gradient_norm(loss, [frozen]) == 0.0
+
+
 def test_watch_reports_a_fault_once_but_looks_again() -> None:
     maps = [torch.ones(1, 1, 1, 1, requires_grad=True)]
     watch = Watch("ima_loss", steps=2)

@@ -52,7 +52,8 @@ def _slots(own: dict[str, Any]) -> list[str | None]:
     """Devices of the trainings that run at a time: `devices=0,1` gives one each, `jobs=2` two on the default one."""
     if own["devices"] is not None:
         given = own["devices"]
-        devices = given.split(",") if isinstance(given, str) else list(given) if isinstance(given, tuple) else [given]
+        listed = list(given) if isinstance(given, (list, tuple)) else [given]
+        devices = given.split(",") if isinstance(given, str) else listed
         return [str(device) for device in devices]
     jobs = 1 if own["jobs"] is None else own["jobs"]
     if not isinstance(jobs, int) or jobs < 1:

@@ -63,4 +63,5 @@ def faults_of_the_user() -> Iterator[None]:
     except IMAError:
         raise
     except USER_FAULTS as error:
-        raise IMAError(" ".join(str(error).split()) or type(error).__name__) from error
+        text = " ".join(str(error).replace("ERROR ❌️", "").split())
+        raise IMAError(text or type(error).__name__) from error

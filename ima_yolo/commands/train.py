@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ima_yolo.commands.options import load_safely, no_bare_words, with_recipe
+from ima_yolo.commands.options import faults_of_the_user, load_safely, no_bare_words, with_recipe
 
 PICTURES = 4  # validation images in the side-by-side picture
 
@@ -17,7 +17,8 @@ def train(options: dict[str, Any]) -> int:
 
     from ima_yolo.trainer import IMATrainer
 
-    trainer = IMATrainer(overrides=with_recipe(no_bare_words(options, allowed=("resume",))))
+    with faults_of_the_user():
+        trainer = IMATrainer(overrides=with_recipe(no_bare_words(options, allowed=("resume",))))
     trainer.train()
     student = trainer.best if trainer.best.exists() else trainer.last
     models = {"teacher": Path(trainer.settings.teacher), "student": student}

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 from ultralytics.utils.nms import non_max_suppression
 from ultralytics.utils.ops import xyxy2xywh
 
@@ -17,6 +19,7 @@ from ima_yolo.host import class_names, load_model, neck, probe, task_of
 from ima_yolo.host import predictions as read_head
 from ima_yolo.teachers import TeacherOutput
 
+PAD = 114 / 255  # the grey of Ultralytics' letterbox
 NMS_IOU = 0.7  # Ultralytics' default at prediction
 
 
@@ -41,12 +44,14 @@ class YOLOTeacher:
         model, _ = load_model(path, "teacher")
         if task_of(model) == "classify":
             raise IMAError(f"teacher={path}: a classification model has no feature pyramid; give a detector")
+        self.task = task_of(model)
         self.class_names: dict[int, str] | None = class_names(model)
+        self.input_channels = int(model.yaml.get("channels", 3))
         if hasattr(model, "end2end"):
             model.end2end = False  # fusing keeps one head: the one-to-many one, which scores every cell
         self._model = _freeze(model.fuse(verbose=False))
         self._head, self._levels = neck(self._model)
-        features = probe(self._model, self._model.yaml.get("channels", 3))
+        features = probe(self._model, self.input_channels)
         self.strides, self.channels = features.strides, features.channels
 
     def to(self, device: torch.device) -> YOLOTeacher:
@@ -72,8 +77,8 @@ class YOLOTeacher:
         """
         run_head = confidence or boxes or predictions
         with tap(self._head, self._levels, stop=not run_head) as caught:
-            self._model(images)
-        features = Features.of_image(caught.maps or [], images.shape[2])
+            self._model(_padded(images, max(self.strides)))
+        features = _cropped(caught.maps or [], self.strides, images.shape[2:])
         said = read_head(self._head, caught.output) if run_head else None
         return TeacherOutput(
             features,
@@ -81,6 +86,19 @@ class YOLOTeacher:
             _boxes(said, self._conf) if said and boxes else None,
             said,
         )
+
+
+def _padded(images: Tensor, stride: int) -> Tensor:
+    """Extend images to the right and below, in letterbox grey, to a multiple of the teacher's largest stride."""
+    height, width = images.shape[2:]
+    right, below = -width % stride, -height % stride
+    return pad(images, (0, right, 0, below), value=PAD) if right or below else images
+
+
+def _cropped(maps: Sequence[Tensor], strides: Sequence[int], size: Sequence[int]) -> Features:
+    """Cut the cells of the padding off: a map keeps ceil(size / stride) rows and columns."""
+    cut = [level[:, :, : -(-size[0] // s), : -(-size[1] // s)] for level, s in zip(maps, strides, strict=True)]
+    return Features(tuple(cut), tuple(strides))
 
 
 def weights_digest(model: nn.Module) -> str:

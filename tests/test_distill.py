@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from ima_yolo.config import Settings
+from ima_yolo.criterion import build_criterion
+from ima_yolo.distill import _regions, build_distiller
+from ima_yolo.features import Features
+from ima_yolo.losses import IMALoss
+from ima_yolo.masks import Regions
+from ima_yolo.teachers import TeacherOutput
+
+SHAPES = {8: (4, 6), 16: (8, 12)}  # stride -> channels of student and teacher
+
+
+class Teacher:
+    """Shows fixed maps and counts how often it is asked."""
+
+    name, strides, channels, class_names = "fixed", (8, 16), (6, 12), {0: "a", 1: "b"}
+
+    def __init__(self) -> None:
+        self.calls = 0
+        generator = torch.Generator().manual_seed(1)
+        self.maps = tuple(
+            torch.randn(2, SHAPES[stride][1], 64 // stride, 64 // stride, generator=generator) for stride in SHAPES
+        )
+
+    def to(self, device: torch.device) -> Teacher:
+        return self
+
+    def digest(self) -> str:
+        return ""
+
+    def __call__(self, images: torch.Tensor, *asked: bool) -> TeacherOutput:
+        self.calls += 1
+        return TeacherOutput(Features(self.maps, self.strides))
+
+
+def student_maps() -> Features:
+    generator = torch.Generator().manual_seed(2)
+    maps = [torch.randn(2, SHAPES[stride][0], 64 // stride, 64 // stride, generator=generator) for stride in SHAPES]
+    return Features(tuple(level.requires_grad_() for level in maps), tuple(SHAPES))
+
+
+def batch() -> dict[str, torch.Tensor]:
+    boxes = torch.tensor([[0.5, 0.5, 0.5, 0.25], [0.25, 0.75, 0.5, 0.5]])
+    return {"img": torch.zeros(2, 3, 64, 64), "bboxes": boxes, "batch_idx": torch.tensor([0.0, 1.0])}
+
+
+def build(teacher: Teacher | None = None, **settings: Any) -> Any:
+    chosen = Settings(teacher="t.pt", **settings)
+    return build_distiller(chosen, teacher or Teacher(), student_maps(), torch.device("cpu"), seed=0)
+
+
+def step(distiller: Any, student: Features | None = None) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    student = student or student_maps()
+    return distiller(batch(), student, student.maps[0].sum() + student.maps[1].sum(), lambda: None)
+
+
+def test_boxes_are_in_pixels_of_an_image_that_is_no_square() -> None:
+    wide = {**batch(), "img": torch.zeros(2, 3, 32, 64)}
+    regions = _regions(wide, TeacherOutput(Features((), ())))
+    assert regions.boxes.tolist() == [[0, 16, 12, 48, 20], [1, 0, 16, 32, 32]]
+
+
+def test_boxes_of_the_teacher_take_the_place_of_labels() -> None:
+    own = torch.tensor([[0.0, 1, 2, 3, 4]])
+    assert _regions(batch(), TeacherOutput(Features((), ()), boxes=own)).boxes is own
+
+
+def test_the_criterion_is_the_mean_over_levels() -> None:
+    teacher, student = Teacher(), student_maps()
+    rng = torch.Generator()
+    channels = [{stride: pair[side] for stride, pair in SHAPES.items()} for side in (0, 1)]
+    criterion = build_criterion(Settings(teacher="t.pt", ima_loss="l2"), (8, 16), *channels, rng, 0)
+    regions = Regions(torch.zeros(0, 5), {})
+    maps = Features(teacher.maps, teacher.strides)
+    by_level = [criterion.levels[str(s)](student.at(s), maps.at(s), s, regions) for s in SHAPES]
+    assert criterion(student, maps, regions).item() == pytest.approx((by_level[0] + by_level[1]).item() / 2)
+
+
+def test_new_layers_repeat_with_the_seed_and_leave_the_global_stream_alone() -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    first = build()
+    assert torch.equal(torch.rand(1), expected)
+    for value, other in zip(first.parameters(), build().parameters(), strict=True):
+        assert torch.equal(value, other)
+
+
+@pytest.mark.parametrize(
+    ("settings", "attributes"),
+    [
+        ({}, {"mask_ratio": 0.5, "standardized": "both", "deflation": "weight", "instance": "image", "finest": True}),
+        ({"ima_mask_ratio": 0.2, "ima_standardize": "student"}, {"mask_ratio": 0.2, "standardized": "student"}),
+        ({"ima_deflation": "floor", "ima_deflation_floor": 0.3}, {"deflation": "floor", "floor": 0.3}),
+        ({"ima_instance": "box", "ima_box_size": 5}, {"instance": "box", "box_size": 5}),
+        ({"ima_objects": "gt", "ima_background": 0.4}, {"objects": "gt", "background": 0.4}),
+    ],
+)
+def test_every_setting_reaches_the_loss(settings: dict[str, Any], attributes: dict[str, Any]) -> None:
+    loss = build(**settings).criterion.levels["8"]
+    assert isinstance(loss, IMALoss)
+    assert {name: getattr(loss, name) for name in attributes} == attributes
+
+
+def test_only_the_finest_level_keeps_small_objects() -> None:
+    levels = build(ima_instance="box").criterion.levels
+    assert (levels["8"].finest, levels["16"].finest) == (True, False)
+
+
+def test_the_temperature_and_the_ratio_reach_their_losses() -> None:
+    assert build(ima_loss="cwd", ima_temperature=3).criterion.levels["8"].temperature == 3
+    assert build(ima_loss="mgd", ima_mask_ratio=0.1).criterion.levels["8"].mask_ratio == 0.1
+
+
+def test_the_term_is_weighted_and_pulls_on_the_student() -> None:
+    distiller, student = build(ima_weight=2.0, ima_mask="none"), student_maps()
+    plain = build(ima_weight=1.0, ima_mask="none")
+    total, items = step(distiller, student)
+    assert total.item() == pytest.approx(2 * step(plain)[0].item(), rel=1e-5)
+    assert items["ima_loss"].item() == pytest.approx(total.item())
+    total.backward()
+    assert all(level.grad.abs().sum() > 0 for level in student.maps)
+
+
+@pytest.mark.parametrize(("settings", "progress"), [({"ima_weight": 0}, 0.0), ({"ima_off": 0.5}, 0.5)])
+def test_while_it_is_off_the_teacher_rests(settings: dict[str, Any], progress: float) -> None:
+    teacher = Teacher()
+    distiller = build(teacher, **settings)
+    distiller.set_progress(progress)
+    total, items = step(distiller)
+    assert total.item() == 0.0
+    assert items["ima_loss"].item() == 0.0
+    assert teacher.calls == 0
+
+
+def test_a_distiller_goes_on_from_its_state() -> None:
+    first, second = build(), build()
+    for _ in range(3):
+        step(first)
+    with torch.no_grad():
+        for value in first.parameters():
+            value += 0.1
+    second.load(first.state())
+    for _ in range(3):
+        assert step(first)[0].item() == step(second)[0].item()
+
+
+def test_a_state_of_another_device_is_taken_without_its_masks(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("ima_yolo.distill.LOGGER.warning", said.append)
+    state = {**build().state(), "rng": torch.zeros(16, dtype=torch.uint8)}
+    build().load(state)
+    assert any("another kind of device" in line for line in said)
