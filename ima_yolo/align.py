@@ -41,20 +41,29 @@ def generator(channels: int) -> nn.Sequential:
     )
 
 
-def light_generator(channels: int) -> nn.Sequential:
-    """Build a generator that costs a hundredth: depthwise 3x3, ReLU, depthwise 3x3, at the student's own width.
+class LightGenerator(nn.Module):
+    """A generator that costs a hundredth: x + depthwise 3x3, ReLU, depthwise 3x3, at the student's own width.
 
-    It stands before the adapter, whose 1x1 convolution mixes the channels; a position is restored from the same
-    5 x 5 neighbourhood as by `generator`.
+    It stands before the adapter, whose 1x1 convolution mixes the channels; a hidden position is restored from the same
+    5 x 5 neighbourhood as by `generator`. What is visible passes unchanged: without that path, the small features of an
+    untrained student drown in the layers' biases, and standardization finds nothing to scale.
 
     Args:
         channels: C_s; input and output are (B, C_s, H, W).
     """
-    return nn.Sequential(
-        nn.Conv2d(channels, channels, kernel_size=3, padding=1, groups=channels),
-        nn.ReLU(inplace=True),
-        nn.Conv2d(channels, channels, kernel_size=3, padding=1, groups=channels),
-    )
+
+    def __init__(self, channels: int) -> None:
+        """Build the two depthwise layers."""
+        super().__init__()
+        self.restore = nn.Sequential(
+            nn.Conv2d(channels, channels, kernel_size=3, padding=1, groups=channels, bias=False),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(channels, channels, kernel_size=3, padding=1, groups=channels, bias=False),
+        )
+
+    def forward(self, masked: Tensor) -> Tensor:
+        """Restore a masked map."""
+        return masked + self.restore(masked)
 
 
 def standardize(features: Tensor, eps: float = EPS) -> Tensor:

@@ -6,7 +6,16 @@ import pytest
 import torch
 from torch import nn
 
-from ima_yolo.align import adapter, box_instances, boxes_of_level, deflate, generator, importance, standardize
+from ima_yolo.align import (
+    LightGenerator,
+    adapter,
+    box_instances,
+    boxes_of_level,
+    deflate,
+    generator,
+    importance,
+    standardize,
+)
 
 FORMS = ["none", "weight", "shifted", "floor", "cosine"]
 
@@ -33,6 +42,18 @@ def test_generator_sees_a_neighbourhood_of_five_by_five() -> None:
     block(image)[0, 0, 4, 4].backward()
     rows = image.grad[0, 0].any(dim=1).nonzero().flatten()
     assert rows.tolist() == [2, 3, 4, 5, 6]
+
+
+def test_the_light_generator_restores_from_neighbours_and_keeps_what_is_visible() -> None:
+    block = LightGenerator(2)
+    masked = torch.zeros(1, 2, 9, 9)
+    masked[0, 0, 4, 4] = 1e-4  # as small as the features of an untrained student
+    restored = block(masked)
+    assert restored[0, 1].abs().max() == 0, "depthwise: no channel sees another"
+    assert restored[0, 0, 4, 4].item() == pytest.approx(1e-4, rel=0.5)
+    reached = restored[0, 0].nonzero()
+    assert reached.min() >= 2
+    assert reached.max() <= 6, "a neighbourhood of five by five"
 
 
 def test_standardize_by_hand() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ima_yolo.align import box_instances, boxes_of_level, deflate, generator, light_generator, standardize
+from ima_yolo.align import LightGenerator, box_instances, boxes_of_level, deflate, generator, standardize
 from ima_yolo.losses.base import LevelLoss
 from ima_yolo.masks import Regions, mask_frequency, mask_spatial, position_weights
 
@@ -134,4 +134,4 @@ class IMALoss(LevelLoss):
 def _restorer(restore: str, student_channels: int, teacher_channels: int) -> nn.Module:
     if restore == "none":
         return nn.Identity()
-    return light_generator(student_channels) if restore == "light" else generator(teacher_channels)
+    return LightGenerator(student_channels) if restore == "light" else generator(teacher_channels)
