@@ -96,13 +96,14 @@ class Settings(BaseModel):
 
     @property
     def without_effect(self) -> list[str]:
-        """Keys that were given but that the chosen loss does not read."""
+        """Keys that differ from their default but that the other settings leave unread."""
         used = {"ima": _IMA_ONLY, "mgd": {"ima_mask_ratio"}, "cwd": {"ima_temperature"}}.get(self.ima_loss, set())
         particular = _IMA_ONLY | {"ima_temperature"}
-        idle = (self.model_fields_set & particular) - used
+        idle = particular - used
         if self.ima_weight != "auto":
-            idle |= self.model_fields_set & {"ima_weight_ratio"}
-        return sorted(idle)
+            idle |= {"ima_weight_ratio"}
+        changed = {name for name, field in type(self).model_fields.items() if getattr(self, name) != field.default}
+        return sorted(idle & changed)
 
 
 _IMA_ONLY = {

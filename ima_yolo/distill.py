@@ -58,7 +58,7 @@ class Distiller(nn.Module):
         self._confidence, self._teacher_boxes = confidence, teacher_boxes
         self._factor = schedule(kind, 0.0, off)
         self._head = head
-        self._watch = Watch(TERM)
+        self._watches = {name: Watch(name) for name in self._names}
 
     def set_progress(self, progress: float) -> None:
         """Set the schedule to a share of the training that is done, in [0, 1]."""
@@ -66,7 +66,8 @@ class Distiller(nn.Module):
         if factor == 0.0 < self._factor:
             LOGGER.info("Distillation is off from this epoch on")
         self._factor = factor
-        self._watch.restart()
+        for watch in self._watches.values():
+            watch.restart()
 
     @property
     def effective_weight(self) -> float:
@@ -106,15 +107,17 @@ class Distiller(nn.Module):
         self, batch: dict[str, Any], student: Features, task: Tensor, predicted: Callable[[], Predictions]
     ) -> dict[str, Tensor]:
         seen = self.teacher(batch["img"], self._confidence, self._teacher_boxes, self._head is not None)
-        terms = {}
+        terms: dict[str, Tensor] = {}
+        raw: dict[str, Tensor] = {}  # without the automatic weight, which moves a term that itself stands still
         if self.weight.value != 0.0:
-            term = self.criterion(student, seen.features, _regions(batch, seen))
-            if warning := self._watch.see(term, student.maps):
-                LOGGER.warning(warning)
+            raw[TERM] = term = self.criterion(student, seen.features, _regions(batch, seen))
             terms[TERM] = term * (self.weight(task, term, student.maps) * self._factor)
         if self._head is not None and seen.predictions is not None:
             said = self._head(predicted(), seen.predictions)
             terms.update({name: term * self._factor for name, term in said.items()})
+        for name, watched in {**terms, **raw}.items():
+            if warning := self._watches[name].see(watched, student.maps):
+                LOGGER.warning(warning)
         return terms
 
     def state(self) -> dict[str, Any]:

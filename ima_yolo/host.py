@@ -73,7 +73,7 @@ def load_model(path: str | Path, role: str) -> tuple[BaseModel, dict[str, Any]]:
     try:
         checkpoint, _ = torch_safe_load(str(path), safe_only=True)
     except Exception as error:
-        raise IMAError(f"{role}={path}: {_reason(error, Path(path))}") from error
+        raise IMAError(f"{role}={path}: {_reason(error, _local(str(path)))}") from error
     model = (checkpoint.get("ema") or checkpoint.get("model")) if isinstance(checkpoint, Mapping) else None
     if not isinstance(model, BaseModel):
         raise IMAError(f"{role}={path}: no Ultralytics model inside (found {type(model).__name__})")
@@ -82,14 +82,19 @@ def load_model(path: str | Path, role: str) -> tuple[BaseModel, dict[str, Any]]:
 
 def _can_be_had(path: str) -> bool:
     """Whether a checkpoint is here, or is one that Ultralytics publishes; any other name would be sought online."""
-    local = Path(path).is_file() or (Path(SETTINGS["weights_dir"]) / path).is_file()
-    return local or path in GITHUB_ASSETS_NAMES or path.startswith(("https://", "http://"))
+    return _local(path) is not None or path in GITHUB_ASSETS_NAMES or path.startswith(("https://", "http://"))
 
 
-def _reason(error: Exception, path: Path) -> str:
+def _local(path: str) -> Path | None:
+    """Find a checkpoint as Ultralytics does: as it is named, or in its folder of weights."""
+    places = (Path(path), Path(SETTINGS["weights_dir"]) / path)
+    return next((place for place in places if place.is_file()), None)
+
+
+def _reason(error: Exception, path: Path | None) -> str:
     text = _one_line(error)
-    if isinstance(error, FileNotFoundError):
-        return "file not found, and it could not be downloaded"
+    if path is None:
+        return f"the file is not here and could not be downloaded ({text})"
     if "not a loadable checkpoint" in text or isinstance(error, (EOFError, OSError)) or not _is_archive(path):
         return "the file is empty, truncated or not a checkpoint"
     if "references types outside" in text or "blocked during restricted" in text:

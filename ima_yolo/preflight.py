@@ -20,7 +20,15 @@ from ima_yolo import checkpoint
 from ima_yolo.config import Settings, nearest, own_keys, split, validate
 from ima_yolo.errors import IMAError
 from ima_yolo.features import common_strides
-from ima_yolo.host import build_model, check_detector, is_ultralytics_key, load_model, probe, ultralytics_keys
+from ima_yolo.host import (
+    DETECTION_HEADS,
+    build_model,
+    check_detector,
+    is_ultralytics_key,
+    load_model,
+    probe,
+    ultralytics_keys,
+)
 from ima_yolo.teachers import Teacher
 from ima_yolo.teachers.yolo import YOLOTeacher
 
@@ -65,10 +73,11 @@ def prepare(options: Mapping[str, Any]) -> Plan:
     if not rest.get("resume"):
         rest["model"] = _located(rest.get("model") or "")
         _check_match(_student(rest["model"], data), teacher, settings)
-    _check_teacher(settings, teacher)
+        _check_head(settings, teacher, data)
     _check_writable(rest)
     if settings.without_effect:
-        LOGGER.warning(f"without effect with ima_loss={settings.ima_loss}: {', '.join(settings.without_effect)}")
+        kind = f"ima_loss={settings.ima_loss} ima_weight={settings.ima_weight}"
+        LOGGER.warning(f"without effect with {kind}: {', '.join(settings.without_effect)}")
     return Plan(settings, rest, teacher)
 
 
@@ -130,20 +139,27 @@ def _student(path: str, data: Mapping[str, Any]) -> BaseModel:
     raise IMAError(f"student={path}: expected a checkpoint (.pt) or an architecture (.yaml)")
 
 
-def _check_match(student: BaseModel, teacher: Teacher, settings: Settings) -> None:
-    """Refuse a pair that shares no level, or not one that was asked for."""
-    channels = int(student.yaml.get("channels", 3))
-    common_strides(probe(student, channels).strides, teacher.strides, settings.ima_levels)
+def _check_match(student: BaseModel, teacher: YOLOTeacher, settings: Settings) -> None:
+    """Refuse a pair that shares no level, or not one that was asked for, or whose heads have different cells."""
+    strides = probe(student, int(student.yaml.get("channels", 3))).strides
+    common_strides(strides, teacher.strides, settings.ima_levels)
+    if settings.needs_predictions and strides != teacher.strides:
+        raise IMAError(
+            f"ima_cls, ima_box: the heads have different cells, at strides {list(strides)} and {list(teacher.strides)}"
+        )
 
 
-def _check_teacher(settings: Settings, teacher: YOLOTeacher) -> None:
+def _check_head(settings: Settings, teacher: YOLOTeacher, data: Mapping[str, Any]) -> None:
     """Refuse a teacher whose head cannot say what a setting asks for."""
     asks = settings.needs_confidence or settings.needs_teacher_boxes or settings.needs_predictions
-    if asks and teacher.task != "detect":
+    if asks and (teacher.task != "detect" or teacher.head not in DETECTION_HEADS):
         raise IMAError(
-            f"teacher={teacher.name}: a model for {teacher.task}; ima_cls, ima_box, ima_objects=teacher and "
-            f"ima_boxes=teacher read the head of a detector"
+            f"teacher={teacher.name}: a {teacher.head} head; ima_cls, ima_box, ima_objects=teacher and "
+            f"ima_boxes=teacher read the head of a detector ({', '.join(DETECTION_HEADS)})"
         )
+    known = set((teacher.class_names or {}).values())
+    if settings.needs_predictions and data and not known & {str(name) for name in data["names"].values()}:
+        raise IMAError(f"ima_cls, ima_box: {teacher.name} knows none of the data's classes; use ima_cls=0 ima_box=0")
 
 
 def _checked_values(rest: Mapping[str, Any]) -> dict[str, Any]:

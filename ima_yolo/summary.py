@@ -89,18 +89,28 @@ def measure(model_path: Path, data: Path, imgsz: int, name: str, **val_kwargs: A
         **val_kwargs: further arguments of `yolo val`, for instance device, batch, split or workers.
     """
     from ultralytics import YOLO
-    from ultralytics.data.utils import check_det_dataset
     from ultralytics.nn.autobackend import AutoBackend
     from ultralytics.utils.torch_utils import select_device
 
     device = select_device(val_kwargs.get("device") or "", verbose=False)
     model, backend = YOLO(str(model_path), task="detect"), AutoBackend(str(model_path), device=device, verbose=False)
     parameters, gflops = _size(backend, imgsz)
-    known = list(check_det_dataset(str(data), autodownload=False)["names"].values()) == list(backend.names.values())
-    map50_95, map50 = _accuracy(model, data, imgsz, val_kwargs) if known else (None, None)
-    note = "" if known else "has other class names than the data, so its accuracy was not measured"
+    note = _not_comparable(backend, data)
+    map50_95, map50 = (None, None) if note else _accuracy(model, data, imgsz, val_kwargs)
     timing = f"{device.type}, batch 1"
     return Row(name, map50_95, map50, parameters, gflops, _milliseconds(backend, imgsz), timing, note)
+
+
+def _not_comparable(backend: Any, data: Path) -> str:
+    """Why a model cannot be validated as a detector on the data; empty if it can."""
+    from ultralytics.data.utils import check_det_dataset
+
+    task = getattr(backend, "task", None) or getattr(getattr(backend.backend, "model", None), "task", None) or "detect"
+    if task != "detect":
+        return f"is a model for {task}, so its accuracy as a detector was not measured"
+    if list(check_det_dataset(str(data), autodownload=False)["names"].values()) != list(backend.names.values()):
+        return "has other class names than the data, so its accuracy was not measured"
+    return ""
 
 
 def _count(value: int | None) -> str:

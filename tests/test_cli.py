@@ -225,6 +225,16 @@ def test_an_onnx_prediction_never_imports_torch(
     assert "image 4/4" in done.stdout
 
 
+def test_export_to_a_place_and_compared_on_pictures_of_one_s_own(
+    capsys, tiny_checkpoint: Callable[..., Path], tiny_data: Path, tmp_path: Path
+) -> None:
+    images = tiny_data.parent / "images" / "val"
+    words = [f"model={tiny_checkpoint()}", f"output={tmp_path / 'mine.onnx'}", f"images={images}", "imgsz=64"]
+    code, _, err = run(capsys, "export", *words)
+    assert code == 0, err
+    assert (tmp_path / "mine.onnx").exists()
+
+
 def test_a_failed_parity_leaves_no_file_and_code_2(capsys, tiny_checkpoint, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(
         "ima_yolo.export.onnx.check_parity", lambda *_: (_ for _ in ()).throw(IMAError("differs by 3 px"))

@@ -242,3 +242,12 @@ def test_predictions_are_the_boxes_that_ultralytics_decodes(config: str, trainin
 def test_a_head_without_cells_has_no_predictions() -> None:
     with pytest.raises(IMAError, match="no scores and boxes for every cell"):
         host.predictions(nn.Identity(), [torch.zeros(1)])
+
+
+def test_what_cannot_be_downloaded_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(host, "torch_safe_load", fail)
+    with pytest.raises(IMAError, match=r"teacher=yolo26m\.pt: the file is not here and could not be downloaded"):
+        host.load_model("yolo26m.pt", "teacher")

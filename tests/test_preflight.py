@@ -97,6 +97,10 @@ BAD: dict[str, tuple[Callable[[Path], dict[str, Any]], str]] = {
         lambda tmp: {"teacher": segmenter(tmp / "s.pt"), "ima_objects": "teacher"},
         "read the head of a detector",
     ),
+    "heads with other cells": (
+        lambda tmp: {"student": "yolov8n-p2.yaml", "ima_cls": 1},
+        "the heads have different cells, at strides [4, 8, 16, 32] and [8, 16, 32]",
+    ),
     "two distillations": (lambda tmp: {"distill_model": "t.pt"}, "distill_model= is Ultralytics' own"),
     "quantised training": (lambda tmp: {"quantize": 8}, "quantize=8"),
     "project is a file": (lambda tmp: {"project": write(tmp / "file", "x") + "/runs"}, "project="),
@@ -168,7 +172,7 @@ def test_resuming_what_is_finished_is_refused(options: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
-        ({"ima_loss": "cwd", "ima_mask": "none"}, "without effect with ima_loss=cwd: ima_mask"),
+        ({"ima_loss": "cwd", "ima_mask": "none"}, "without effect with ima_loss=cwd ima_weight=auto: ima_mask"),
         ({"teacher": ("a", "b")}, "was trained on other classes"),
     ],
 )
@@ -188,3 +192,9 @@ def test_images_of_folders_and_lists(tmp_path: Path) -> None:
     assert [path.name for path in images_in(str(tmp_path / "a"))] == ["1.jpg", "2.PNG"]
     assert [path.name for path in images_in([listed, str(tmp_path / "b")])] == ["3.bmp", "1.jpg", "3.bmp"]
     assert list(images_in(str(tmp_path / "nowhere"))) == []
+
+
+def test_a_head_that_knows_no_class_is_refused(options: dict[str, Any], tiny_checkpoint: Callable[..., Path]) -> None:
+    stranger = tiny_checkpoint("yolo26s.yaml", names=("cat", "dog"))
+    with pytest.raises(IMAError, match="knows none of the data's classes"):
+        prepare({**options, "teacher": stranger, "ima_box": 1})

@@ -42,9 +42,9 @@ def _study(own: dict[str, Any], options: dict[str, Any]) -> Any:
 
     arms, seeds = read_arms(own["arms"] or DEFAULT_ARMS), read_seeds(0 if own["seeds"] is None else own["seeds"])
     project, name = Path(str(own["project"] or "runs/compare")), str(own["name"] or "compare")
-    prepare({**options, "project": str(project)})
+    teacher = prepare({**options, "project": str(project.absolute())}).settings.teacher
     ours, rest = split(options)
-    teacher = str(Path(str(ours.pop("teacher"))).absolute())
+    ours.pop("teacher")
     return Study((project / name).absolute(), teacher, {**rest, **ours}, arms, seeds)
 
 

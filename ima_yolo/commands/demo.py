@@ -26,5 +26,6 @@ def demo(options: dict[str, Any]) -> int:
         raise IMAError(f"seed={seed}: must be a whole number from 0 up")
     from ima_yolo.demo.run import run
 
-    run(Path(str(options.get("output") or "ima-demo")).absolute(), seed, options.get("device"))
+    device = options.get("device")
+    run(Path(str(options.get("output") or "ima-demo")).absolute(), seed, None if device is None else str(device))
     return 0

@@ -32,13 +32,15 @@ A .onnx detector runs with numpy, OpenCV and ONNX Runtime alone:
   save= save_txt= save_conf= save_json=        what is written
   project= name= exist_ok=                     where
   threads= providers=                          how it runs
-Everything else goes to Ultralytics, with every key of `yolo predict`.""",
+Models of other kinds (.pt and so on) go to Ultralytics, with every key of `yolo predict`.""",
     "export": """\
   ima-yolo export model=best.pt format=onnx imgsz=640
   ima-yolo export model=best.pt nms=False          an NMS-free graph, where the model has such a head
 
 The ONNX file is checked and compared with torch on real images before it is put in place.
-Every key of `yolo export` works unchanged; other formats are exported by Ultralytics without the comparison.""",
+  output=    file or folder to write          images=    pictures to compare on, a file, folder or pattern
+  imgsz= nms= dynamic= quantize=16 ...        as in `yolo export format=onnx`
+Other formats are exported by Ultralytics, with its own keys and without the comparison.""",
     "compare": """\
   ima-yolo compare teacher=yolo26m.pt student=yolo26n.pt data=my.yaml epochs=50 arms=none,builtin,ima seeds=0,1,2
 

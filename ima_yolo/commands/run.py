@@ -45,12 +45,14 @@ def export(options: dict[str, Any]) -> int:
     load_safely()
     options = no_bare_words(options)
     model = _model_of(options)
-    form = str(options.pop("format", "onnx"))
+    form, output, images = str(options.pop("format", "onnx")), options.pop("output", None), options.pop("images", None)
     _checked_keys(options)
     if form == "onnx":
         from ima_yolo.export.onnx import export_onnx
+        from ima_yolo.export.sources import find_images
 
-        export_onnx(model, **options)
+        chosen = None if images is None else find_images(str(images))
+        export_onnx(model, None if output is None else Path(str(output)), chosen, **options)
         return 0
     from ultralytics import YOLO
 

@@ -51,6 +51,7 @@ class YOLOTeacher:
             model.end2end = False  # fusing keeps one head: the one-to-many one, which scores every cell
         self._model = _freeze(model.fuse(verbose=False))
         self._head, self._levels = neck(self._model)
+        self.head = type(self._head).__name__
         features = probe(self._model, self.input_channels)
         self.strides, self.channels = features.strides, features.channels
 
@@ -78,11 +79,12 @@ class YOLOTeacher:
         run_head = confidence or boxes or predictions
         with tap(self._head, self._levels, stop=not run_head) as caught:
             self._model(_padded(images, max(self.strides)))
-        features = _cropped(caught.maps or [], self.strides, images.shape[2:])
+        maps, size = caught.maps or [], images.shape[2:]
         said = read_head(self._head, caught.output) if run_head else None
+        scored = _confidence(said, maps) if said and confidence else []
         return TeacherOutput(
-            features,
-            _confidence(said, features) if said and confidence else None,
+            Features(_cropped(maps, self.strides, size), self.strides),
+            dict(zip(self.strides, _cropped(scored, self.strides, size), strict=True)) if scored else None,
             _boxes(said, self._conf) if said and boxes else None,
             said,
         )
@@ -95,10 +97,10 @@ def _padded(images: Tensor, stride: int) -> Tensor:
     return pad(images, (0, right, 0, below), value=PAD) if right or below else images
 
 
-def _cropped(maps: Sequence[Tensor], strides: Sequence[int], size: Sequence[int]) -> Features:
+def _cropped(maps: Sequence[Tensor], strides: Sequence[int], size: Sequence[int]) -> tuple[Tensor, ...]:
     """Cut the cells of the padding off: a map keeps ceil(size / stride) rows and columns."""
-    cut = [level[:, :, : -(-size[0] // s), : -(-size[1] // s)] for level, s in zip(maps, strides, strict=True)]
-    return Features(tuple(cut), tuple(strides))
+    pairs = zip(maps, strides, strict=True)
+    return tuple(level[:, :, : -(-size[0] // stride), : -(-size[1] // stride)] for level, stride in pairs)
 
 
 def weights_digest(model: nn.Module) -> str:
@@ -115,13 +117,12 @@ def _freeze(model: Any) -> Any:
     return model.eval().requires_grad_(False)
 
 
-def _confidence(said: Predictions, features: Features) -> dict[int, Tensor]:
+def _confidence(said: Predictions, maps: Sequence[Tensor]) -> list[Tensor]:
+    """Highest class score of each cell, (B, 1, H, W) for each map."""
     scores = said.scores.sigmoid().amax(dim=2)[:, None]  # (B, A, K) -> (B, 1, A)
-    cells = [level.shape[2] * level.shape[3] for level in features.maps]
-    return {
-        stride: part.unflatten(2, level.shape[2:])  # (B, 1, H*W) -> (B, 1, H, W)
-        for stride, level, part in zip(features.strides, features.maps, scores.split(cells, dim=2), strict=True)
-    }
+    cells = [level.shape[2] * level.shape[3] for level in maps]
+    parts = scores.split(cells, dim=2)
+    return [part.unflatten(2, level.shape[2:]) for level, part in zip(maps, parts, strict=True)]  # H*W -> H, W
 
 
 def _boxes(said: Predictions, conf: float) -> Tensor:

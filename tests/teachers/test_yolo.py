@@ -44,8 +44,10 @@ def test_the_teacher_gives_the_maps_that_feed_its_head(tiny_checkpoint: Callable
 
 def test_images_of_any_size_give_maps_of_the_student_s_size(tiny_checkpoint: Callable[..., Path]) -> None:
     teacher = YOLOTeacher(tiny_checkpoint("yolov8n-p6.yaml"))
-    features = teacher(torch.rand(1, 3, 96, 160)).features
-    assert [tuple(level.shape[2:]) for level in features.maps] == [(12, 20), (6, 10), (3, 5), (2, 3)]
+    output = teacher(torch.rand(1, 3, 96, 160), confidence=True, boxes=True)
+    sizes = [(12, 20), (6, 10), (3, 5), (2, 3)]
+    assert [tuple(level.shape[2:]) for level in output.features.maps] == sizes
+    assert [tuple(level.shape) for level in output.confidence.values()] == [(1, 1, *size) for size in sizes]
 
 
 def test_the_teacher_is_frozen_and_its_head_rests(tiny_checkpoint: Callable[..., Path], monkeypatch) -> None:
