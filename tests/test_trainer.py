@@ -397,7 +397,8 @@ def test_keys_of_ultralytics_work_unchanged(options: dict[str, Any], extra: dict
     trainer = IMATrainer(overrides={**options, **extra})
     trainer.train()
     assert trainer.last.exists()
-    assert float(rows(trainer)[0]["train/ima_loss"]) > 0
+    if extra.get("freeze") != 23:  # an untrained neck whose statistics are frozen gives constant maps
+        assert float(rows(trainer)[0]["train/ima_loss"]) > 0
     if "freeze" in extra:
         before, after = state(Path(options["model"])), state(trainer.last)
         assert torch.equal(before["model.4.cv1.conv.weight"].half(), after["model.4.cv1.conv.weight"].half())
