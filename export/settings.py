@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ima_yolo.errors import IMAError
+from ima_yolo.errors import IMAError, closest
 
 from .sources import read_image
 
@@ -28,8 +27,8 @@ FLOAT_SCHEMES = (None, 32, "32", "fp32", "w32a32", *FP16_SCHEMES)
 
 def nearest_key(key: str, valid: Sequence[str]) -> str:
     """The end of an error message about an unknown key: the nearest valid one, or all of them."""
-    close = difflib.get_close_matches(key, valid, n=1)
-    return f"did you mean {close[0]}=?" if close else f"valid keys: {', '.join(valid)}"
+    found = closest(key, valid)
+    return f"did you mean {found}=?" if found else f"valid keys: {', '.join(valid)}"
 
 
 def check_export_args(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,11 +6,10 @@ import ast
 import os
 import sys
 from collections.abc import Callable, Sequence
-from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
-from ima_yolo.errors import IMAError
+from ima_yolo.errors import IMAError, nearest, one_line
 
 Options = dict[str, Any]
 
@@ -52,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except IMAError as error:
         if os.environ.get("IMA_TRACEBACK"):
             raise
-        print(f"ima-yolo: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"ima-yolo: {one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("ima-yolo: interrupted", file=sys.stderr)
@@ -75,9 +74,8 @@ def parse(words: Sequence[str]) -> tuple[Callable[[Options], int], Options]:
         return _function("help"), {}
     name = {"--version": "version"}.get(words[0], words[0])
     if name not in COMMANDS:
-        close = get_close_matches(name, COMMANDS, n=1)
-        hint = f" (did you mean '{close[0]}'?)" if close else f"; commands: {', '.join(COMMANDS)}"
-        raise IMAError(f"'{name}' is not a command{hint}")
+        known = ", ".join(COMMANDS)
+        raise IMAError(f"'{name}' is not a command{nearest(name, COMMANDS) or f'; commands: {known}'}")
     if any(word in {"-h", "--help"} for word in words[1:]):
         return _function("help"), {"": [name]}
     return _function(name), read_options(words[1:])

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from ima_yolo.errors import IMAError
+from ima_yolo.errors import IMAError, nearest, one_line
 
 PREFIX = "ima_"
 
@@ -122,12 +121,6 @@ _IMA_ONLY = {
 }
 
 
-def nearest(key: str, valid: Iterable[str]) -> str:
-    """Return " (did you mean 'x'?)" for the closest valid key, or an empty string."""
-    close = get_close_matches(key, list(valid), n=1, cutoff=0.6)
-    return f" (did you mean '{close[0]}'?)" if close else ""
-
-
 def own_keys() -> frozenset[str]:
     """Names of all our keys."""
     return frozenset(Settings.model_fields) | {"student"}
@@ -206,7 +199,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise IMAError(f"cfg={path}: {' '.join(str(error).split())}") from None
+        raise IMAError(f"cfg={path}: {one_line(error)}") from None
     if not isinstance(content, dict):
         raise IMAError(f"cfg={path}: expected lines of 'key: value'")
     return {str(key): value for key, value in content.items()}

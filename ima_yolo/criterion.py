@@ -12,7 +12,7 @@ from ima_yolo.errors import IMAError
 from ima_yolo.features import Features, Predictions
 from ima_yolo.losses import CWDLoss, IMALoss, L2Loss, LevelLoss, MGDLoss, PKDLoss, box_loss, score_loss
 from ima_yolo.masks import Regions
-from ima_yolo.teachers import Teacher
+from ima_yolo.teachers import Teacher, shared_classes
 from ima_yolo.weighting import AutoWeight, FixedWeight
 
 # Names contain "loss", so that they are plotted, and fit the 11 characters of the progress bar.
@@ -132,10 +132,7 @@ def build_head_terms(
     """
     if not settings.needs_predictions:
         return None
-    known = {name: index for index, name in (teacher.class_names or {}).items()}
-    classes = [(index, known[name]) for index, name in names.items() if name in known]
-    if not classes:
-        raise IMAError(f"ima_cls, ima_box: {teacher.name} knows none of the data's classes; use ima_cls=0 ima_box=0")
+    classes = shared_classes(teacher, names)
     return HeadTerms(settings.ima_cls * gains["cls"], settings.ima_box * gains["box"], classes)
 
 

@@ -1,6 +1,9 @@
-"""The one error that a user can mend: the command line prints it as one line and exits with code 2."""
+"""The one error that a user can mend, and what its messages share. Standard library only."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
 
 
 class IMAError(ValueError):
@@ -8,3 +11,19 @@ class IMAError(ValueError):
 
     The message is a single line that names the file or key, what was expected, and what to do.
     """
+
+
+def closest(word: str, valid: Iterable[str]) -> str | None:
+    """Return the valid word that a misspelt one most likely means, if any comes near."""
+    return next(iter(get_close_matches(word, list(valid), n=1)), None)
+
+
+def nearest(key: str, valid: Iterable[str]) -> str:
+    """Return " (did you mean 'x'?)" for the closest valid key, or an empty string."""
+    found = closest(key, valid)
+    return f" (did you mean '{found}'?)" if found else ""
+
+
+def one_line(error: Exception) -> str:
+    """Return an exception's text as one line, without Ultralytics' ornament; its type where it has no text."""
+    return " ".join(str(error).replace("ERROR ❌️", "").split()) or type(error).__name__

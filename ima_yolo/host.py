@@ -19,7 +19,7 @@ from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES
 from ultralytics.utils.tal import make_anchors
 from ultralytics.utils.torch_utils import unwrap_model
 
-from ima_yolo.errors import IMAError
+from ima_yolo.errors import IMAError, one_line
 from ima_yolo.features import Features, Predictions, tap
 
 TESTED = ((8, 4, 190), (8, 4, 190))  # lowest and highest Ultralytics release that the tests were run with
@@ -92,7 +92,7 @@ def _local(path: str) -> Path | None:
 
 
 def _reason(error: Exception, path: Path | None) -> str:
-    text = _one_line(error)
+    text = one_line(error)
     if path is None:
         return f"the file is not here and could not be downloaded ({text})"
     if "not a loadable checkpoint" in text or isinstance(error, (EOFError, OSError)) or not _is_archive(path):
@@ -129,7 +129,7 @@ def build_model(path: str, channels: int) -> BaseModel:
         with torch.random.fork_rng(devices=[]):
             return DetectionModel(description, ch=channels, verbose=False)
     except Exception as error:
-        raise IMAError(f"student={path}: cannot be built ({_one_line(error)})") from error
+        raise IMAError(f"student={path}: cannot be built ({one_line(error)})") from error
 
 
 def check_detector(model: BaseModel, role: str) -> None:
@@ -141,10 +141,6 @@ def check_detector(model: BaseModel, role: str) -> None:
     head = type(model.model[-1]).__name__
     if head not in DETECTION_HEADS:
         raise IMAError(f"{role}: a model for {task_of(model)} ({head} head); this version distils detectors ({_HEADS})")
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).replace("ERROR ❌️", "").split()) or type(error).__name__
 
 
 def task_of(model: BaseModel) -> str:

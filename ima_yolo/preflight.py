@@ -17,8 +17,8 @@ from ultralytics.utils.files import get_latest_run
 from ultralytics.utils.torch_utils import parse_device, select_device
 
 from ima_yolo import checkpoint
-from ima_yolo.config import Settings, nearest, own_keys, split, validate
-from ima_yolo.errors import IMAError
+from ima_yolo.config import Settings, own_keys, split, validate
+from ima_yolo.errors import IMAError, nearest, one_line
 from ima_yolo.features import common_strides
 from ima_yolo.host import (
     DETECTION_HEADS,
@@ -29,7 +29,7 @@ from ima_yolo.host import (
     probe,
     ultralytics_keys,
 )
-from ima_yolo.teachers import Teacher
+from ima_yolo.teachers import Teacher, shared_classes
 from ima_yolo.teachers.yolo import YOLOTeacher
 
 OPTIMIZERS = {"auto", "sgd", "musgd", "adam", "adamax", "adamw", "nadam", "radam", "rmsprop"}
@@ -157,9 +157,8 @@ def _check_head(settings: Settings, teacher: YOLOTeacher, data: Mapping[str, Any
             f"teacher={teacher.name}: a {teacher.head} head; ima_cls, ima_box, ima_objects=teacher and "
             f"ima_boxes=teacher read the head of a detector ({', '.join(DETECTION_HEADS)})"
         )
-    known = set((teacher.class_names or {}).values())
-    if settings.needs_predictions and data and not known & {str(name) for name in data["names"].values()}:
-        raise IMAError(f"ima_cls, ima_box: {teacher.name} knows none of the data's classes; use ima_cls=0 ima_box=0")
+    if settings.needs_predictions and data:
+        shared_classes(teacher, data["names"])
 
 
 def _checked_values(rest: Mapping[str, Any]) -> dict[str, Any]:
@@ -173,7 +172,7 @@ def _checked_values(rest: Mapping[str, Any]) -> dict[str, Any]:
         checked = get_cfg(DEFAULT_CFG_DICT, rest)
         select_device(parse_device(checked.device), verbose=False)
     except (TypeError, ValueError, SyntaxError) as error:
-        raise IMAError(" ".join(str(error).split())) from error
+        raise IMAError(one_line(error)) from error
     if checked.task not in (None, "detect"):
         raise IMAError(f"task={checked.task}: this version distils task=detect")
     if str(checked.optimizer).lower() not in OPTIMIZERS:
@@ -206,7 +205,7 @@ def _check_data(rest: Mapping[str, Any], teacher: YOLOTeacher) -> dict[str, Any]
     try:
         found: dict[str, Any] = check_det_dataset(str(data), split=rest.get("split") or "")
     except Exception as error:
-        raise IMAError(f"data={data}: {' '.join(str(error).split())}") from error
+        raise IMAError(f"data={data}: {one_line(error)}") from error
     for part in ("train", "val"):
         if next(images_in(found[part]), None) is None:
             raise IMAError(f"data={data}: no images for '{part}' in {found[part]}")

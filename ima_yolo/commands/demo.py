@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ima_yolo.commands.options import load_safely, no_bare_words
-from ima_yolo.config import nearest
-from ima_yolo.errors import IMAError
+from ima_yolo.errors import IMAError, nearest
 
 KEYS = ("output", "seed", "device")
 

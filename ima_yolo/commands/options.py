@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ima_yolo.config import read_yaml
-from ima_yolo.errors import IMAError
+from ima_yolo.errors import IMAError, one_line
 
 # What Ultralytics raises for files and values that a user gave.
 USER_FAULTS = (FileNotFoundError, TypeError, ValueError, SyntaxError, AssertionError, RuntimeError, OSError)
@@ -63,5 +63,4 @@ def faults_of_the_user() -> Iterator[None]:
     except IMAError:
         raise
     except USER_FAULTS as error:
-        text = " ".join(str(error).replace("ERROR ❌️", "").split())
-        raise IMAError(text or type(error).__name__) from error
+        raise IMAError(one_line(error)) from error

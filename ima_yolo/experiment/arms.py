@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ima_yolo.config import nearest, split, validate
-from ima_yolo.errors import IMAError
+from ima_yolo.config import split, validate
+from ima_yolo.errors import IMAError, nearest
 
 Kind = Literal["none", "builtin", "ima"]
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from ima_yolo.errors import IMAError
 from ima_yolo.features import Features, Predictions
 
 
@@ -26,6 +28,26 @@ class TeacherOutput:
     confidence: dict[int, Tensor] | None = None
     boxes: Tensor | None = None
     predictions: Predictions | None = None
+
+
+def shared_classes(teacher: Teacher, names: Mapping[int, str]) -> list[tuple[int, int]]:
+    """Match the data's classes with the teacher's by name.
+
+    Args:
+        teacher: For the classes that it knows.
+        names: The data's class names by index.
+
+    Returns:
+        Index in the data and in the teacher of each class that both know.
+
+    Raises:
+        IMAError: If there is none.
+    """
+    known = {name: index for index, name in (teacher.class_names or {}).items()}
+    classes = [(int(index), known[str(name)]) for index, name in names.items() if str(name) in known]
+    if not classes:
+        raise IMAError(f"ima_cls, ima_box: {teacher.name} knows none of the data's classes; use ima_cls=0 ima_box=0")
+    return classes
 
 
 class Teacher(Protocol):
