@@ -159,7 +159,7 @@ def validate(ours: Mapping[str, Any]) -> Settings:
     """Build the settings from our keys.
 
     Args:
-        ours: Keys of `Settings`; None stands for the default.
+        ours: Keys of `Settings`; None stands for the choice called "none" where there is one, else for the default.
 
     Raises:
         IMAError: One line that names the key, the value and what was expected.
@@ -191,7 +191,7 @@ def _one_line(error: ValidationError, given: Mapping[str, Any]) -> str:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a recipe: a YAML mapping of keys to plain values.
+    """Read a recipe: a YAML mapping of keys to plain values, where an empty value leaves the default.
 
     Raises:
         IMAError: If the file is missing, is no YAML mapping, or carries tags.
@@ -202,4 +202,4 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise IMAError(f"cfg={path}: {one_line(error)}") from None
     if not isinstance(content, dict):
         raise IMAError(f"cfg={path}: expected lines of 'key: value'")
-    return {str(key): value for key, value in content.items()}
+    return {str(key): value for key, value in content.items() if value is not None}

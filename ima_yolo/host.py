@@ -68,24 +68,24 @@ def load_model(path: str | Path, role: str) -> tuple[BaseModel, dict[str, Any]]:
     Raises:
         IMAError: If the file is missing, damaged, holds anything but known model classes, or is no Ultralytics model.
     """
-    if not _can_be_had(str(path)):
+    if not can_be_had(str(path)):
         raise IMAError(f"{role}={path}: file not found")
     try:
         checkpoint, _ = torch_safe_load(str(path), safe_only=True)
     except Exception as error:
-        raise IMAError(f"{role}={path}: {_reason(error, _local(str(path)))}") from error
+        raise IMAError(f"{role}={path}: {_reason(error, local_file(str(path)))}") from error
     model = (checkpoint.get("ema") or checkpoint.get("model")) if isinstance(checkpoint, Mapping) else None
     if not isinstance(model, BaseModel):
         raise IMAError(f"{role}={path}: no Ultralytics model inside (found {type(model).__name__})")
     return model.float().eval(), dict(checkpoint)
 
 
-def _can_be_had(path: str) -> bool:
+def can_be_had(path: str) -> bool:
     """Whether a checkpoint is here, or is one that Ultralytics publishes; any other name would be sought online."""
-    return _local(path) is not None or path in GITHUB_ASSETS_NAMES or path.startswith(("https://", "http://"))
+    return local_file(path) is not None or path in GITHUB_ASSETS_NAMES or path.startswith(("https://", "http://"))
 
 
-def _local(path: str) -> Path | None:
+def local_file(path: str) -> Path | None:
     """Find a checkpoint as Ultralytics does: as it is named, or in its folder of weights."""
     places = (Path(path), Path(SETTINGS["weights_dir"]) / path)
     return next((place for place in places if place.is_file()), None)

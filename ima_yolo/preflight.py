@@ -26,13 +26,13 @@ from ima_yolo.host import (
     check_detector,
     is_ultralytics_key,
     load_model,
+    local_file,
     probe,
     ultralytics_keys,
 )
+from ima_yolo.ranges import check_classes, check_layers, check_ranges
 from ima_yolo.teachers import Teacher, shared_classes
 from ima_yolo.teachers.yolo import YOLOTeacher
-
-OPTIMIZERS = {"auto", "sgd", "musgd", "adam", "adamax", "adamw", "nadam", "radam", "rmsprop"}
 
 
 @dataclass(frozen=True)
@@ -69,12 +69,16 @@ def prepare(options: Mapping[str, Any]) -> Plan:
         settings = validate(ours)
     rest = _checked_values(rest)
     teacher = YOLOTeacher(settings.teacher, settings.ima_teacher_conf)
+    settings = settings.model_copy(update={"teacher": _located(settings.teacher)})  # a published one is here only now
     data = _check_data(rest, teacher)
     if not rest.get("resume"):
         rest["model"] = _located(rest.get("model") or "")
-        _check_match(_student(rest["model"], data), teacher, settings)
+        student = _student(rest["model"], data)
+        check_layers(rest.get("freeze"), len(student.model))
+        _check_match(student, teacher, settings)
         _check_head(settings, teacher, data)
-    _check_writable(rest)
+        args = get_cfg(DEFAULT_CFG_DICT, {"task": "detect", "mode": "train", **rest})
+        _check_folder(Path(get_save_dir(args)), f"project={rest.get('project')}")
     if settings.without_effect:
         kind = f"ima_loss={settings.ima_loss} ima_weight={settings.ima_weight}"
         LOGGER.warning(f"without effect with {kind}: {', '.join(settings.without_effect)}")
@@ -84,7 +88,8 @@ def prepare(options: Mapping[str, Any]) -> Plan:
 def _located(model: Any) -> str:
     """Name a model as Ultralytics would find it, "yolo26n" too, and so that it is found from another folder as well."""
     path = str(check_model_file_from_stem(str(model)))
-    return str(Path(path).absolute()) if Path(path).is_file() else path
+    found = local_file(path)
+    return path if found is None else str(found.absolute())
 
 
 def check_keys(rest: Mapping[str, Any]) -> None:
@@ -104,7 +109,9 @@ def _resumed(ours: Mapping[str, Any], rest: Mapping[str, Any]) -> tuple[Settings
     settings = validate({**packed["settings"], **{key: ours[key] for key in ("teacher",) if ours.get(key)}})
     if ignored := sorted(set(ours) - {"teacher"}):
         LOGGER.warning(f"Resume ignores {ignored}, using the run's own values. Start a new run to change them.")
-    return settings, {**rest, "resume": str(last), "data": rest.get("data") or saved["train_args"]["data"]}
+    args = saved["train_args"]
+    _check_folder(Path(args.get("save_dir") or last.absolute().parents[1]), f"resume={last}")
+    return settings, {**rest, "resume": str(last), "data": rest.get("data") or args["data"]}
 
 
 def resume_path(rest: Mapping[str, Any]) -> Path:
@@ -170,17 +177,14 @@ def _checked_values(rest: Mapping[str, Any]) -> dict[str, Any]:
     rest = dict(rest)
     try:
         checked = get_cfg(DEFAULT_CFG_DICT, rest)
-        select_device(parse_device(checked.device), verbose=False)
     except (TypeError, ValueError, SyntaxError) as error:
         raise IMAError(one_line(error)) from error
+    check_device(checked.device)
     if checked.task not in (None, "detect"):
         raise IMAError(f"task={checked.task}: this version distils task=detect")
-    if str(checked.optimizer).lower() not in OPTIMIZERS:
-        raise IMAError(f"optimizer={checked.optimizer}: expected one of {', '.join(sorted(OPTIMIZERS))}")
+    check_ranges(checked)
     if checked.quantize == 8:
         raise IMAError("quantize=8 changes the student's layers while it trains and cannot be combined with a teacher")
-    if checked.epochs < 1:
-        raise IMAError(f"epochs={checked.epochs}: must be at least 1")
     if isinstance(checked.pretrained, (str, Path)):
         load_model(checked.pretrained, "pretrained")
     if checked.compile:
@@ -189,18 +193,34 @@ def _checked_values(rest: Mapping[str, Any]) -> dict[str, Any]:
     return rest
 
 
+def check_device(device: Any) -> None:
+    """Refuse a device that is not there.
+
+    Args:
+        device: As in `yolo train`.
+
+    Raises:
+        IMAError: If Ultralytics cannot use it.
+    """
+    try:
+        select_device(parse_device(device), verbose=False)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise IMAError(one_line(error)) from error
+
+
 def _check_data(rest: Mapping[str, Any], teacher: YOLOTeacher) -> dict[str, Any]:
     """Refuse data that is missing, empty or not for this teacher; warn where its classes are not the teacher's.
 
     Returns:
-        The data set as Ultralytics reads it; nothing for an ndjson file, which Ultralytics converts when it trains.
+        The data set as Ultralytics reads it; nothing for an ndjson file or an address of its platform (ul://...),
+        which Ultralytics fetches and converts when it trains.
     """
     data = rest.get("data")
     if not data:
         raise IMAError("data= is missing: give a data set's YAML file, for example data=my.yaml")
     if isinstance(data, (list, tuple)):
         raise IMAError("data= is a list: train on one data set at a time, or call YOLO(...).train in Python")
-    if str(data).endswith(".ndjson"):
+    if str(data).endswith(".ndjson") or str(data).startswith("ul://"):
         return {}
     try:
         found: dict[str, Any] = check_det_dataset(str(data), split=rest.get("split") or "")
@@ -213,6 +233,9 @@ def _check_data(rest: Mapping[str, Any], teacher: YOLOTeacher) -> dict[str, Any]
         raise IMAError(
             f"data={data}: images of {found['channels']} channels, but {teacher.name} takes {teacher.input_channels}"
         )
+    check_classes(rest.get("classes"), len(found["names"]))
+    if rest.get("single_cls"):
+        found["names"] = {0: "item"}  # as Ultralytics' trainer renames them
     names = {int(index): str(name) for index, name in found["names"].items()}
     if teacher.class_names != names:
         LOGGER.warning(f"{teacher.name} was trained on other classes than {data}; features need none, so it can teach")
@@ -234,14 +257,13 @@ def images_in(places: str | list[str]) -> Iterator[Path]:
             yield from sorted(file for file in path.rglob("*.*") if file.suffix[1:].lower() in IMG_FORMATS)
 
 
-def _check_writable(rest: Mapping[str, Any]) -> None:
+def _check_folder(folder: Path, asked_by: str) -> None:
     """Refuse a folder for results that cannot be made or written to."""
-    folder = Path(get_save_dir(get_cfg(DEFAULT_CFG_DICT, {"task": "detect", "mode": "train", **rest}))).absolute()
-    existing = folder
+    existing = folder.absolute()
     while not existing.exists():
         existing = existing.parent
     try:
         with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
-        raise IMAError(f"project={rest.get('project')}: cannot write to {existing} ({error.strerror})") from error
+        raise IMAError(f"{asked_by}: cannot write to {existing} ({error.strerror})") from error

@@ -13,7 +13,7 @@ from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.utils import DEFAULT_CFG, DEFAULT_CFG_DICT, LOGGER, RANK
 
 from ima_yolo import checkpoint, host
-from ima_yolo.config import Settings, validate
+from ima_yolo.config import Settings, own_keys, validate
 from ima_yolo.distill import Distiller, build_distiller
 from ima_yolo.preflight import Plan, prepare
 from ima_yolo.teachers import Teacher
@@ -151,4 +151,6 @@ def _carried(carried: dict[str, Any], options: dict[str, Any]) -> Plan:
 
 def _given_by(cfg: Any) -> dict[str, Any]:
     """What a base configuration, given as a file, mapping or namespace, says beyond Ultralytics' defaults."""
-    return {key: value for key, value in cfg2dict(cfg).items() if (key, value) not in DEFAULT_CFG_DICT.items()}
+    said = cfg2dict(cfg).items()
+    empty = {key for key, value in said if value is None and key in own_keys()}
+    return {key: value for key, value in said if (key, value) not in DEFAULT_CFG_DICT.items() and key not in empty}

@@ -43,7 +43,8 @@ ROOMS: dict[str, Room] = {
     "criterion": Room("torch ultralytics", "config features teachers align masks losses weighting"),
     "checkpoint": Room("torch ultralytics", "config host"),
     "distill": Room("torch ultralytics", "config features host teachers masks weighting criterion"),
-    "preflight": Room("yaml torch ultralytics", "config features host teachers checkpoint"),
+    "ranges": Room(),
+    "preflight": Room("yaml torch ultralytics", "config features host teachers checkpoint ranges"),
     "summary": Room("torch ultralytics", "host"),
     "pictures": Room("numpy PIL torch ultralytics", "host"),
     "trainer": Room(
