@@ -405,6 +405,71 @@ def test_keys_of_ultralytics_work_unchanged(options: dict[str, Any], extra: dict
         assert torch.equal(before["model.4.cv1.conv.weight"].half(), after["model.4.cv1.conv.weight"].half())
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"ima_mask": "frequency", "ima_instance": "box", "ima_cls": 1, "ima_box": 1},
+        *({"ima_loss": name} for name in ("l2", "mgd", "cwd", "pkd")),
+    ],
+    ids=lambda settings: "-".join(map(str, settings.values())) or "default",
+)
+def test_in_half_precision_the_terms_are_those_of_single_precision(
+    options: dict[str, Any], settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ultralytics has mixed precision on CUDA alone; its own context is replaced by the processor's."""
+    options = {**options, "ima_weight": 1, **settings}
+    single = IMATrainer(overrides={**options, "name": "single"})
+    single.train()
+    seen: list[torch.dtype] = []
+    monkeypatch.setattr(
+        "ultralytics.engine.trainer.autocast", lambda *_, **__: torch.autocast("cpu", dtype=torch.bfloat16)
+    )
+    half = IMATrainer(overrides={**options, "name": "half"})
+    half.add_callback("on_train_start", lambda t: t.model.model[-2].register_forward_hook(_note_dtype(seen)))
+    half.train()
+    assert torch.bfloat16 in seen, "the student was not in half precision"
+    for name in (name for name in rows(single)[0] if name.startswith(("train/ima", "train/kd"))):
+        assert float(rows(half)[0][name]) == pytest.approx(float(rows(single)[0][name]), rel=0.1)
+
+
+def _note_dtype(seen: list[torch.dtype]) -> Callable[..., None]:
+    return lambda module, args, output: seen.append(output.dtype)
+
+
+def test_callbacks_are_called_as_ultralytics_calls_them(options: dict[str, Any]) -> None:
+    calls: dict[type, list[str]] = {DetectionTrainer: [], IMATrainer: []}
+    events = ("on_train_start", "on_train_epoch_end", "on_fit_epoch_end", "on_model_save", "on_train_end")
+    for cls, given in ((DetectionTrainer, plain(options)), (IMATrainer, options)):
+        trainer = cls(overrides=dict(given))
+        for event in events:
+            trainer.add_callback(event, lambda _, cls=cls, event=event: calls[cls].append(event))
+        trainer.train()
+    assert calls[IMATrainer] == calls[DetectionTrainer]
+    assert set(calls[IMATrainer]) == set(events)
+
+
+def test_a_logger_is_handed_the_terms(options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TensorBoard's integration writes what a trainer calls its losses; here into a writer of our own."""
+    from ultralytics.utils.callbacks import tensorboard
+
+    written: dict[str, float] = {}
+
+    class Writer:
+        def add_scalar(self, name: str, value: Any, step: int) -> None:
+            written[name] = float(value)
+
+        def add_graph(self, *_: Any) -> None:
+            pass
+
+    monkeypatch.setattr(tensorboard, "WRITER", Writer(), raising=False)  # there only where a user has switched it on
+    trainer = IMATrainer(overrides=options)
+    trainer.add_callback("on_train_epoch_end", tensorboard.on_train_epoch_end)
+    trainer.add_callback("on_fit_epoch_end", tensorboard.on_fit_epoch_end)
+    trainer.train()
+    assert written["train/ima_loss"] > 0
+
+
 @pytest.mark.parametrize("student", ["yolov8n.yaml", "yolo11n.yaml", "yolov8n-p2.yaml"])
 def test_students_of_other_families(options: dict[str, Any], student: str) -> None:
     trainer = IMATrainer(overrides={**options, "model": student})
