@@ -110,7 +110,7 @@ class Distiller(nn.Module):
         terms: dict[str, Tensor] = {}
         raw: dict[str, Tensor] = {}  # without the automatic weight, which moves a term that itself stands still
         if self.weight.value != 0.0:
-            raw[TERM] = term = self.criterion(student, seen.features, _regions(batch, seen))
+            raw[TERM] = term = self.criterion(student, seen.features, regions_of(batch, seen))
             terms[TERM] = term * (self.weight(task, term, student.maps) * self._factor)
         if self._head is not None and seen.predictions is not None:
             said = self._head(predicted(), seen.predictions)
@@ -135,7 +135,7 @@ class Distiller(nn.Module):
             LOGGER.warning("The run goes on on another kind of device, whose random masks differ")
 
 
-def _regions(batch: dict[str, Any], seen: TeacherOutput) -> Regions:
+def regions_of(batch: dict[str, Any], seen: TeacherOutput) -> Regions:
     """Objects of a batch in pixels: the teacher's where it was asked for them, else the labels."""
     if seen.boxes is not None:
         return Regions(seen.boxes, seen.confidence or {})

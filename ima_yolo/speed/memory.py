@@ -1,0 +1,59 @@
+"""Peak memory of a training step: `python -m ima_yolo.speed.memory CASE ARM DEVICE`, a process for each, as JSON."""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from ima_yolo.speed.steps import Case, Step, teacher_file
+
+STEPS = 3
+MEBIBYTE = 2**20
+
+
+def peak(case: Case, arm: str, device: torch.device, threads: int) -> dict[str, float]:
+    """Measure an arm in a process of its own.
+
+    Returns:
+        MiB: "peak" of the process on a CPU or of PyTorch's allocations on a GPU, and "added" to what was there before
+        the models were built.
+    """
+    words = [sys.executable, "-m", "ima_yolo.speed.memory", json.dumps(asdict(case)), arm, str(device), str(threads)]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def _used(device: torch.device) -> float:
+    """Largest use so far in MiB."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / MEBIBYTE
+    kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
+    return kibibytes / MEBIBYTE if sys.platform == "darwin" else kibibytes / 1024
+
+
+def main(words: list[str]) -> None:
+    """Run a few steps and print the peak."""
+    options = json.loads(words[0])
+    case = Case(**{**options, "settings": tuple((key, value) for key, value in options["settings"])})
+    device = torch.device(words[2])
+    torch.set_num_threads(int(words[3]))
+    with tempfile.TemporaryDirectory() as folder:
+        teacher = teacher_file(case.teacher, Path(folder))
+        before = _used(device)
+        step = Step(case, words[1], device, teacher)
+        for _ in range(STEPS):
+            step()
+    after = _used(device)
+    print(json.dumps({"peak": after, "added": after - before}))  # noqa: T201
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
