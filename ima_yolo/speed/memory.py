@@ -1,4 +1,4 @@
-"""Peak memory of a training step: `python -m ima_yolo.speed.memory CASE ARM DEVICE`, a process for each, as JSON."""
+"""Peak memory of a training step: `python -m ima_yolo.speed.memory CASE ARM DEVICE THREADS TEACHER`, a process for each, as JSON."""
 
 from __future__ import annotations
 
@@ -6,26 +6,33 @@ import json
 import resource
 import subprocess
 import sys
-import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
-from ima_yolo.speed.steps import Case, Step, teacher_file
+from ima_yolo.speed.steps import Case, Step
 
 STEPS = 3
 MEBIBYTE = 2**20
 
 
-def peak(case: Case, arm: str, device: torch.device, threads: int) -> dict[str, float]:
+def peak(case: Case, arm: str, device: torch.device, threads: int, teacher: Path) -> dict[str, float]:
     """Measure an arm in a process of its own.
+
+    Args:
+        case: Models and sizes.
+        arm: One of `ima_yolo.speed.steps.ARMS`.
+        device: Where.
+        threads: Of PyTorch.
+        teacher: Checkpoint of the teacher.
 
     Returns:
         MiB: "peak" of the process on a CPU or of PyTorch's allocations on a GPU, and "added" to what was there before
         the models were built.
     """
     words = [sys.executable, "-m", "ima_yolo.speed.memory", json.dumps(asdict(case)), arm, str(device), str(threads)]
+    words.append(str(teacher))
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found
@@ -45,12 +52,10 @@ def main(words: list[str]) -> None:
     case = Case(**{**options, "settings": tuple((key, value) for key, value in options["settings"])})
     device = torch.device(words[2])
     torch.set_num_threads(int(words[3]))
-    with tempfile.TemporaryDirectory() as folder:
-        teacher = teacher_file(case.teacher, Path(folder))
-        before = _used(device)
-        step = Step(case, words[1], device, teacher)
-        for _ in range(STEPS):
-            step()
+    before = _used(device)
+    step = Step(case, words[1], device, Path(words[4]))
+    for _ in range(STEPS):
+        step()
     after = _used(device)
     print(json.dumps({"peak": after, "added": after - before}))  # noqa: T201
 

@@ -52,7 +52,9 @@ def _row(case: Case, device: torch.device, rounds: int, folder: Path, say: Calla
         return kept
     arms = [arm for arm in ARMS if arm != "builtin" or case.builtin_takes]
     threads = torch.get_num_threads()
-    memory = {arm: peak(case, arm, device, threads) for arm in arms}
+    with tempfile.TemporaryDirectory() as scratch:
+        teacher = teacher_file(case.teacher, Path(scratch))
+        memory = {arm: peak(case, arm, device, threads, teacher) for arm in arms}
     seconds = alternate(build(case, device), rounds, device, lambda line: say(f"{case.name}: {line}"))
     row = {**summarize(case.name, seconds, memory), "machine": machine(device)}
     row["parts"] = _parts(case, device, rounds, median(seconds["ours"]), say)
@@ -69,7 +71,7 @@ def _parts(case: Case, device: torch.device, rounds: int, step: float, say: Call
 def _words(found: dict[str, str]) -> list[str]:
     where = "; ".join(f"{key} {value}" for key, value in found.items())
     return [
-        "Medians, ± half the distance between the quartiles. Ratios are medians over rounds in which each was run once.",
-        "The floor is a plain step and the teacher's forward pass up to its neck. Memory: peak of the process (CPU) or of",
-        f"PyTorch's allocations (GPU), ours divided by the built-in's. Measured on {where}.",
+        "Medians, ± half the distance between the quartiles. Ratios are medians over rounds in which each was run",
+        "once. The floor is a plain step and the teacher's forward pass up to its neck. Memory: peak of the process",
+        f"(CPU) or of PyTorch's allocations (GPU), ours divided by the built-in's. Measured on {where}.",
     ]
