@@ -1,4 +1,4 @@
-"""Peak memory of a training step: `python -m ima_yolo.speed.memory CASE ARM DEVICE THREADS TEACHER`, a process for each, as JSON."""
+"""Peak memory of a training step, as JSON: `python -m ima_yolo.speed.memory CASE ARM DEVICE THREADS TEACHER`."""
 
 from __future__ import annotations
 
@@ -42,8 +42,11 @@ def _used(device: torch.device) -> float:
     """Largest use so far in MiB."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / MEBIBYTE
-    kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
-    return kibibytes / MEBIBYTE if sys.platform == "darwin" else kibibytes / 1024
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage would count the parent's memory as well, from before this program was loaded
+        words = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM")).split()
+        return float(words[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / MEBIBYTE  # bytes on macOS
 
 
 def main(words: list[str]) -> None:

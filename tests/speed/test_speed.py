@@ -88,7 +88,7 @@ def test_figures_by_hand() -> None:
     assert "ours / builtin" not in second["ratios"]
     lines = table([first, second]).splitlines()
     assert (
-        lines[2] == "| n <- m | 1.100 ± 0.100 | 1.400 ± 0.000 | 4.000 ± 0.000 | 2.800 ± 0.200 | 0.700 | 1.077 | 0.900 |"
+        lines[2] == "| n <- m | 1.100 ± 0.100 | 1.400 ± 0.000 | 4.000 ± 0.000 | 2.800 ± 0.200 | 0.700 | 1.083 | 0.900 |"
     )
     assert lines[3].count("| - ") == 3
     assert parts_table({"teacher": [0.7, 0.7]}, 2.8).splitlines()[2] == "| teacher | 700.0 | 25.0% |"
