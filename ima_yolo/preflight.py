@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from ultralytics.cfg import get_cfg, get_save_dir
 from ultralytics.data.utils import IMG_FORMATS, check_det_dataset
 from ultralytics.nn.tasks import BaseModel
@@ -43,11 +44,13 @@ class Plan:
         settings: Our keys.
         overrides: Ultralytics' keys.
         teacher: Loaded and frozen.
+        is_new: Whether the folder for results is not there yet.
     """
 
     settings: Settings
     overrides: dict[str, Any]
     teacher: Teacher
+    is_new: bool = False
 
 
 def prepare(options: Mapping[str, Any]) -> Plan:
@@ -71,6 +74,8 @@ def prepare(options: Mapping[str, Any]) -> Plan:
     teacher = YOLOTeacher(settings.teacher, settings.ima_teacher_conf)
     settings = settings.model_copy(update={"teacher": _located(settings.teacher)})  # a published one is here only now
     data = _check_data(rest, teacher)
+    if rest.get("data") and Path(str(rest["data"])).is_file():
+        rest["data"] = str(Path(str(rest["data"])).absolute())  # for a run that is resumed from another folder
     if not rest.get("resume"):
         rest["model"] = _located(rest.get("model") or "")
         student = _student(rest["model"], data)
@@ -78,11 +83,13 @@ def prepare(options: Mapping[str, Any]) -> Plan:
         _check_match(student, teacher, settings)
         _check_head(settings, teacher, data)
         args = get_cfg(DEFAULT_CFG_DICT, {"task": "detect", "mode": "train", **rest})
-        _check_folder(Path(get_save_dir(args)), f"project={rest.get('project')}")
+        folder = Path(get_save_dir(args))
+        _check_folder(folder, f"project={rest.get('project')}" if rest.get("project") else "results")
     if settings.without_effect:
         kind = f"ima_loss={settings.ima_loss} ima_weight={settings.ima_weight}"
         LOGGER.warning(f"without effect with {kind}: {', '.join(settings.without_effect)}")
-    return Plan(settings, rest, teacher)
+    is_new = not rest.get("resume") and not folder.exists()
+    return Plan(settings, rest, teacher, is_new)
 
 
 def _located(model: Any) -> str:
@@ -110,8 +117,21 @@ def _resumed(ours: Mapping[str, Any], rest: Mapping[str, Any]) -> tuple[Settings
     if ignored := sorted(set(ours) - {"teacher"}):
         LOGGER.warning(f"Resume ignores {ignored}, using the run's own values. Start a new run to change them.")
     args = saved["train_args"]
-    _check_folder(Path(args.get("save_dir") or last.absolute().parents[1]), f"resume={last}")
-    return settings, {**rest, "resume": str(last), "data": rest.get("data") or args["data"]}
+    if (best := last.with_name("best.pt")).exists():
+        load_model(best, "resume")  # Ultralytics opens it when the training ends, code and all
+    folder = Path(rest.get("save_dir") or _run_of(last, args))
+    _check_folder(folder, f"resume={last}")
+    return settings, {**rest, "resume": str(last), "data": rest.get("data") or args["data"], "save_dir": str(folder)}
+
+
+def _run_of(last: Path, args: Mapping[str, Any]) -> Path:
+    """Folder of the run that a checkpoint belongs to: where it lies now, for a run that was moved or copied."""
+    saved = Path(args.get("save_dir") or last.absolute().parents[1])
+    here = last.resolve().parents[1]
+    if here == saved.resolve() or last.resolve().parent.name != "weights":
+        return saved
+    LOGGER.warning(f"The run was begun in {saved} and goes on in {here}, where its checkpoint lies")
+    return here
 
 
 def resume_path(rest: Mapping[str, Any]) -> Path:
@@ -177,9 +197,10 @@ def _checked_values(rest: Mapping[str, Any]) -> dict[str, Any]:
     rest = dict(rest)
     try:
         checked = get_cfg(DEFAULT_CFG_DICT, rest)
-    except (TypeError, ValueError, SyntaxError) as error:
+    except (TypeError, ValueError, SyntaxError, ImportError) as error:
         raise IMAError(one_line(error)) from error
-    check_device(checked.device)
+    if check_device(checked.device).type == "cpu" and checked.amp == "bf16":
+        raise IMAError("amp=bf16: Ultralytics has mixed precision on GPUs alone")
     if checked.task not in (None, "detect"):
         raise IMAError(f"task={checked.task}: this version distils task=detect")
     check_ranges(checked)
@@ -193,8 +214,8 @@ def _checked_values(rest: Mapping[str, Any]) -> dict[str, Any]:
     return rest
 
 
-def check_device(device: Any) -> None:
-    """Refuse a device that is not there.
+def check_device(device: Any) -> torch.device:
+    """Find a device, or refuse one that is not there.
 
     Args:
         device: As in `yolo train`.
@@ -203,9 +224,10 @@ def check_device(device: Any) -> None:
         IMAError: If Ultralytics cannot use it.
     """
     try:
-        select_device(parse_device(device), verbose=False)
+        found: torch.device = select_device(parse_device(device), verbose=False)
     except (TypeError, ValueError, RuntimeError) as error:
         raise IMAError(one_line(error)) from error
+    return found
 
 
 def _check_data(rest: Mapping[str, Any], teacher: YOLOTeacher) -> dict[str, Any]:
