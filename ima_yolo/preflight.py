@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ from ultralytics.utils.torch_utils import parse_device, select_device
 from ima_yolo import checkpoint
 from ima_yolo.config import Settings, own_keys, split, validate
 from ima_yolo.errors import IMAError, nearest, one_line
-from ima_yolo.features import common_strides
 from ima_yolo.host import (
     DETECTION_HEADS,
     build_model,
@@ -30,7 +29,8 @@ from ima_yolo.host import (
     ultralytics_keys,
 )
 from ima_yolo.teachers import Teacher, shared_classes
-from ima_yolo.teachers.yolo import YOLOTeacher
+from ima_yolo.teachers.load import has_weights, is_file, load_teacher
+from ima_yolo.teachers.view import Input, View, fit
 
 OPTIMIZERS = {"auto", "sgd", "musgd", "adam", "adamax", "adamw", "nadam", "radam", "rmsprop"}
 
@@ -42,12 +42,12 @@ class Plan:
     Attributes:
         settings: Our keys.
         overrides: Ultralytics' keys.
-        teacher: Loaded and frozen.
+        teachers: Loaded and frozen.
     """
 
     settings: Settings
     overrides: dict[str, Any]
-    teacher: Teacher
+    teachers: tuple[Teacher, ...]
 
 
 def prepare(options: Mapping[str, Any]) -> Plan:
@@ -62,23 +62,23 @@ def prepare(options: Mapping[str, Any]) -> Plan:
     ours, rest = split(options)
     check_keys(rest)
     if ours.get("teacher"):
-        ours["teacher"] = _located(ours["teacher"])
+        ours["teacher"] = _teachers_located(ours["teacher"])
     if rest.get("resume"):
         settings, rest = _resumed(ours, rest)
     else:
         settings = validate(ours)
     rest = _checked_values(rest)
-    teacher = YOLOTeacher(settings.teacher, settings.ima_teacher_conf)
-    data = _check_data(rest, teacher)
+    teachers = load_teachers(settings)
+    data = _check_data(rest, teachers)
     if not rest.get("resume"):
         rest["model"] = _located(rest.get("model") or "")
-        _check_match(_student(rest["model"], data), teacher, settings)
-        _check_head(settings, teacher, data)
+        _check_match(_student(rest["model"], data), teachers, settings, int(rest.get("imgsz") or 640), data)
+        _check_heads(settings, teachers, data)
     _check_writable(rest)
     if settings.without_effect:
         kind = f"ima_loss={settings.ima_loss} ima_weight={settings.ima_weight}"
         LOGGER.warning(f"without effect with {kind}: {', '.join(settings.without_effect)}")
-    return Plan(settings, rest, teacher)
+    return Plan(settings, rest, teachers)
 
 
 def _located(model: Any) -> str:
@@ -139,26 +139,75 @@ def _student(path: str, data: Mapping[str, Any]) -> BaseModel:
     raise IMAError(f"student={path}: expected a checkpoint (.pt) or an architecture (.yaml)")
 
 
-def _check_match(student: BaseModel, teacher: YOLOTeacher, settings: Settings) -> None:
+def load_teachers(settings: Settings) -> tuple[Teacher, ...]:
+    """Load the teachers that the settings name.
+
+    Raises:
+        IMAError: If one cannot be used.
+    """
+    names = settings.teachers
+    weights: tuple[str | None, ...] = settings.ima_teacher_weights or (None,)
+    if len(weights) == 1:  # one value is meant for those that have no weights of their own
+        weights = tuple(None if has_weights(name) and len(names) > 1 else weights[0] for name in names)
+    return tuple(
+        load_teacher(name, None if own == "none" else own, settings.ima_teacher_conf)
+        for name, own in zip(names, weights, strict=True)
+    )
+
+
+def fit_teachers(
+    settings: Settings, teachers: Sequence[Teacher], strides: Sequence[int], channels: int, imgsz: int
+) -> tuple[View, ...]:
+    """Match each teacher with a student.
+
+    Args:
+        settings: What the user chose.
+        teachers: Loaded and frozen.
+        strides: The student's.
+        channels: Of the data's images.
+        imgsz: Side of the student's images in pixels.
+
+    Raises:
+        IMAError: If one does not match.
+    """
+    shown = Input((settings.ima_teacher_imgsz or imgsz) / imgsz, settings.ima_teacher_channels)
+    return tuple(fit(teacher, strides, channels, settings.ima_levels, shown) for teacher in teachers)
+
+
+def _teachers_located(named: Any) -> str:
+    """Name each teacher that is a file so that it is found from another folder as well."""
+    listed = named if isinstance(named, (list, tuple)) else str(named).split(",")
+    names = (str(name).strip() for name in listed)
+    return ",".join(_located(name) if name and is_file(name) else name for name in names)
+
+
+def _check_match(
+    student: BaseModel, teachers: Sequence[Teacher], settings: Settings, imgsz: int, data: Mapping[str, Any]
+) -> None:
     """Refuse a pair that shares no level, or not one that was asked for, or whose heads have different cells."""
     strides = probe(student, int(student.yaml.get("channels", 3))).strides
-    common_strides(strides, teacher.strides, settings.ima_levels)
-    if settings.needs_predictions and strides != teacher.strides:
-        raise IMAError(
-            f"ima_cls, ima_box: the heads have different cells, at strides {list(strides)} and {list(teacher.strides)}"
-        )
+    views = fit_teachers(settings, teachers, strides, data.get("channels", 3), imgsz)
+    for view in views:
+        same_cells = strides == view.teacher.strides and settings.ima_teacher_imgsz in (None, imgsz)
+        if settings.needs_predictions and not same_cells:
+            own = list(view.teacher.strides)
+            size = f" of an image of {settings.ima_teacher_imgsz} px" if settings.ima_teacher_imgsz else ""
+            raise IMAError(
+                f"ima_cls, ima_box: the heads have different cells, at strides {list(strides)} and {own}{size}"
+            )
 
 
-def _check_head(settings: Settings, teacher: YOLOTeacher, data: Mapping[str, Any]) -> None:
+def _check_heads(settings: Settings, teachers: Sequence[Teacher], data: Mapping[str, Any]) -> None:
     """Refuse a teacher whose head cannot say what a setting asks for."""
     asks = settings.needs_confidence or settings.needs_teacher_boxes or settings.needs_predictions
-    if asks and (teacher.task != "detect" or teacher.head not in DETECTION_HEADS):
-        raise IMAError(
-            f"teacher={teacher.name}: a {teacher.head} head; ima_cls, ima_box, ima_objects=teacher and "
-            f"ima_boxes=teacher read the head of a detector ({', '.join(DETECTION_HEADS)})"
-        )
-    if settings.needs_predictions and data:
-        shared_classes(teacher, data["names"])
+    for teacher in teachers:
+        if asks and not teacher.predicts:
+            raise IMAError(
+                f"teacher={teacher.name}: ima_cls, ima_box, ima_objects=teacher and ima_boxes=teacher read the head of "
+                f"an Ultralytics detector ({', '.join(DETECTION_HEADS)}), which it has not"
+            )
+        if settings.needs_predictions and data:
+            shared_classes(teacher, data["names"])
 
 
 def _checked_values(rest: Mapping[str, Any]) -> dict[str, Any]:
@@ -189,8 +238,8 @@ def _checked_values(rest: Mapping[str, Any]) -> dict[str, Any]:
     return rest
 
 
-def _check_data(rest: Mapping[str, Any], teacher: YOLOTeacher) -> dict[str, Any]:
-    """Refuse data that is missing, empty or not for this teacher; warn where its classes are not the teacher's.
+def _check_data(rest: Mapping[str, Any], teachers: Sequence[Teacher]) -> dict[str, Any]:
+    """Refuse data that is missing or empty; warn where its classes are not a teacher's.
 
     Returns:
         The data set as Ultralytics reads it; nothing for an ndjson file, which Ultralytics converts when it trains.
@@ -209,13 +258,12 @@ def _check_data(rest: Mapping[str, Any], teacher: YOLOTeacher) -> dict[str, Any]
     for part in ("train", "val"):
         if next(images_in(found[part]), None) is None:
             raise IMAError(f"data={data}: no images for '{part}' in {found[part]}")
-    if found["channels"] != teacher.input_channels:
-        raise IMAError(
-            f"data={data}: images of {found['channels']} channels, but {teacher.name} takes {teacher.input_channels}"
-        )
     names = {int(index): str(name) for index, name in found["names"].items()}
-    if teacher.class_names != names:
-        LOGGER.warning(f"{teacher.name} was trained on other classes than {data}; features need none, so it can teach")
+    for teacher in teachers:
+        if teacher.class_names not in (None, names):
+            LOGGER.warning(
+                f"{teacher.name} was trained on other classes than {data}; features need none, so it can teach"
+            )
     return found
 
 

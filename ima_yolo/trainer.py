@@ -15,9 +15,9 @@ from ultralytics.utils import DEFAULT_CFG, DEFAULT_CFG_DICT, LOGGER, RANK
 from ima_yolo import checkpoint, host
 from ima_yolo.config import Settings, validate
 from ima_yolo.distill import Distiller, build_distiller
-from ima_yolo.preflight import Plan, prepare
+from ima_yolo.preflight import Plan, fit_teachers, load_teachers, prepare
 from ima_yolo.teachers import Teacher
-from ima_yolo.teachers.yolo import YOLOTeacher
+from ima_yolo.teachers.view import differences
 
 CARRIED = "ima"  # the argument under which settings travel to the processes of a training on several devices
 
@@ -51,9 +51,9 @@ class Distilling(BaseTrainer if TYPE_CHECKING else object):  # type: ignore[misc
         carried = options.pop(CARRIED, None)
         plan = _carried(carried, options) if carried else prepare(options)
         self.settings: Settings = plan.settings
-        self.teacher: Teacher = plan.teacher
+        self.teachers: tuple[Teacher, ...] = plan.teachers
         super().__init__(DEFAULT_CFG, plan.overrides, _callbacks)
-        self._teacher_digest = self.teacher.digest()
+        self._teacher_digest = "+".join(teacher.digest() for teacher in self.teachers)
         if RANK in {-1, 0}:
             record = {**self.settings.model_dump(mode="json"), "teacher_digest": self._teacher_digest}
             (self.save_dir / "ima.yaml").write_text(yaml.safe_dump(record, sort_keys=False), encoding="utf-8")
@@ -73,9 +73,11 @@ class Distilling(BaseTrainer if TYPE_CHECKING else object):  # type: ignore[misc
         """Attach the teacher: the student is on its device, and neither compiled, wrapped nor in an optimizer yet."""
         super().set_model_attributes()
         student = host.probe(self.model, self.data["channels"])
+        channels = self.data["channels"]
+        views = fit_teachers(self.settings, self.teachers, student.strides, channels, self.args.imgsz)
         self.distiller = build_distiller(
             self.settings,
-            self.teacher,
+            views,
             student,
             self.device,
             self.args.seed,
@@ -85,14 +87,17 @@ class Distilling(BaseTrainer if TYPE_CHECKING else object):  # type: ignore[misc
         )
         host.attach(self.model, self.distiller)
         self.add_callback("on_train_epoch_start", _advance)
-        LOGGER.info(f"Distilling from {self.teacher.name} at strides {list(self.distiller.criterion.strides)}")
+        for view in views:
+            LOGGER.info(f"Distilling from {view.name} at strides {list(view.strides)}")
+            for line in differences(view, student.strides, channels):
+                LOGGER.info(line)
 
     def _load_checkpoint_state(self, ckpt: dict[str, Any]) -> None:
         """Restore adapters, weight and masks beside the optimizer, on resume and on recovery from NaN."""
         super()._load_checkpoint_state(ckpt)
         packed = checkpoint.unpack(ckpt, self.args.model)
         if packed["teacher_digest"] != self._teacher_digest:
-            LOGGER.warning(f"The weights of {self.teacher.name} are not those that this run was started with")
+            LOGGER.warning(f"The weights of {self.settings.teacher} are not those that this run was started with")
         self.distiller.load(packed["distiller"])
 
     def save_model(self) -> bool:
@@ -146,7 +151,7 @@ def _advance(trainer: Distilling) -> None:
 def _carried(carried: dict[str, Any], options: dict[str, Any]) -> Plan:
     """Plan of a worker process: its parent has checked everything."""
     settings = validate(carried)
-    return Plan(settings, options, YOLOTeacher(settings.teacher, settings.ima_teacher_conf))
+    return Plan(settings, options, load_teachers(settings))
 
 
 def _given_by(cfg: Any) -> dict[str, Any]:

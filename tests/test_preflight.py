@@ -95,7 +95,7 @@ BAD: dict[str, tuple[Callable[[Path], dict[str, Any]], str]] = {
     "no shared level": (lambda tmp: {"ima_levels": 64}, "stride 64 is not shared"),
     "head of a segmenter": (
         lambda tmp: {"teacher": segmenter(tmp / "s.pt"), "ima_objects": "teacher"},
-        "read the head of a detector",
+        "read the head of an Ultralytics detector",
     ),
     "heads with other cells": (
         lambda tmp: {"student": "yolov8n-p2.yaml", "ima_cls": 1},
@@ -122,10 +122,17 @@ def test_bad_input_is_one_line_and_writes_nothing(case: str, options: dict[str, 
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_images_of_other_channels_are_refused(options: dict[str, Any], tiny_data: Path, tmp_path: Path) -> None:
-    grey = write(tmp_path / "grey.yaml", tiny_data.read_text() + "channels: 1\n")
-    with pytest.raises(IMAError, match=r"images of 1 channels, but .* takes 3"):
-        prepare({**options, "data": grey})
+def test_images_of_other_channels_are_made_the_teacher_s_or_refused(
+    options: dict[str, Any], tiny_data: Path, tmp_path: Path
+) -> None:
+    def data(channels: int) -> str:
+        return write(tmp_path / f"{channels}.yaml", tiny_data.read_text() + f"channels: {channels}\n")
+
+    assert prepare({**options, "data": data(1)}).teachers[0].input_channels == 3
+    with pytest.raises(IMAError, match=r"takes 3 channels and the data has 2; name 3 of them"):
+        prepare({**options, "data": data(2)})
+    with pytest.raises(IMAError, match=r"ima_teacher_channels=\[3, 4, 5\]: expected 3 of the data's channels 0 to 4"):
+        prepare({**options, "data": data(5), "ima_teacher_channels": "3,4,5"})
 
 
 def test_what_lies_in_the_folder_of_a_refused_run_stays(options: dict[str, Any], tmp_path: Path) -> None:
@@ -154,7 +161,7 @@ def test_good_input_passes(options: dict[str, Any]) -> None:
     plan = prepare(options)
     assert plan.settings.teacher == options["teacher"]
     assert plan.overrides["model"] == options["student"]
-    assert plan.teacher.strides == (8, 16, 32)
+    assert plan.teachers[0].strides == (8, 16, 32)
 
 
 def test_resuming_what_is_no_distillation_is_refused(options: dict[str, Any]) -> None:

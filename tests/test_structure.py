@@ -35,7 +35,7 @@ ROOMS: dict[str, Room] = {
     "config": Room("pydantic yaml"),
     "features": Room("torch"),
     "host": Room("torch ultralytics", "features"),
-    "teachers": Room("torch ultralytics", "features host"),
+    "teachers": Room("torch torchvision ultralytics", "features host"),
     "align": Room("torch torchvision", "features"),
     "masks": Room("torch", "features"),
     "losses": Room("torch torchvision", "features align masks"),
