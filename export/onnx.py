@@ -82,8 +82,7 @@ def export_onnx(
         IMAError: The checkpoint or a setting cannot be used, Ultralytics could not export it, or the graph failed a
             check.
     """
-    source = Path(model)
-    check_checkpoint(source)
+    source = check_checkpoint(model)
     args = check_export_args(ultralytics_export_args)
     target = find_target(source, output)
     pictures = read_images(SAMPLES if images is None else images)

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from torch import nn
 from ultralytics.engine.exporter import NMSModel
+from ultralytics.utils.checks import check_model_file_from_stem
 
 from ima_yolo.errors import IMAError
-from ima_yolo.host import load_model, task_of
+from ima_yolo.host import load_model, local_file, task_of
 
 from .metadata import GraphKind, Metadata
 
@@ -21,19 +22,25 @@ Reference = Callable[[np.ndarray], list[np.ndarray]]
 """Network input (B, 3, H, W) float32 -> the outputs that the graph must give, in its order."""
 
 
-def check_checkpoint(path: Path) -> None:
+def check_checkpoint(name: str | Path) -> Path:
     """Load a checkpoint with safe loading and see that it can be exported; nothing in it is run.
+
+    Args:
+        name: A file, or the name of a checkpoint that Ultralytics publishes, which is downloaded.
+
+    Returns:
+        The file.
 
     Raises:
         IMAError: No such file, not a checkpoint, foreign code in it, a classifier, or a quantized model.
     """
-    if not path.is_file():  # Ultralytics would look for it on the network
-        raise IMAError(f"model={path}: no such file")
+    path = str(check_model_file_from_stem(str(name)))
     model, checkpoint = load_model(path, "model")
     if task_of(model) == "classify":
         raise IMAError(f"model={path}: a classification model, expected one that finds objects or pixels")
     if checkpoint.get("modelopt"):
         raise IMAError(f"model={path}: trained for int8, expected a float checkpoint (exports are fp32 or fp16)")
+    return local_file(path) or Path(path)
 
 
 def build_reference(model: nn.Module, metadata: Metadata, settings: Mapping[str, Any]) -> Reference:

@@ -126,17 +126,29 @@ def deflate(student: Tensor, teacher: Tensor, form: str, floor: float = 0.1) -> 
     """
     if form == "none":
         return student, None
-    alpha = importance(student, teacher)
+    scale, weight = deflation_factors(importance(student, teacher), form, floor)
+    return student if scale is None else student * scale[:, None, None, None], weight
+
+
+def deflation_factors(alpha: Tensor, form: str, floor: float = 0.1) -> tuple[Tensor | None, Tensor | None]:
+    """Turn the importance of each instance into what deflation does with it.
+
+    Args:
+        alpha: (N,) cosine of each instance with the teacher's, in [-1, 1].
+        form: "weight", "shifted", "floor" or "cosine", see `deflate`.
+        floor: Smallest gamma of the form ``floor``, in (0, 1].
+
+    Returns:
+        The (N,) factors of the student's instances or None, and the (N,) weights of the instances or None.
+    """
     if form == "weight":
         gamma = (1.0 + alpha.detach()) / 2.0
-        return student, gamma / gamma.mean().clamp(min=1e-8)
+        return None, gamma / gamma.mean().clamp(min=1e-8)
     if form == "shifted":
-        gamma = (1.0 + alpha.detach()) / 2.0
-    elif form == "floor":
-        gamma = alpha.detach().clamp(min=floor)
-    else:
-        gamma = alpha.clamp(min=0.0)
-    return student * gamma[:, None, None, None], None
+        return (1.0 + alpha.detach()) / 2.0, None
+    if form == "floor":
+        return alpha.detach().clamp(min=floor), None
+    return alpha.clamp(min=0.0), None
 
 
 def box_instances(features: Tensor, boxes: Tensor, stride: int, size: int) -> Tensor:

@@ -42,7 +42,7 @@ class Settings(BaseModel):
     ima_standardize: Literal["both", "student", "none"] = "both"
     ima_deflation: Literal["weight", "shifted", "floor", "cosine", "none"] = "weight"
     ima_deflation_floor: float = Field(0.1, gt=0, le=1)
-    ima_instance: Literal["image", "box"] = "image"
+    ima_instance: Literal["auto", "image", "box", "region"] = "auto"
     ima_box_size: int = Field(7, ge=2, le=64)
     ima_boxes: Literal["gt", "teacher"] = "gt"
     ima_objects: Literal["none", "gt", "teacher"] = "none"
@@ -81,8 +81,9 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _boxes_have_no_background(self) -> Settings:
-        if self.ima_instance == "box" and self.ima_objects != "none":
-            raise ValueError("ima_objects weighs positions of whole images; with ima_instance=box use ima_objects=none")
+        if self.ima_instance in ("box", "region") and self.ima_objects != "none":
+            kind = self.ima_instance
+            raise ValueError(f"ima_objects weighs positions of whole images; with ima_instance={kind} use none")
         return self
 
     @model_validator(mode="after")
@@ -107,6 +108,12 @@ class Settings(BaseModel):
         """Weight of each teacher's loss; they sum to 1."""
         given = self.ima_teacher_shares or (1.0,) * len(self.teachers)
         return tuple(share / sum(given) for share in given)
+
+    def for_task(self, task: str) -> Settings:
+        """The settings with the choices made that depend on the task, a word of Ultralytics."""
+        if self.ima_instance != "auto" or self.ima_loss != "ima":
+            return self
+        return self.model_copy(update={"ima_instance": "region" if task == "semantic" else "image"})
 
     @property
     def restore(self) -> str:
@@ -197,7 +204,7 @@ def validate(ours: Mapping[str, Any]) -> Settings:
     """Build the settings from our keys.
 
     Args:
-        ours: Keys of `Settings`; None stands for the default.
+        ours: Keys of `Settings`; None stands for the choice called "none" where there is one, else for the default.
 
     Raises:
         IMAError: One line that names the key, the value and what was expected.
@@ -230,7 +237,7 @@ def _one_line(error: ValidationError, given: Mapping[str, Any]) -> str:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a recipe: a YAML mapping of keys to plain values.
+    """Read a recipe: a YAML mapping of keys to plain values, where an empty value leaves the default.
 
     Raises:
         IMAError: If the file is missing, is no YAML mapping, or carries tags.
@@ -241,4 +248,4 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise IMAError(f"cfg={path}: {one_line(error)}") from None
     if not isinstance(content, dict):
         raise IMAError(f"cfg={path}: expected lines of 'key: value'")
-    return {str(key): value for key, value in content.items()}
+    return {str(key): value for key, value in content.items() if value is not None}

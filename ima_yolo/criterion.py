@@ -187,7 +187,7 @@ def _level(settings: Settings, student: int, teacher: int, finest: bool, rng: to
         mask=settings.ima_mask,
         mask_ratio=settings.ima_mask_ratio,
         restore=settings.restore,
-        instance=settings.ima_instance,
+        instance="image" if settings.ima_instance == "auto" else settings.ima_instance,
         box_size=settings.ima_box_size,
         finest=finest,
         standardized=settings.ima_standardize,

@@ -141,14 +141,22 @@ class Distiller(nn.Module):
 
 def _regions(batch: dict[str, Any], seen: TeacherOutput) -> Regions:
     """Objects of a batch in pixels: the teacher's where it was asked for them, else the labels."""
+    confidence = seen.confidence or {}
     if seen.boxes is not None:
-        return Regions(seen.boxes, seen.confidence or {})
-    height, width = batch["img"].shape[2:]
-    centre, size = batch["bboxes"][:, :2], batch["bboxes"][:, 2:4]
-    corners = torch.cat([centre - size / 2, centre + size / 2], dim=1)
-    pixels = corners * corners.new_tensor([width, height, width, height])
-    boxes = torch.cat([batch["batch_idx"].view(-1, 1).to(pixels), pixels], dim=1)
-    return Regions(boxes, seen.confidence or {})
+        return Regions(seen.boxes, confidence)
+    images = batch["img"]
+    if batch.get("semantic_mask") is not None:
+        return Regions(images.new_zeros(0, 5), confidence, batch["semantic_mask"])
+    height, width = images.shape[2:]
+    labels = batch["bboxes"] * batch["bboxes"].new_tensor(
+        [width, height, width, height, 1.0][: batch["bboxes"].shape[1]]
+    )
+    centre, size = labels[:, :2], labels[:, 2:4]
+    if labels.shape[1] == 5:  # turned boxes: the upright ones around them
+        cosine, sine = labels[:, 4:].cos().abs(), labels[:, 4:].sin().abs()
+        size = torch.cat([size[:, :1] * cosine + size[:, 1:] * sine, size[:, :1] * sine + size[:, 1:] * cosine], dim=1)
+    index = batch["batch_idx"].view(-1, 1).to(centre)
+    return Regions(torch.cat([index, centre - size / 2, centre + size / 2], dim=1), confidence)
 
 
 def build_distiller(

@@ -13,7 +13,7 @@ import torch
 import ultralytics
 from torch import Tensor, nn
 from ultralytics.cfg import DEFAULT_CFG_DICT, check_dict_alignment
-from ultralytics.nn.tasks import BaseModel, DetectionModel, guess_model_task, torch_safe_load, yaml_model_load
+from ultralytics.nn.tasks import BaseModel, RTDETRDetectionModel, guess_model_task, torch_safe_load
 from ultralytics.utils import LOGGER, SETTINGS
 from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES
 from ultralytics.utils.tal import make_anchors
@@ -24,8 +24,7 @@ from ima_yolo.features import Features, Predictions, tap
 
 TESTED = ((8, 4, 190), (8, 4, 190))  # lowest and highest Ultralytics release that the tests were run with
 PROBE_SIZE = 256  # pixels: a multiple of every stride in use, up to 64 of p6 models
-DETECTION_HEADS = ("Detect", "v10Detect")  # heads of students: scores and boxes for every cell of the maps
-_HEADS = ", ".join(DETECTION_HEADS)
+DETECTION_HEADS = ("Detect", "v10Detect")  # heads with scores and boxes for every cell of the maps
 ATTRIBUTE = "ima"  # where the distiller hangs on the student; keys of a state_dict begin with it
 
 
@@ -68,24 +67,24 @@ def load_model(path: str | Path, role: str) -> tuple[BaseModel, dict[str, Any]]:
     Raises:
         IMAError: If the file is missing, damaged, holds anything but known model classes, or is no Ultralytics model.
     """
-    if not _can_be_had(str(path)):
+    if not can_be_had(str(path)):
         raise IMAError(f"{role}={path}: file not found")
     try:
         checkpoint, _ = torch_safe_load(str(path), safe_only=True)
     except Exception as error:
-        raise IMAError(f"{role}={path}: {_reason(error, _local(str(path)))}") from error
+        raise IMAError(f"{role}={path}: {_reason(error, local_file(str(path)))}") from error
     model = (checkpoint.get("ema") or checkpoint.get("model")) if isinstance(checkpoint, Mapping) else None
     if not isinstance(model, BaseModel):
         raise IMAError(f"{role}={path}: no Ultralytics model inside (found {type(model).__name__})")
     return model.float().eval(), dict(checkpoint)
 
 
-def _can_be_had(path: str) -> bool:
+def can_be_had(path: str) -> bool:
     """Whether a checkpoint is here, or is one that Ultralytics publishes; any other name would be sought online."""
-    return _local(path) is not None or path in GITHUB_ASSETS_NAMES or path.startswith(("https://", "http://"))
+    return local_file(path) is not None or path in GITHUB_ASSETS_NAMES or path.startswith(("https://", "http://"))
 
 
-def _local(path: str) -> Path | None:
+def local_file(path: str) -> Path | None:
     """Find a checkpoint as Ultralytics does: as it is named, or in its folder of weights."""
     places = (Path(path), Path(SETTINGS["weights_dir"]) / path)
     return next((place for place in places if place.is_file()), None)
@@ -106,41 +105,6 @@ def _is_archive(path: Path) -> bool:
     """Whether a file begins as `torch.save` writes it: a zip archive, or a pickle in files from before 2020."""
     with path.open("rb") as file:
         return file.read(2) in {b"PK", b"\x80\x02"}
-
-
-def build_model(path: str, channels: int) -> BaseModel:
-    """Build an untrained detector from its description; the global random stream is left alone.
-
-    Args:
-        path: A `.yaml` file, here or among those of Ultralytics.
-        channels: Input channels.
-
-    Raises:
-        IMAError: If there is no such file, or it describes no detector with a feature pyramid.
-    """
-    try:
-        description = yaml_model_load(path)
-        head = str(description["head"][-1][2])
-    except Exception as error:
-        raise IMAError(f"student={path}: no such architecture, or not one that can be read") from error
-    if head not in DETECTION_HEADS:
-        raise IMAError(f"student={path}: a model with a {head} head; this version distils detectors ({_HEADS})")
-    try:
-        with torch.random.fork_rng(devices=[]):
-            return DetectionModel(description, ch=channels, verbose=False)
-    except Exception as error:
-        raise IMAError(f"student={path}: cannot be built ({one_line(error)})") from error
-
-
-def check_detector(model: BaseModel, role: str) -> None:
-    """Refuse a student whose head is not one that this version distils.
-
-    Raises:
-        IMAError: For another task, or a head of another kind.
-    """
-    head = type(model.model[-1]).__name__
-    if head not in DETECTION_HEADS:
-        raise IMAError(f"{role}: a model for {task_of(model)} ({head} head); this version distils detectors ({_HEADS})")
 
 
 def task_of(model: BaseModel) -> str:
@@ -243,7 +207,7 @@ class _Distilling(nn.Module if TYPE_CHECKING else object):  # type: ignore[misc]
     """The behaviour that `attach` adds in front of a model class."""
 
     def loss(self, batch: dict[str, Any], preds: Any = None) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the student's own losses with the distillation appended, times the batch size as Ultralytics does."""
+        """Return the student's own losses with the distillation appended, at the scale of the former."""
         if not self.training:
             return super().loss(batch, preds)
         head, levels = neck(self)
@@ -254,8 +218,9 @@ class _Distilling(nn.Module if TYPE_CHECKING else object):  # type: ignore[misc]
         student = Features.of_image(maps, images.shape[2])
         output = preds if caught.output is None else caught.output
         predicted = functools.partial(predictions, head, output)
-        extra, extra_items = getattr(self, ATTRIBUTE)(batch, student, loss.sum() / images.shape[0], predicted)
-        return torch.cat([loss.view(-1), extra.view(1) * images.shape[0]]), {**items, **extra_items}
+        scale = 1 if isinstance(self, RTDETRDetectionModel) else images.shape[0]  # the others sum over images
+        extra, extra_items = getattr(self, ATTRIBUTE)(batch, student, loss.sum() / scale, predicted)
+        return torch.cat([loss.view(-1), extra.view(1) * scale]), {**items, **extra_items}
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Return the state of the plain student."""

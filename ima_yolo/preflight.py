@@ -10,29 +10,18 @@ from typing import Any
 
 from ultralytics.cfg import get_cfg, get_save_dir
 from ultralytics.data.utils import IMG_FORMATS, check_det_dataset
-from ultralytics.nn.tasks import BaseModel
 from ultralytics.utils import DEFAULT_CFG_DICT, LOGGER
-from ultralytics.utils.checks import check_model_file_from_stem
 from ultralytics.utils.files import get_latest_run
 from ultralytics.utils.torch_utils import parse_device, select_device
 
 from ima_yolo import checkpoint
 from ima_yolo.config import Settings, own_keys, split, validate
 from ima_yolo.errors import IMAError, nearest, one_line
-from ima_yolo.host import (
-    DETECTION_HEADS,
-    build_model,
-    check_detector,
-    is_ultralytics_key,
-    load_model,
-    probe,
-    ultralytics_keys,
-)
-from ima_yolo.teachers import Teacher, shared_classes
-from ima_yolo.teachers.load import has_weights, is_file, load_teacher
-from ima_yolo.teachers.view import Input, View, fit
-
-OPTIMIZERS = {"auto", "sgd", "musgd", "adam", "adamax", "adamw", "nadam", "radam", "rmsprop"}
+from ima_yolo.host import is_ultralytics_key, load_model, ultralytics_keys
+from ima_yolo.pairing import check_pairs, load_teachers, located, teachers_located
+from ima_yolo.ranges import check_classes, check_layers, check_ranges
+from ima_yolo.students import kind_of_path, load_student, task_of_kind
+from ima_yolo.teachers import Teacher
 
 
 @dataclass(frozen=True)
@@ -50,11 +39,12 @@ class Plan:
     teachers: tuple[Teacher, ...]
 
 
-def prepare(options: Mapping[str, Any]) -> Plan:
+def prepare(options: Mapping[str, Any], kind: str | None = None) -> Plan:
     """Check every key and file of a training.
 
     Args:
         options: Our keys and Ultralytics', as the user gave them.
+        kind: The kind of student that is to be trained, see `ima_yolo.students`; None for any.
 
     Raises:
         IMAError: For the first thing that cannot work.
@@ -62,29 +52,54 @@ def prepare(options: Mapping[str, Any]) -> Plan:
     ours, rest = split(options)
     check_keys(rest)
     if ours.get("teacher"):
-        ours["teacher"] = _teachers_located(ours["teacher"])
+        ours["teacher"] = teachers_located(ours["teacher"])
     if rest.get("resume"):
         settings, rest = _resumed(ours, rest)
     else:
         settings = validate(ours)
     rest = _checked_values(rest)
     teachers = load_teachers(settings)
+    # a published one is here only now
+    settings = settings.model_copy(update={"teacher": teachers_located(settings.teacher)})
     data = _check_data(rest, teachers)
     if not rest.get("resume"):
-        rest["model"] = _located(rest.get("model") or "")
-        _check_match(_student(rest["model"], data), teachers, settings, int(rest.get("imgsz") or 640), data)
-        _check_heads(settings, teachers, data)
-    _check_writable(rest)
+        rest["model"] = located(rest.get("model") or "")
+        student, found = load_student(rest["model"], data.get("channels", 3))
+        task = _check_task(rest, found, kind, data)
+        check_layers(rest.get("freeze"), len(student.model))
+        check_pairs(student, found, teachers, settings, int(rest.get("imgsz") or 640), data)
+        args = get_cfg(DEFAULT_CFG_DICT, {"task": task, "mode": "train", **rest})
+        _check_folder(Path(get_save_dir(args)), f"project={rest.get('project')}")
     if settings.without_effect:
         kind = f"ima_loss={settings.ima_loss} ima_weight={settings.ima_weight}"
         LOGGER.warning(f"without effect with {kind}: {', '.join(settings.without_effect)}")
     return Plan(settings, rest, teachers)
 
 
-def _located(model: Any) -> str:
-    """Name a model as Ultralytics would find it, "yolo26n" too, and so that it is found from another folder as well."""
-    path = str(check_model_file_from_stem(str(model)))
-    return str(Path(path).absolute()) if Path(path).is_file() else path
+def student_kind(options: Mapping[str, Any]) -> str:
+    """Return the kind of student that a training is about, as far as can be told before its options are checked.
+
+    Args:
+        options: Our keys and Ultralytics', as the user gave them.
+
+    Raises:
+        IMAError: If there is no such student.
+    """
+    if options.get("resume"):
+        return kind_of_path(str(resume_path(options)))
+    return kind_of_path(located(options.get("student") or options.get("model") or ""))
+
+
+def _check_task(rest: Mapping[str, Any], found: str, kind: str | None, data: Mapping[str, Any]) -> str:
+    """Refuse a student of another task than the trainer's, the user's or the data's; return the task."""
+    task = task_of_kind(found)
+    asked = rest.get("task") or task
+    if kind not in (None, found) or asked != task:
+        wanted = asked if asked != task else kind
+        raise IMAError(f"student={rest['model']}: a model for {found}, but {wanted} is to be trained")
+    if task == "pose" and data and "kpt_shape" not in data:
+        raise IMAError(f"data={rest['data']}: no kpt_shape (keypoints, values of each), which task pose needs")
+    return task
 
 
 def check_keys(rest: Mapping[str, Any]) -> None:
@@ -104,7 +119,9 @@ def _resumed(ours: Mapping[str, Any], rest: Mapping[str, Any]) -> tuple[Settings
     settings = validate({**packed["settings"], **{key: ours[key] for key in ("teacher",) if ours.get(key)}})
     if ignored := sorted(set(ours) - {"teacher"}):
         LOGGER.warning(f"Resume ignores {ignored}, using the run's own values. Start a new run to change them.")
-    return settings, {**rest, "resume": str(last), "data": rest.get("data") or saved["train_args"]["data"]}
+    args = saved["train_args"]
+    _check_folder(Path(args.get("save_dir") or last.absolute().parents[1]), f"resume={last}")
+    return settings, {**rest, "resume": str(last), "data": rest.get("data") or args["data"]}
 
 
 def resume_path(rest: Mapping[str, Any]) -> Path:
@@ -122,94 +139,6 @@ def resume_path(rest: Mapping[str, Any]) -> Path:
     return Path(str(wanted))
 
 
-def _student(path: str, data: Mapping[str, Any]) -> BaseModel:
-    """Load or build the student.
-
-    Raises:
-        IMAError: If it is missing, damaged, unsafe, or of a kind that is not distilled.
-    """
-    if not path:
-        raise IMAError("student= is missing: give a checkpoint or an architecture, for example student=yolo26n.pt")
-    if path.endswith(".pt"):
-        student, _ = load_model(path, "student")
-        check_detector(student, f"student={path}")
-        return student
-    if path.endswith((".yaml", ".yml")):
-        return build_model(path, data.get("channels", 3))
-    raise IMAError(f"student={path}: expected a checkpoint (.pt) or an architecture (.yaml)")
-
-
-def load_teachers(settings: Settings) -> tuple[Teacher, ...]:
-    """Load the teachers that the settings name.
-
-    Raises:
-        IMAError: If one cannot be used.
-    """
-    names = settings.teachers
-    weights: tuple[str | None, ...] = settings.ima_teacher_weights or (None,)
-    if len(weights) == 1:  # one value is meant for those that have no weights of their own
-        weights = tuple(None if has_weights(name) and len(names) > 1 else weights[0] for name in names)
-    return tuple(
-        load_teacher(name, None if own == "none" else own, settings.ima_teacher_conf)
-        for name, own in zip(names, weights, strict=True)
-    )
-
-
-def fit_teachers(
-    settings: Settings, teachers: Sequence[Teacher], strides: Sequence[int], channels: int, imgsz: int
-) -> tuple[View, ...]:
-    """Match each teacher with a student.
-
-    Args:
-        settings: What the user chose.
-        teachers: Loaded and frozen.
-        strides: The student's.
-        channels: Of the data's images.
-        imgsz: Side of the student's images in pixels.
-
-    Raises:
-        IMAError: If one does not match.
-    """
-    shown = Input((settings.ima_teacher_imgsz or imgsz) / imgsz, settings.ima_teacher_channels)
-    return tuple(fit(teacher, strides, channels, settings.ima_levels, shown) for teacher in teachers)
-
-
-def _teachers_located(named: Any) -> str:
-    """Name each teacher that is a file so that it is found from another folder as well."""
-    listed = named if isinstance(named, (list, tuple)) else str(named).split(",")
-    names = (str(name).strip() for name in listed)
-    return ",".join(_located(name) if name and is_file(name) else name for name in names)
-
-
-def _check_match(
-    student: BaseModel, teachers: Sequence[Teacher], settings: Settings, imgsz: int, data: Mapping[str, Any]
-) -> None:
-    """Refuse a pair that shares no level, or not one that was asked for, or whose heads have different cells."""
-    strides = probe(student, int(student.yaml.get("channels", 3))).strides
-    views = fit_teachers(settings, teachers, strides, data.get("channels", 3), imgsz)
-    for view in views:
-        same_cells = strides == view.teacher.strides and settings.ima_teacher_imgsz in (None, imgsz)
-        if settings.needs_predictions and not same_cells:
-            own = list(view.teacher.strides)
-            size = f" of an image of {settings.ima_teacher_imgsz} px" if settings.ima_teacher_imgsz else ""
-            raise IMAError(
-                f"ima_cls, ima_box: the heads have different cells, at strides {list(strides)} and {own}{size}"
-            )
-
-
-def _check_heads(settings: Settings, teachers: Sequence[Teacher], data: Mapping[str, Any]) -> None:
-    """Refuse a teacher whose head cannot say what a setting asks for."""
-    asks = settings.needs_confidence or settings.needs_teacher_boxes or settings.needs_predictions
-    for teacher in teachers:
-        if asks and not teacher.predicts:
-            raise IMAError(
-                f"teacher={teacher.name}: ima_cls, ima_box, ima_objects=teacher and ima_boxes=teacher read the head of "
-                f"an Ultralytics detector ({', '.join(DETECTION_HEADS)}), which it has not"
-            )
-        if settings.needs_predictions and data:
-            shared_classes(teacher, data["names"])
-
-
 def _checked_values(rest: Mapping[str, Any]) -> dict[str, Any]:
     """Let Ultralytics check its own values before it makes a folder, and check what it finds out later.
 
@@ -219,17 +148,12 @@ def _checked_values(rest: Mapping[str, Any]) -> dict[str, Any]:
     rest = dict(rest)
     try:
         checked = get_cfg(DEFAULT_CFG_DICT, rest)
-        select_device(parse_device(checked.device), verbose=False)
     except (TypeError, ValueError, SyntaxError) as error:
         raise IMAError(one_line(error)) from error
-    if checked.task not in (None, "detect"):
-        raise IMAError(f"task={checked.task}: this version distils task=detect")
-    if str(checked.optimizer).lower() not in OPTIMIZERS:
-        raise IMAError(f"optimizer={checked.optimizer}: expected one of {', '.join(sorted(OPTIMIZERS))}")
+    check_device(checked.device)
+    check_ranges(checked)
     if checked.quantize == 8:
         raise IMAError("quantize=8 changes the student's layers while it trains and cannot be combined with a teacher")
-    if checked.epochs < 1:
-        raise IMAError(f"epochs={checked.epochs}: must be at least 1")
     if isinstance(checked.pretrained, (str, Path)):
         load_model(checked.pretrained, "pretrained")
     if checked.compile:
@@ -238,18 +162,34 @@ def _checked_values(rest: Mapping[str, Any]) -> dict[str, Any]:
     return rest
 
 
+def check_device(device: Any) -> None:
+    """Refuse a device that is not there.
+
+    Args:
+        device: As in `yolo train`.
+
+    Raises:
+        IMAError: If Ultralytics cannot use it.
+    """
+    try:
+        select_device(parse_device(device), verbose=False)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise IMAError(one_line(error)) from error
+
+
 def _check_data(rest: Mapping[str, Any], teachers: Sequence[Teacher]) -> dict[str, Any]:
     """Refuse data that is missing or empty; warn where its classes are not a teacher's.
 
     Returns:
-        The data set as Ultralytics reads it; nothing for an ndjson file, which Ultralytics converts when it trains.
+        The data set as Ultralytics reads it; nothing for an ndjson file or an address of its platform (ul://...),
+        which Ultralytics fetches and converts when it trains.
     """
     data = rest.get("data")
     if not data:
         raise IMAError("data= is missing: give a data set's YAML file, for example data=my.yaml")
     if isinstance(data, (list, tuple)):
         raise IMAError("data= is a list: train on one data set at a time, or call YOLO(...).train in Python")
-    if str(data).endswith(".ndjson"):
+    if str(data).endswith(".ndjson") or str(data).startswith("ul://"):
         return {}
     try:
         found: dict[str, Any] = check_det_dataset(str(data), split=rest.get("split") or "")
@@ -258,6 +198,9 @@ def _check_data(rest: Mapping[str, Any], teachers: Sequence[Teacher]) -> dict[st
     for part in ("train", "val"):
         if next(images_in(found[part]), None) is None:
             raise IMAError(f"data={data}: no images for '{part}' in {found[part]}")
+    check_classes(rest.get("classes"), len(found["names"]))
+    if rest.get("single_cls"):
+        found["names"] = {0: "item"}  # as Ultralytics' trainer renames them
     names = {int(index): str(name) for index, name in found["names"].items()}
     for teacher in teachers:
         if teacher.class_names not in (None, names):
@@ -282,14 +225,13 @@ def images_in(places: str | list[str]) -> Iterator[Path]:
             yield from sorted(file for file in path.rglob("*.*") if file.suffix[1:].lower() in IMG_FORMATS)
 
 
-def _check_writable(rest: Mapping[str, Any]) -> None:
+def _check_folder(folder: Path, asked_by: str) -> None:
     """Refuse a folder for results that cannot be made or written to."""
-    folder = Path(get_save_dir(get_cfg(DEFAULT_CFG_DICT, {"task": "detect", "mode": "train", **rest}))).absolute()
-    existing = folder
+    existing = folder.absolute()
     while not existing.exists():
         existing = existing.parent
     try:
         with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
-        raise IMAError(f"project={rest.get('project')}: cannot write to {existing} ({error.strerror})") from error
+        raise IMAError(f"{asked_by}: cannot write to {existing} ({error.strerror})") from error

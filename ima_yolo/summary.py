@@ -86,7 +86,7 @@ def measure(model_path: Path, data: Path, imgsz: int, name: str, **val_kwargs: A
             is None and the row says so in its note.
         imgsz: side of the images in pixels.
         name: the row's name.
-        **val_kwargs: further arguments of `yolo val`, for instance device, batch, split or workers.
+        **val_kwargs: further arguments of `yolo val`, for instance device, batch, workers, classes or single_cls.
     """
     from ultralytics import YOLO
     from ultralytics.nn.autobackend import AutoBackend
@@ -95,19 +95,21 @@ def measure(model_path: Path, data: Path, imgsz: int, name: str, **val_kwargs: A
     device = select_device(val_kwargs.get("device") or "", verbose=False)
     model, backend = YOLO(str(model_path), task="detect"), AutoBackend(str(model_path), device=device, verbose=False)
     parameters, gflops = _size(backend, imgsz)
-    note = _not_comparable(backend, data)
+    note = _not_comparable(backend, data, bool(val_kwargs.get("single_cls")))
     map50_95, map50 = (None, None) if note else _accuracy(model, data, imgsz, val_kwargs)
     timing = f"{device.type}, batch 1"
     return Row(name, map50_95, map50, parameters, gflops, _milliseconds(backend, imgsz), timing, note)
 
 
-def _not_comparable(backend: Any, data: Path) -> str:
+def _not_comparable(backend: Any, data: Path, single_cls: bool) -> str:
     """Why a model cannot be validated as a detector on the data; empty if it can."""
     from ultralytics.data.utils import check_det_dataset
 
     task = getattr(backend, "task", None) or getattr(getattr(backend.backend, "model", None), "task", None) or "detect"
     if task != "detect":
         return f"is a model for {task}, so its accuracy as a detector was not measured"
+    if single_cls:  # the validator then counts every object and every detection as one class
+        return ""
     if list(check_det_dataset(str(data), autodownload=False)["names"].values()) != list(backend.names.values()):
         return "has other class names than the data, so its accuracy was not measured"
     return ""

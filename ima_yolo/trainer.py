@@ -9,13 +9,21 @@ import yaml
 from torch import nn
 from ultralytics.cfg import cfg2dict
 from ultralytics.engine.trainer import BaseTrainer
+from ultralytics.models.rtdetr.train import RTDETRTrainer
 from ultralytics.models.yolo.detect import DetectionTrainer
+from ultralytics.models.yolo.obb import OBBTrainer
+from ultralytics.models.yolo.pose import PoseTrainer
+from ultralytics.models.yolo.segment import SegmentationTrainer
+from ultralytics.models.yolo.semantic import SemanticSegmentationTrainer
 from ultralytics.utils import DEFAULT_CFG, DEFAULT_CFG_DICT, LOGGER, RANK
 
 from ima_yolo import checkpoint, host
-from ima_yolo.config import Settings, validate
+from ima_yolo.config import Settings, own_keys, validate
 from ima_yolo.distill import Distiller, build_distiller
-from ima_yolo.preflight import Plan, fit_teachers, load_teachers, prepare
+from ima_yolo.errors import IMAError
+from ima_yolo.pairing import fit_teachers, load_teachers
+from ima_yolo.preflight import Plan, prepare, student_kind
+from ima_yolo.students import RTDETR
 from ima_yolo.teachers import Teacher
 from ima_yolo.teachers.view import differences
 
@@ -30,6 +38,7 @@ class Distilling(BaseTrainer if TYPE_CHECKING else object):  # type: ignore[misc
     (our key in the checkpoints), `save_metrics` (the weight's column) and `auto_batch` (a warning).
     """
 
+    kind = "detect"  # of the students that it trains, see `ima_yolo.students`
     distiller: Distiller  # once the student is built
     wdir: Path
     last: Path
@@ -49,7 +58,7 @@ class Distilling(BaseTrainer if TYPE_CHECKING else object):  # type: ignore[misc
         host.check_version()
         options = {**_given_by(cfg), **(overrides or {})}
         carried = options.pop(CARRIED, None)
-        plan = _carried(carried, options) if carried else prepare(options)
+        plan = _carried(carried, options) if carried else prepare(options, self.kind)
         self.settings: Settings = plan.settings
         self.teachers: tuple[Teacher, ...] = plan.teachers
         super().__init__(DEFAULT_CFG, plan.overrides, _callbacks)
@@ -76,7 +85,7 @@ class Distilling(BaseTrainer if TYPE_CHECKING else object):  # type: ignore[misc
         channels = self.data["channels"]
         views = fit_teachers(self.settings, self.teachers, student.strides, channels, self.args.imgsz)
         self.distiller = build_distiller(
-            self.settings,
+            self.settings.for_task(self.args.task),
             views,
             student,
             self.device,
@@ -134,13 +143,70 @@ class Distilling(BaseTrainer if TYPE_CHECKING else object):  # type: ignore[misc
 
 
 class IMATrainer(Distilling, DetectionTrainer):
-    """Trains a detector with a teacher by Instance Mask Alignment.
+    """Trains a student with a teacher by Instance Mask Alignment.
+
+    Called by this name it becomes the trainer of the student's task; the others name one task.
 
     Examples:
         >>> from ima_yolo import IMATrainer
         >>> options = {"teacher": "yolo26m.pt", "model": "yolo26n.pt", "data": "coco8.yaml", "epochs": 3}
         >>> IMATrainer(overrides=options).train()  # doctest: +SKIP
     """
+
+    def __new__(
+        cls, cfg: Any = DEFAULT_CFG, overrides: dict[str, Any] | None = None, _callbacks: Any = None
+    ) -> IMATrainer:
+        """Make a trainer of the student's task."""
+        if cls is not IMATrainer:
+            return object.__new__(cls)
+        try:
+            kind = student_kind({**_given_by(cfg), **(overrides or {})})
+        except IMAError:
+            kind = "detect"  # whose checks find the fault
+        return object.__new__(TRAINERS[kind])
+
+
+class IMARTDETRTrainer(IMATrainer, RTDETRTrainer):
+    """Trains an RT-DETR detector with a teacher."""
+
+    kind = RTDETR
+
+
+class IMASegmentationTrainer(IMATrainer, SegmentationTrainer):
+    """Trains a student for instance segmentation with a teacher."""
+
+    kind = "segment"
+
+
+class IMASemanticTrainer(IMATrainer, SemanticSegmentationTrainer):
+    """Trains a student for semantic segmentation with a teacher; an instance is the region of a class."""
+
+    kind = "semantic"
+
+
+class IMAPoseTrainer(IMATrainer, PoseTrainer):
+    """Trains a student for pose estimation with a teacher."""
+
+    kind = "pose"
+
+
+class IMAOBBTrainer(IMATrainer, OBBTrainer):
+    """Trains a student for oriented boxes with a teacher."""
+
+    kind = "obb"
+
+
+TRAINERS: dict[str, type[IMATrainer]] = {
+    trainer.kind: trainer
+    for trainer in (
+        IMATrainer,
+        IMARTDETRTrainer,
+        IMASegmentationTrainer,
+        IMASemanticTrainer,
+        IMAPoseTrainer,
+        IMAOBBTrainer,
+    )
+}
 
 
 def _advance(trainer: Distilling) -> None:
@@ -156,4 +222,6 @@ def _carried(carried: dict[str, Any], options: dict[str, Any]) -> Plan:
 
 def _given_by(cfg: Any) -> dict[str, Any]:
     """What a base configuration, given as a file, mapping or namespace, says beyond Ultralytics' defaults."""
-    return {key: value for key, value in cfg2dict(cfg).items() if (key, value) not in DEFAULT_CFG_DICT.items()}
+    said = cfg2dict(cfg).items()
+    empty = {key for key, value in said if value is None and key in own_keys()}
+    return {key: value for key, value in said if (key, value) not in DEFAULT_CFG_DICT.items() and key not in empty}

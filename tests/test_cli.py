@@ -68,6 +68,7 @@ def test_options_keep_bare_words_apart() -> None:
         (["help", "gone"], "'gone' is not a command"),
         (["demo", "sede=1"], "did you mean 'seed'?"),
         (["demo", "seed=-1"], "seed=-1"),
+        (["demo", "device=99"], "Invalid CUDA 'device=99' requested"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(capsys, words: list[str], message: str) -> None:
@@ -233,6 +234,20 @@ def test_export_to_a_place_and_compared_on_pictures_of_one_s_own(
     code, _, err = run(capsys, "export", *words)
     assert code == 0, err
     assert (tmp_path / "mine.onnx").exists()
+
+
+@pytest.mark.parametrize("name", ["yolo26n", "yolo26n.pt"])
+def test_a_published_checkpoint_goes_by_its_name(
+    capsys, name: str, tiny_checkpoint, tmp_path: Path, monkeypatch
+) -> None:
+    def download(file: str, **_: Any) -> str:
+        Path(file).write_bytes(tiny_checkpoint().read_bytes())
+        return file
+
+    monkeypatch.setattr("ultralytics.utils.downloads.attempt_download_asset", download)
+    code, _, err = run(capsys, "export", f"model={name}", "imgsz=64")
+    assert code == 0, err
+    assert (tmp_path / "yolo26n.onnx").exists()
 
 
 def test_a_failed_parity_leaves_no_file_and_code_2(capsys, tiny_checkpoint, tmp_path: Path, monkeypatch) -> None:

@@ -143,3 +143,10 @@ def test_a_recipe_that_is_no_plain_mapping_is_refused(tmp_path: Path, content: s
     with pytest.raises(IMAError, match=r"cfg=.*bad\.yaml") as caught:
         read_yaml(path)
     assert "\n" not in str(caught.value)
+
+
+def test_an_empty_value_in_a_recipe_leaves_the_default(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("teacher: t.pt\nima_mask:\nima_deflation: none\n")
+    settings = validate(read_yaml(path))
+    assert (settings.ima_mask, settings.ima_deflation) == ("spatial", "none")

@@ -85,7 +85,15 @@ BAD: dict[str, tuple[Callable[[Path], dict[str, Any]], str]] = {
     "value out of range": (lambda tmp: {"close_mosaic": "soon"}, "close_mosaic"),
     "fraction out of range": (lambda tmp: {"fraction": 3.0}, "fraction"),
     "no epochs": (lambda tmp: {"epochs": 0}, "epochs=0"),
-    "unknown optimizer": (lambda tmp: {"optimizer": "foo"}, "optimizer=foo: expected one of adam,"),
+    "unknown optimizer": (lambda tmp: {"optimizer": "foo"}, "optimizer=foo: expected one of auto,"),
+    "a negative batch": (lambda tmp: {"batch": -5}, "batch=-5: expected a whole number"),
+    "an image size in words": (lambda tmp: {"imgsz": "big"}, "imgsz=big: expected whole pixels"),
+    "more layers frozen than there are": (lambda tmp: {"freeze": 99}, "freeze=99: the student has layers 0 to 23"),
+    "a class that is not there": (lambda tmp: {"classes": [3]}, "classes=[3]: the data has classes 0 to 2"),
+    "no classes in common once they are one": (
+        lambda tmp: {"single_cls": True, "ima_cls": 1},
+        "knows none of the data's classes",
+    ),
     "unknown device": (lambda tmp: {"device": "99"}, "device"),
     "another task": (lambda tmp: {"task": "segment"}, "task=segment"),
     "a split that is not there": (lambda tmp: {"split": "test"}, "'test:' images not found"),
@@ -148,6 +156,21 @@ def test_models_are_found_by_their_stem_and_from_another_folder(options: dict[st
     plan = prepare({**options, "teacher": teacher.name, "student": "yolo26n.yaml"})
     assert plan.settings.teacher == str(teacher)
     assert plan.overrides["model"] == "yolo26n.yaml"
+
+
+def test_a_published_teacher_is_named_by_the_file_that_it_became(
+    options: dict[str, Any], tmp_path, monkeypatch
+) -> None:
+    """A name is all there is before the download; a resumed run or another process needs the place."""
+    source = Path(options["teacher"]).read_bytes()
+
+    def download(file: str, **_: Any) -> str:
+        Path(file).write_bytes(source)
+        return file
+
+    monkeypatch.setattr("ultralytics.utils.downloads.attempt_download_asset", download)
+    plan = prepare({**options, "teacher": "yolo26s.pt"})
+    assert plan.settings.teacher == str(tmp_path / "yolo26s.pt")
 
 
 def test_compile_is_switched_off_with_a_word(options: dict[str, Any], monkeypatch) -> None:

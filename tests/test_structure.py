@@ -43,12 +43,16 @@ ROOMS: dict[str, Room] = {
     "criterion": Room("torch ultralytics", "config features teachers align masks losses weighting"),
     "checkpoint": Room("torch ultralytics", "config host"),
     "distill": Room("torch ultralytics", "config features host teachers masks weighting criterion"),
-    "preflight": Room("yaml torch ultralytics", "config features host teachers checkpoint"),
+    "ranges": Room(),
+    "students": Room("torch ultralytics", "host"),
+    "pairing": Room("torch ultralytics", "config features host teachers"),
+    "preflight": Room("yaml torch ultralytics", "config features host teachers checkpoint ranges students pairing"),
     "summary": Room("torch ultralytics", "host"),
     "pictures": Room("numpy PIL torch ultralytics", "host"),
     "trainer": Room(
         "yaml torch ultralytics",
-        "config features host teachers weighting criterion checkpoint distill preflight summary pictures",
+        "config features host teachers weighting criterion checkpoint distill students pairing preflight summary "
+        "pictures",
     ),
     "runtime": Room("numpy cv2 onnxruntime"),
     "export": Room("numpy cv2 onnx onnxruntime torch ultralytics", "host checkpoint runtime"),

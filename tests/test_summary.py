@@ -92,6 +92,18 @@ def test_measuring_gives_the_validators_accuracy_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_with_one_class_other_names_are_comparable(
+    tiny_data: Path, tiny_checkpoint: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The student of `single_cls=True` knows one class, its teacher several: the validator counts all as one."""
+    from ultralytics.utils.metrics import Metric
+
+    monkeypatch.setattr(Metric, "map", property(lambda _: 0.25))
+    for names in (("item",), ("disc", "square", "triangle")):
+        row = measure(tiny_checkpoint(names=names), tiny_data, 96, "model", device="cpu", workers=0, single_cls=True)
+        assert (row.map50_95, row.note) == (0.25, "")
+
+
 def test_measuring_leaves_the_checkpoint_as_it_was(tiny_data: Path, tiny_checkpoint: Callable[..., Path]) -> None:
     before = tiny_checkpoint().read_bytes()
     measure(tiny_checkpoint(), tiny_data, 64, "student", device="cpu")

@@ -124,7 +124,8 @@ def test_every_reading_trains_its_adapters_and_leaves_the_teacher_alone(
     assert trainer.teachers[0].digest() == digest == YOLOTeacher(options["teacher"]).digest()
     after = dict(trainer.distiller.criterion.named_parameters())
     moved = [name for name, value in after.items() if not torch.equal(value, before[name])]
-    assert {name for name in after if name.endswith("adapter.weight")} <= set(moved)
+    trained = ("adapter.weight", "restore.0.weight", "restore.2.weight", "generator.0.weight", "generator.2.weight")
+    assert {name for name in after if name.endswith(trained)} <= set(moved)
     (row,) = rows(trainer)
     assert float(row["train/ima_loss"]) > 0
     assert float(row["ima/weight"]) > 0
@@ -158,22 +159,8 @@ def test_terms_on_the_heads_match_classes_by_name(
         IMATrainer(overrides={**options, "teacher": stranger, "ima_cls": 1, "name": "stranger"}).train()
 
 
-def lively(path: Path, target: Path) -> Path:
-    """Copy an untrained checkpoint with the statistics of real batches: without them its maps fade to constants."""
-    yolo = YOLO(path)
-    norms = [module for module in yolo.model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
-    for norm in norms:
-        norm.momentum = 1.0
-    with torch.no_grad():
-        yolo.model.train()(torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0)))
-    for norm in norms:
-        norm.momentum = 0.03
-    yolo.save(target)
-    return target
-
-
-def test_the_term_falls_on_a_fixed_batch(options: dict[str, Any], tmp_path: Path) -> None:
-    options = {**options, "teacher": lively(options["teacher"], tmp_path / "lively.pt")}
+def test_the_term_falls_on_a_fixed_batch(options: dict[str, Any], lively_teacher: Path) -> None:
+    options = {**options, "teacher": lively_teacher}
     still = {"mosaic": 0, "fliplr": 0, "scale": 0, "translate": 0, "hsv_h": 0, "hsv_s": 0, "hsv_v": 0}
     trainer = IMATrainer(
         overrides={**options, **still, "ima_weight": 1, "epochs": 20, "val": False, "warmup_epochs": 0, "nbs": 4}
@@ -402,6 +389,71 @@ def test_keys_of_ultralytics_work_unchanged(options: dict[str, Any], extra: dict
     if "freeze" in extra:
         before, after = state(Path(options["model"])), state(trainer.last)
         assert torch.equal(before["model.4.cv1.conv.weight"].half(), after["model.4.cv1.conv.weight"].half())
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"ima_mask": "frequency", "ima_instance": "box", "ima_cls": 1, "ima_box": 1},
+        *({"ima_loss": name} for name in ("l2", "mgd", "cwd", "pkd")),
+    ],
+    ids=lambda settings: "-".join(map(str, settings.values())) or "default",
+)
+def test_in_half_precision_the_terms_are_those_of_single_precision(
+    options: dict[str, Any], settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ultralytics has mixed precision on CUDA alone; its own context is replaced by the processor's."""
+    options = {**options, "ima_weight": 1, **settings}
+    single = IMATrainer(overrides={**options, "name": "single"})
+    single.train()
+    seen: list[torch.dtype] = []
+    monkeypatch.setattr(
+        "ultralytics.engine.trainer.autocast", lambda *_, **__: torch.autocast("cpu", dtype=torch.bfloat16)
+    )
+    half = IMATrainer(overrides={**options, "name": "half"})
+    half.add_callback("on_train_start", lambda t: t.model.model[-2].register_forward_hook(_note_dtype(seen)))
+    half.train()
+    assert torch.bfloat16 in seen, "the student was not in half precision"
+    for name in (name for name in rows(single)[0] if name.startswith(("train/ima", "train/kd"))):
+        assert float(rows(half)[0][name]) == pytest.approx(float(rows(single)[0][name]), rel=0.1)
+
+
+def _note_dtype(seen: list[torch.dtype]) -> Callable[..., None]:
+    return lambda module, args, output: seen.append(output.dtype)
+
+
+def test_callbacks_are_called_as_ultralytics_calls_them(options: dict[str, Any]) -> None:
+    calls: dict[type, list[str]] = {DetectionTrainer: [], IMATrainer: []}
+    events = ("on_train_start", "on_train_epoch_end", "on_fit_epoch_end", "on_model_save", "on_train_end")
+    for cls, given in ((DetectionTrainer, plain(options)), (IMATrainer, options)):
+        trainer = cls(overrides=dict(given))
+        for event in events:
+            trainer.add_callback(event, lambda _, cls=cls, event=event: calls[cls].append(event))
+        trainer.train()
+    assert calls[IMATrainer] == calls[DetectionTrainer]
+    assert set(calls[IMATrainer]) == set(events)
+
+
+def test_a_logger_is_handed_the_terms(options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TensorBoard's integration writes what a trainer calls its losses; here into a writer of our own."""
+    from ultralytics.utils.callbacks import tensorboard
+
+    written: dict[str, float] = {}
+
+    class Writer:
+        def add_scalar(self, name: str, value: Any, step: int) -> None:
+            written[name] = float(value)
+
+        def add_graph(self, *_: Any) -> None:
+            pass
+
+    monkeypatch.setattr(tensorboard, "WRITER", Writer(), raising=False)  # there only where a user has switched it on
+    trainer = IMATrainer(overrides=options)
+    trainer.add_callback("on_train_epoch_end", tensorboard.on_train_epoch_end)
+    trainer.add_callback("on_fit_epoch_end", tensorboard.on_fit_epoch_end)
+    trainer.train()
+    assert written["train/ima_loss"] > 0
 
 
 @pytest.mark.parametrize("student", ["yolov8n.yaml", "yolo11n.yaml", "yolov8n-p2.yaml"])

@@ -24,7 +24,9 @@ def demo(options: dict[str, Any]) -> int:
     if not isinstance(seed, int) or seed < 0:
         raise IMAError(f"seed={seed}: must be a whole number from 0 up")
     from ima_yolo.demo.run import run
+    from ima_yolo.preflight import check_device
 
     device = options.get("device")
+    check_device(device)
     run(Path(str(options.get("output") or "ima-demo")).absolute(), seed, None if device is None else str(device))
     return 0

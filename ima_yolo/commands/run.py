@@ -66,14 +66,24 @@ def _model_of(options: dict[str, Any]) -> str:
     """Take the model out of the options.
 
     Raises:
-        IMAError: If it is missing or no file.
+        IMAError: If it is missing, or neither here nor among the checkpoints that Ultralytics publishes.
     """
-    model = options.pop("model", None)
+    model = str(options.pop("model", None) or "")
     if not model:
         raise IMAError("model= is missing: give a .pt or .onnx file")
-    if not Path(str(model)).exists():
+    if not Path(model).exists() and (model.endswith(".onnx") or not _is_checkpoint(model)):
         raise IMAError(f"model={model}: no such file")
-    return str(model)
+    return model
+
+
+def _is_checkpoint(name: str) -> bool:
+    """Whether a name that is no path is a checkpoint in Ultralytics' folder, or one that it publishes ("yolo26n")."""
+    load_safely()
+    from ultralytics.utils.checks import check_model_file_from_stem
+
+    from ima_yolo.host import can_be_had
+
+    return can_be_had(str(check_model_file_from_stem(name)))
 
 
 def _checked_keys(options: dict[str, Any]) -> None:

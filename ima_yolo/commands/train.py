@@ -21,26 +21,28 @@ def train(options: dict[str, Any]) -> int:
         trainer = IMATrainer(overrides=with_recipe(no_bare_words(options, allowed=("resume",))))
     trainer.train()
     student = trainer.best if trainer.best.exists() else trainer.last
+    _say_where({"student": student, "epochs": trainer.csv, "curves": trainer.save_dir / "results.png"})
     models = {"teacher": Path(trainer.settings.teacher), "student": student}
     LOGGER.info(f"\n{summary_of(models, trainer.args)}\n")
-    written = {
-        "student": student,
-        "epochs": trainer.csv,
-        "curves": trainer.save_dir / "results.png",
-        "picture": picture_of(models, trainer.args, trainer.data, trainer.save_dir / "side_by_side.png"),
-    }
+    picture = picture_of(models, trainer.args, trainer.data, trainer.save_dir / "side_by_side.png")
+    _say_where({"picture": picture})
+    LOGGER.info(f"next     ima-yolo export model={student} format=onnx imgsz={trainer.args.imgsz}")
+    return 0
+
+
+def _say_where(written: dict[str, Path]) -> None:
+    from ultralytics.utils import LOGGER
+
     for what, path in written.items():
         if path.exists():
             LOGGER.info(f"{what:<8} {path}")
-    LOGGER.info(f"next     ima-yolo export model={student} format=onnx imgsz={trainer.args.imgsz}")
-    return 0
 
 
 def summary_of(models: dict[str, Path], args: Any) -> str:
     """Measure models on the validation images and return the table."""
     from ima_yolo.summary import measure, table
 
-    keys = {"device": args.device, "batch": args.batch, "workers": args.workers}
+    keys = {name: getattr(args, name) for name in ("device", "batch", "workers", "classes", "single_cls")}
     return table([measure(path, Path(args.data), args.imgsz, name, **keys) for name, path in models.items()])
 
 

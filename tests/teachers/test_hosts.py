@@ -310,7 +310,7 @@ def test_weights_that_do_not_fit_or_carry_code_are_refused(tmp_path: Path) -> No
     torch.save(nn.Linear(1, 1), tmp_path / "code.pth")
     with pytest.raises(IMAError, match=r"backbone\..* and others do not fit teacher=torchvision:fcos_resnet50_fpn"):
         load_teacher("torchvision:fcos_resnet50_fpn", str(tmp_path / "other.pth"))
-    with pytest.raises(IMAError, match="no state dictionary inside|more than plain weights"):
+    with pytest.raises(IMAError, match=r"no state dictionary inside|more than plain weights"):
         load_teacher("torchvision:fcos_resnet50_fpn", str(tmp_path / "code.pth"))
 
 
