@@ -160,3 +160,30 @@ def test_a_state_of_another_device_is_taken_without_its_masks(monkeypatch: pytes
     state = {**build().state(), "rng": torch.zeros(16, dtype=torch.uint8)}
     build().load(state)
     assert any("another kind of device" in line for line in said)
+
+
+def test_turned_boxes_become_the_upright_ones_around_them() -> None:
+    turned = {
+        **batch(),
+        "bboxes": torch.tensor([[0.5, 0.5, 0.5, 0.25, torch.pi / 2], [0.5, 0.5, 0.5, 0.25, torch.pi / 4]]),
+    }
+    boxes = _regions(turned, TeacherOutput(Features((), ()))).boxes
+    half = (32 + 16) / 2 / 2**0.5
+    assert boxes[0].tolist() == pytest.approx([0, 24, 16, 40, 48], abs=1e-4)
+    assert boxes[1].tolist() == pytest.approx([1, 32 - half, 32 - half, 32 + half, 32 + half], abs=1e-4)
+
+
+def test_several_teachers_count_by_their_shares() -> None:
+    first, second = Teacher(), Teacher()
+    second.maps = tuple(level.flip(0) * 2 for level in second.maps)
+    settings = {"ima_weight": 1.0, "ima_mask": "none"}
+
+    def alone(teacher: Teacher) -> float:
+        return step(build(teacher, **settings))[0].item()
+
+    chosen = Settings(teacher="a.pt,b.pt", ima_teacher_shares=(3, 1), **settings)
+    views = [fit(teacher, tuple(SHAPES)) for teacher in (first, second)]
+    both = build_distiller(chosen, views, student_maps(), torch.device("cpu"), seed=0)
+    assert step(both)[0].item() == pytest.approx(0.75 * alone(first) + 0.25 * alone(second), rel=1e-5)
+    adapters = [name for name, _ in both.named_parameters() if name.endswith("adapter.weight")]
+    assert len(adapters) == 4, "each teacher has adapters of its own"
