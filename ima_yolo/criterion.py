@@ -16,7 +16,7 @@ from ima_yolo.teachers import Teacher, shared_classes
 from ima_yolo.weighting import AutoWeight, FixedWeight
 
 # Names contain "loss", so that they are plotted, and fit the 11 characters of the progress bar.
-SCORE_TERM, BOX_TERM = "kd_cls_loss", "kd_box_loss"
+SCORE_TERM, BOX_TERM = "kdcls_loss", "kdbox_loss"
 
 
 class Criterion(nn.Module):

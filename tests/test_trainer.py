@@ -142,8 +142,8 @@ def test_terms_on_the_heads_need_no_features(options: dict[str, Any], tmp_path: 
     trainer = IMATrainer(overrides={**options, **settings})
     trainer.train()
     (row,) = rows(trainer)
-    assert float(row["train/kd_cls_loss"]) > 0
-    assert float(row["train/kd_box_loss"]) > 0
+    assert float(row["train/kdcls_loss"]) > 0
+    assert float(row["train/kdbox_loss"]) > 0
     assert float(row["train/ima_loss"]) == 0
 
 
