@@ -12,6 +12,7 @@ from ultralytics.utils import LOGGER
 from ima_yolo.config import Settings
 from ima_yolo.criterion import HeadTerms, Panel, build_criterion, build_head_terms, build_weight
 from ima_yolo.features import Features, Predictions
+from ima_yolo.host import UNLABELLED
 from ima_yolo.masks import Regions
 from ima_yolo.teachers import TeacherOutput
 from ima_yolo.teachers.view import View
@@ -76,7 +77,12 @@ class Distiller(nn.Module):
         return self._factor * (self.weight.value or 0.0)
 
     def forward(
-        self, batch: dict[str, Any], student: Features, task: Tensor, predicted: Callable[[], Predictions]
+        self,
+        batch: dict[str, Any],
+        student: Features,
+        task: Tensor,
+        predicted: Callable[[], Predictions],
+        look: Callable[[Tensor], Features] | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the weighted terms of a batch.
 
@@ -86,15 +92,22 @@ class Distiller(nn.Module):
             student: The student's neck maps of this batch.
             task: The student's own loss, scalar, in the graph of the maps.
             predicted: Gives what the student's head says of this batch.
+            look: Gives the student's maps of the batch's images without labels, if it carries any.
 
         Returns:
             The sum to add, scalar, and its terms detached, by name. All are 0 while distillation is off; the teacher is
             not run then.
         """
-        terms = {} if self._factor == 0.0 or not self._is_weighted else self._terms(batch, student, task, predicted)
+        idle = self._factor == 0.0 or not self._is_weighted
+        terms = {} if idle else self._terms(batch, student, task, predicted, look)
         nothing = task.detach().new_zeros(())
         total = sum(terms.values(), start=nothing)
         return total, {name: terms.get(name, nothing).detach() for name in self._names}
+
+    @property
+    def is_on(self) -> bool:
+        """Whether the feature term counts at this point of the training."""
+        return self._factor != 0.0 and self.weight.value != 0.0
 
     @property
     def _is_weighted(self) -> bool:
@@ -105,7 +118,12 @@ class Distiller(nn.Module):
         return (TERM, *(self._heads[0].names if self._heads else ()))
 
     def _terms(
-        self, batch: dict[str, Any], student: Features, task: Tensor, predicted: Callable[[], Predictions]
+        self,
+        batch: dict[str, Any],
+        student: Features,
+        task: Tensor,
+        predicted: Callable[[], Predictions],
+        look: Callable[[Tensor], Features] | None,
     ) -> dict[str, Tensor]:
         asked = self._confidence, self._teacher_boxes, bool(self._heads)
         seen = [teacher(batch["img"], *asked) for teacher in self.teachers]
@@ -114,7 +132,8 @@ class Distiller(nn.Module):
         if self.weight.value != 0.0:
             regions = [_regions(batch, output) for output in seen]
             raw[TERM] = term = self.criterion(student, [output.features for output in seen], regions)
-            terms[TERM] = term * (self.weight(task, term, student.maps) * self._factor)
+            weight = self.weight(task, term, student.maps) * self._factor
+            terms[TERM] = weight * (self._with_unlabelled(term, batch, look) if look else term)
         for head, output, share in zip(self._heads, seen, self.criterion.shares, strict=False):
             if output.predictions is not None:
                 for name, term in head(predicted(), output.predictions).items():
@@ -123,6 +142,16 @@ class Distiller(nn.Module):
             if warning := self._watches[name].see(watched, student.maps):
                 LOGGER.warning(warning)
         return terms
+
+    def _with_unlabelled(self, term: Tensor, batch: dict[str, Any], look: Callable[[Tensor], Features]) -> Tensor:
+        """Mean of the term over the labelled images and those without labels."""
+        images = batch[UNLABELLED]
+        seen = [teacher(images, self._confidence, self._teacher_boxes) for teacher in self.teachers]
+        nothing = images.new_zeros(0, 5)
+        regions = [Regions(nothing if out.boxes is None else out.boxes, out.confidence or {}) for out in seen]
+        other = self.criterion(look(images), [out.features for out in seen], regions)
+        labelled, unlabelled = len(batch["img"]), len(images)
+        return (term * labelled + other * unlabelled) / (labelled + unlabelled)
 
     def state(self) -> dict[str, Any]:
         """Tensors and plain values from which `load` goes on."""

@@ -25,6 +25,7 @@ from ima_yolo.features import Features, Predictions, tap
 TESTED = ((8, 4, 190), (8, 4, 190))  # lowest and highest Ultralytics release that the tests were run with
 PROBE_SIZE = 256  # pixels: a multiple of every stride in use, up to 64 of p6 models
 DETECTION_HEADS = ("Detect", "v10Detect")  # heads with scores and boxes for every cell of the maps
+UNLABELLED = "ima_unlabelled"  # where a batch carries images without labels
 ATTRIBUTE = "ima"  # where the distiller hangs on the student; keys of a state_dict begin with it
 
 
@@ -178,6 +179,29 @@ def probe(model: BaseModel, channels: int = 3) -> Features:
     return Features.of_image(caught.maps or [], PROBE_SIZE)
 
 
+def look(student: BaseModel, images: Tensor) -> Features:
+    """Return a training student's maps of images that its own loss does not see.
+
+    The statistics of its batch norms stay those of the labelled images.
+
+    Args:
+        student: In training mode.
+        images: (B, C, H, W) in [0, 1].
+    """
+    head, levels = neck(student)
+    norms = [module for module in student.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    tracking = [norm.track_running_stats for norm in norms]
+    for norm in norms:
+        norm.track_running_stats = norm.track_running_stats and not norm.training  # a frozen one still needs them
+    try:
+        with tap(head, levels, stop=True) as caught:
+            student(images)
+    finally:
+        for norm, tracked in zip(norms, tracking, strict=True):
+            norm.track_running_stats = tracked
+    return Features.of_image(caught.maps or [], images.shape[2])
+
+
 def attach(student: BaseModel, distiller: nn.Module) -> None:
     """Make a student add the distiller's terms to its own loss while it trains.
 
@@ -188,7 +212,8 @@ def attach(student: BaseModel, distiller: nn.Module) -> None:
     Args:
         student: The model that is trained.
         distiller: Called as (batch, Features, task loss, predictions) -> (scalar, named scalars); the last is a
-            function that gives the student's `Predictions`, since not every term needs them.
+            function that gives the student's `Predictions`, since not every term needs them. Where the batch carries
+            images without labels, also with `look`, which gives the student's maps of images.
     """
     setattr(student, ATTRIBUTE, distiller)
     plain: Any = type(student)
@@ -219,7 +244,8 @@ class _Distilling(nn.Module if TYPE_CHECKING else object):  # type: ignore[misc]
         output = preds if caught.output is None else caught.output
         predicted = functools.partial(predictions, head, output)
         scale = 1 if isinstance(self, RTDETRDetectionModel) else images.shape[0]  # the others sum over images
-        extra, extra_items = getattr(self, ATTRIBUTE)(batch, student, loss.sum() / scale, predicted)
+        more = {"look": functools.partial(look, self)} if UNLABELLED in batch else {}
+        extra, extra_items = getattr(self, ATTRIBUTE)(batch, student, loss.sum() / scale, predicted, **more)
         return torch.cat([loss.view(-1), extra.view(1) * scale]), {**items, **extra_items}
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:

@@ -103,6 +103,8 @@ def _check_instances(settings: Settings, kind: str) -> None:
     if settings.ima_loss != "ima":
         return
     asks_for_boxes = settings.ima_instance == "box" or settings.ima_objects == "gt"
+    if settings.ima_unlabelled and asks_for_boxes and settings.ima_boxes == "gt":
+        raise IMAError("ima_unlabelled: images without labels have no boxes; use ima_boxes=teacher")
     if kind == "semantic" and asks_for_boxes and settings.ima_boxes == "gt":
         raise IMAError("ima_instance=box, ima_objects=gt: task semantic has no boxes; use ima_instance=region")
     if kind != "semantic" and settings.ima_instance == "region":

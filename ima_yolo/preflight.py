@@ -70,6 +70,8 @@ def prepare(options: Mapping[str, Any], kind: str | None = None) -> Plan:
         check_pairs(student, found, teachers, settings, int(rest.get("imgsz") or 640), data)
         args = get_cfg(DEFAULT_CFG_DICT, {"task": task, "mode": "train", **rest})
         _check_folder(Path(get_save_dir(args)), f"project={rest.get('project')}")
+    if settings.ima_unlabelled and next(images_in(settings.ima_unlabelled), None) is None:
+        raise IMAError(f"ima_unlabelled={settings.ima_unlabelled}: no images in this folder")
     if settings.without_effect:
         kind = f"ima_loss={settings.ima_loss} ima_weight={settings.ima_weight}"
         LOGGER.warning(f"without effect with {kind}: {', '.join(settings.without_effect)}")

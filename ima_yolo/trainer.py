@@ -26,6 +26,7 @@ from ima_yolo.preflight import Plan, prepare, student_kind
 from ima_yolo.students import RTDETR
 from ima_yolo.teachers import Teacher
 from ima_yolo.teachers.view import differences
+from ima_yolo.unlabelled import UnlabelledStream
 
 CARRIED = "ima"  # the argument under which settings travel to the processes of a training on several devices
 
@@ -35,7 +36,8 @@ class Distilling(BaseTrainer if TYPE_CHECKING else object):  # type: ignore[misc
 
     Overridden: `__init__` (keeps our keys from Ultralytics), `train` (several devices; restores the student's class),
     `set_model_attributes` (attaches), `_load_checkpoint_state` (resume, NaN recovery), `save_model` and `final_eval`
-    (our key in the checkpoints), `save_metrics` (the weight's column) and `auto_batch` (a warning).
+    (our key in the checkpoints), `preprocess_batch` (images without labels), `save_metrics` (the weight's column) and
+    `auto_batch` (a warning).
     """
 
     kind = "detect"  # of the students that it trains, see `ima_yolo.students`
@@ -62,6 +64,7 @@ class Distilling(BaseTrainer if TYPE_CHECKING else object):  # type: ignore[misc
         self.settings: Settings = plan.settings
         self.teachers: tuple[Teacher, ...] = plan.teachers
         super().__init__(DEFAULT_CFG, plan.overrides, _callbacks)
+        self._unlabelled: UnlabelledStream | None = None
         self._teacher_digest = "+".join(teacher.digest() for teacher in self.teachers)
         if RANK in {-1, 0}:
             record = {**self.settings.model_dump(mode="json"), "teacher_digest": self._teacher_digest}
@@ -100,6 +103,18 @@ class Distilling(BaseTrainer if TYPE_CHECKING else object):  # type: ignore[misc
             LOGGER.info(f"Distilling from {view.name} at strides {list(view.strides)}")
             for line in differences(view, student.strides, channels):
                 LOGGER.info(line)
+
+    def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Prepare a batch as Ultralytics does, and add images without labels if there are any."""
+        batch = super().preprocess_batch(batch)
+        if self.settings.ima_unlabelled is None or not self.distiller.is_on:
+            return batch
+        if self._unlabelled is None:
+            count = max(1, round(self.settings.ima_unlabelled_ratio * self.batch_size / max(self.world_size, 1)))
+            folder = self.settings.ima_unlabelled
+            self._unlabelled = UnlabelledStream(folder, self.args, self.data, count, self.args.seed, RANK)
+        images = self._unlabelled.next().to(self.device, non_blocking=True)
+        return {**batch, host.UNLABELLED: images.float() / 255}
 
     def _load_checkpoint_state(self, ckpt: dict[str, Any]) -> None:
         """Restore adapters, weight and masks beside the optimizer, on resume and on recovery from NaN."""

@@ -44,15 +44,20 @@ ROOMS: dict[str, Room] = {
     "checkpoint": Room("torch ultralytics", "config host"),
     "distill": Room("torch ultralytics", "config features host teachers masks weighting criterion"),
     "ranges": Room(),
+    "unlabelled": Room("numpy torch ultralytics"),
     "students": Room("torch ultralytics", "host"),
     "pairing": Room("torch ultralytics", "config features host teachers"),
     "preflight": Room("yaml torch ultralytics", "config features host teachers checkpoint ranges students pairing"),
     "summary": Room("torch ultralytics", "host"),
     "pictures": Room("numpy PIL torch ultralytics", "host"),
+    "similarity": Room("torch"),
+    "ranking": Room(
+        "numpy cv2 torch ultralytics", "features host teachers align students preflight summary similarity"
+    ),
     "trainer": Room(
         "yaml torch ultralytics",
-        "config features host teachers weighting criterion checkpoint distill students pairing preflight summary "
-        "pictures",
+        "config features host teachers weighting criterion checkpoint distill unlabelled students pairing preflight "
+        "summary pictures",
     ),
     "runtime": Room("numpy cv2 onnxruntime"),
     "export": Room("numpy cv2 onnx onnxruntime torch ultralytics", "host checkpoint runtime"),
