@@ -160,15 +160,17 @@ def plot(found: Sequence[Candidate], output: Path) -> Path:
 
     known = all(candidate.accuracy is not None for candidate in found)
     figure, axes = pyplot.subplots(figsize=(6.4, 4.2), layout="constrained")
+    highest = 0.0
     for candidate in found:
         height = candidate.milliseconds if candidate.accuracy is None or not known else candidate.accuracy
-        axes.plot(candidate.cka, height, "o", color="#1f77d0", markersize=8)
+        axes.plot(candidate.cka, height, "o", color="#1f77d0", markersize=8, clip_on=False, zorder=3)
+        highest = max(highest, height)
         label = Path(candidate.name).stem if is_file(candidate.name) else candidate.name
-        axes.annotate(label, (candidate.cka, height), xytext=(6, 6), textcoords="offset points", fontsize=9)
+        axes.annotate(label, (candidate.cka, height), xytext=(-6, 8), textcoords="offset points", ha="right", fontsize=9)
     axes.set_xlabel("likeness to the student (linear CKA)")
     axes.set_ylabel("accuracy on the data (mAP50-95)" if known else "cost (ms for an image)")
-    axes.set_xlim(0, 1)
-    axes.margins(y=0.2)
+    axes.set_xlim(0, 1.02)
+    axes.set_ylim(0, 1.2 * highest or 1)
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(output, dpi=150)
