@@ -130,7 +130,7 @@ class Distiller(nn.Module):
         terms: dict[str, Tensor] = {}
         raw: dict[str, Tensor] = {}  # without the automatic weight, which moves a term that itself stands still
         if self.weight.value != 0.0:
-            regions = [_regions(batch, output) for output in seen]
+            regions = [regions_of(batch, output) for output in seen]
             raw[TERM] = term = self.criterion(student, [output.features for output in seen], regions)
             weight = self.weight(task, term, student.maps) * self._factor
             terms[TERM] = weight * (self._with_unlabelled(term, batch, look) if look else term)
@@ -168,7 +168,7 @@ class Distiller(nn.Module):
             LOGGER.warning("The run goes on on another kind of device, whose random masks differ")
 
 
-def _regions(batch: dict[str, Any], seen: TeacherOutput) -> Regions:
+def regions_of(batch: dict[str, Any], seen: TeacherOutput) -> Regions:
     """Objects of a batch in pixels: the teacher's where it was asked for them, else the labels."""
     confidence = seen.confidence or {}
     if seen.boxes is not None:

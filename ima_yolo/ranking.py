@@ -166,7 +166,9 @@ def plot(found: Sequence[Candidate], output: Path) -> Path:
         axes.plot(candidate.cka, height, "o", color="#1f77d0", markersize=8, clip_on=False, zorder=3)
         highest = max(highest, height)
         label = Path(candidate.name).stem if is_file(candidate.name) else candidate.name
-        axes.annotate(label, (candidate.cka, height), xytext=(-6, 8), textcoords="offset points", ha="right", fontsize=9)
+        axes.annotate(
+            label, (candidate.cka, height), xytext=(-6, 8), textcoords="offset points", ha="right", fontsize=9
+        )
     axes.set_xlabel("likeness to the student (linear CKA)")
     axes.set_ylabel("accuracy on the data (mAP50-95)" if known else "cost (ms for an image)")
     axes.set_xlim(0, 1.02)

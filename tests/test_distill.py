@@ -7,7 +7,7 @@ import torch
 
 from ima_yolo.config import Settings
 from ima_yolo.criterion import build_criterion
-from ima_yolo.distill import _regions, build_distiller
+from ima_yolo.distill import build_distiller, regions_of
 from ima_yolo.features import Features
 from ima_yolo.losses import IMALoss
 from ima_yolo.masks import Regions
@@ -65,13 +65,13 @@ def step(distiller: Any, student: Features | None = None) -> tuple[torch.Tensor,
 
 def test_boxes_are_in_pixels_of_an_image_that_is_no_square() -> None:
     wide = {**batch(), "img": torch.zeros(2, 3, 32, 64)}
-    regions = _regions(wide, TeacherOutput(Features((), ())))
+    regions = regions_of(wide, TeacherOutput(Features((), ())))
     assert regions.boxes.tolist() == [[0, 16, 12, 48, 20], [1, 0, 16, 32, 32]]
 
 
 def test_boxes_of_the_teacher_take_the_place_of_labels() -> None:
     own = torch.tensor([[0.0, 1, 2, 3, 4]])
-    assert _regions(batch(), TeacherOutput(Features((), ()), boxes=own)).boxes is own
+    assert regions_of(batch(), TeacherOutput(Features((), ()), boxes=own)).boxes is own
 
 
 def test_the_criterion_is_the_mean_over_levels() -> None:
@@ -167,7 +167,7 @@ def test_turned_boxes_become_the_upright_ones_around_them() -> None:
         **batch(),
         "bboxes": torch.tensor([[0.5, 0.5, 0.5, 0.25, torch.pi / 2], [0.5, 0.5, 0.5, 0.25, torch.pi / 4]]),
     }
-    boxes = _regions(turned, TeacherOutput(Features((), ()))).boxes
+    boxes = regions_of(turned, TeacherOutput(Features((), ()))).boxes
     half = (32 + 16) / 2 / 2**0.5
     assert boxes[0].tolist() == pytest.approx([0, 24, 16, 40, 48], abs=1e-4)
     assert boxes[1].tolist() == pytest.approx([1, 32 - half, 32 - half, 32 + half, 32 + half], abs=1e-4)

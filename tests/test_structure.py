@@ -38,12 +38,14 @@ ROOMS: dict[str, Room] = {
     "teachers": Room("torch torchvision ultralytics", "features host"),
     "align": Room("torch torchvision", "features"),
     "masks": Room("torch", "features"),
-    "losses": Room("torch torchvision", "features align masks"),
+    "moments": Room("torch", "align"),
+    "losses": Room("torch torchvision", "features align masks moments"),
     "weighting": Room("torch ultralytics", "config"),
     "criterion": Room("torch ultralytics", "config features teachers align masks losses weighting"),
     "checkpoint": Room("torch ultralytics", "config host"),
     "distill": Room("torch ultralytics", "config features host teachers masks weighting criterion"),
     "ranges": Room(),
+    "files": Room(),
     "unlabelled": Room("numpy torch ultralytics"),
     "students": Room("torch ultralytics", "host"),
     "pairing": Room("torch ultralytics", "config features host teachers"),
@@ -61,9 +63,10 @@ ROOMS: dict[str, Room] = {
     ),
     "runtime": Room("numpy cv2 onnxruntime"),
     "export": Room("numpy cv2 onnx onnxruntime torch ultralytics", "host checkpoint runtime"),
+    "speed": Room("torch ultralytics", "config features files host teachers weighting distill"),
     "demo": Room("numpy cv2 yaml torch ultralytics", "config host trainer summary pictures runtime export"),
     "experiment": Room(
-        "numpy scipy yaml torch ultralytics", "config host teachers trainer summary pictures runtime export"
+        "numpy scipy yaml torch ultralytics", "config files host teachers trainer summary pictures runtime export"
     ),
     "__init__": Room("", "", lazy="*"),
     "cli": Room("", "config", lazy="*"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -13,10 +12,21 @@ from typing import Any
 
 from ima_yolo.errors import IMAError
 from ima_yolo.experiment.arms import Arm
+from ima_yolo.files import write_json
 
 # What can change the outcome of a training; reports and commands cannot.
 TRAINING_CODE = (
-    *("features.py", "host.py", "align.py", "masks.py", "weighting.py", "criterion.py", "checkpoint.py", "distill.py"),
+    *(
+        "features.py",
+        "host.py",
+        "align.py",
+        "masks.py",
+        "moments.py",
+        "weighting.py",
+        "criterion.py",
+        "checkpoint.py",
+        "distill.py",
+    ),
     *("trainer.py", "config.py", "teachers/*.py", "losses/*.py", "experiment/worker.py"),
 )
 TRAINING_PACKAGES = ("torch", "torchvision", "ultralytics", "numpy", "opencv-python")
@@ -139,14 +149,6 @@ def code_version() -> dict[str, str]:
     for file in sorted({file for pattern in TRAINING_CODE for file in package.glob(pattern)}):
         digest.update(file.relative_to(package).as_posix().encode() + file.read_bytes())
     return {"ima_yolo": digest.hexdigest()[:16], **{name: version(name) for name in TRAINING_PACKAGES}}
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
-    os.replace(partial, path)
 
 
 def read_seeds(given: int | str | Sequence[int]) -> tuple[int, ...]:

@@ -15,7 +15,8 @@ os.environ.setdefault("ULTRALYTICS_SAFE_LOAD", "1")
 
 from ultralytics.models.yolo.detect import DetectionTrainer
 
-from ima_yolo.experiment.study import Job, Study, code_version, load_study, write_json
+from ima_yolo.experiment.study import Job, Study, code_version, load_study
+from ima_yolo.files import write_json
 from ima_yolo.teachers.module import weights_digest
 from ima_yolo.trainer import IMATrainer
 

@@ -20,12 +20,15 @@ class LevelLoss(nn.Module):
         student_channels: C_s.
         teacher_channels: C_t.
         always_adapt: Learn a 1x1 adapter even where the channels agree.
+        bias: Whether the adapter has one.
     """
 
-    def __init__(self, student_channels: int, teacher_channels: int, always_adapt: bool = True) -> None:
+    def __init__(
+        self, student_channels: int, teacher_channels: int, always_adapt: bool = True, bias: bool = True
+    ) -> None:
         """Build the adapter."""
         super().__init__()
-        self.adapter = adapter(student_channels, teacher_channels, always_adapt)
+        self.adapter = adapter(student_channels, teacher_channels, always_adapt, bias)
 
     def forward(self, student: Tensor, teacher: Tensor, stride: int, regions: Regions) -> Tensor:
         """Return the loss of one level.

@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ima_yolo.align import LightGenerator, box_instances, boxes_of_level, deflate, generator, standardize
+from ima_yolo.align import LightGenerator, box_instances, boxes_of_level, centre, deflate, generator, standardize
 from ima_yolo.losses.base import LevelLoss
 from ima_yolo.losses.region import region_ids, region_loss
 from ima_yolo.masks import Regions, mask_frequency, mask_spatial, position_weights
+from ima_yolo.moments import standardized_error
 
 MASKS = {"spatial": mask_spatial, "frequency": mask_frequency}
 
@@ -44,6 +45,10 @@ def ima_loss(
 
     Returns:
         Scalar. Identical inputs give 0 in every form that treats both sides alike; no instance gives 0.
+
+    Note:
+        This is the definition. Where both sides are standardised and no position is weighted, training takes the closed
+        form of `ima_yolo.moments.standardized_error`, which is equal up to rounding and much cheaper.
     """
     if student.shape[0] == 0:
         return student.sum()  # keeps the graph, so that every rank has a gradient for every parameter
@@ -61,7 +66,7 @@ def ima_loss(
 
 
 class IMALoss(LevelLoss):
-    """Adapter, mask, generator, choice of instances, then `ima_loss`.
+    """Adapter, mask, generator, choice of instances, then `ima_loss`, in its closed form where there is one.
 
     Args:
         student_channels: C_s.
@@ -102,10 +107,15 @@ class IMALoss(LevelLoss):
         rng: torch.Generator | None = None,
     ) -> None:
         """Build adapter and generator."""
-        super().__init__(student_channels, teacher_channels, always_adapt)
+        self.closed = standardized == "both" and objects == "none"
+        masked = mask != "none" and mask_ratio > 0
+        before = restore == "light" or (restore == "none" and not masked)  # nothing follows the adapter
+        # Centring commutes with the adapter, which is linear, and costs least at the student's width.
+        self.centred_before = self.closed and before and instance == "image"
+        super().__init__(student_channels, teacher_channels, always_adapt, bias=not before or standardized == "none")
         self.generator = _restorer(restore, student_channels, teacher_channels)
-        self.before = restore == "light"
-        self.mask = MASKS[mask] if mask != "none" and mask_ratio > 0 else None
+        self.before = before
+        self.mask = MASKS[mask] if masked else None
         self.mask_ratio = mask_ratio
         self.instance, self.box_size, self.finest = instance, box_size, finest
         self.standardized, self.deflation, self.floor = standardized, deflation, floor
@@ -114,7 +124,8 @@ class IMALoss(LevelLoss):
 
     def align(self, student: Tensor) -> Tensor:
         """Adapt the student's map (B, C_s, H, W), a light generator having restored it first."""
-        return self.adapter(self._restore(student) if self.before else student)
+        restored = self._restore(student) if self.before else student
+        return self.adapter(centre(restored) if self.centred_before else restored)
 
     def _restore(self, features: Tensor) -> Tensor:
         """Mask and generate."""
@@ -133,6 +144,9 @@ class IMALoss(LevelLoss):
         else:
             shape = (teacher.shape[0], teacher.shape[2], teacher.shape[3])
             weights = position_weights(self.objects, regions, shape, stride, self.background)
+        if self.closed and student.shape[0]:
+            student = student if self.centred_before else centre(student)
+            return standardized_error(student, teacher, self.deflation, self.floor)
         return ima_loss(student, teacher, self.standardized, self.deflation, self.floor, weights)
 
 

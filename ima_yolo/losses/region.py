@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ima_yolo.align import EPS, deflation_factors
+from ima_yolo.align import EPS
+from ima_yolo.align import deflation as deflation_of
 
 IGNORED = 255  # class of pixels whose label is not known
 LEAST = 4  # cells: a smaller region has no spatial structure, and its standardization would turn noise into a target
@@ -71,7 +72,7 @@ def region_loss(
     if deflation != "none":
         sizes = _sum(own.square().sum(1), index, count) * _sum(other.square().sum(1), index, count)
         alpha = _sum((own * other).sum(1), index, count) / sizes.clamp(min=1e-16).sqrt()
-        scale, weight = deflation_factors(alpha, deflation, floor)
+        scale, weight = deflation_of(alpha, deflation, floor)
         own = own if scale is None else own * scale[index, None]
     by_region = _sum((other - own).square().mean(dim=1), index, count) / count
     return (by_region if weight is None else by_region * weight).mean()

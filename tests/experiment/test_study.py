@@ -14,7 +14,8 @@ from ima_yolo.errors import IMAError
 from ima_yolo.experiment import study as module
 from ima_yolo.experiment.arms import NAMED, Arm
 from ima_yolo.experiment.runner import run
-from ima_yolo.experiment.study import Job, Study, load_study, read_seeds, write_json
+from ima_yolo.experiment.study import Job, Study, load_study, read_seeds
+from ima_yolo.files import write_json
 
 SHARED = {"model": "yolo26n.yaml", "epochs": 1}
 

@@ -1,0 +1,69 @@
+"""The parts of our step, each timed alone on the maps of a real step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ima_yolo import host
+from ima_yolo.distill import regions_of
+from ima_yolo.features import Features, tap
+from ima_yolo.speed.steps import Case, Step
+from ima_yolo.weighting import gradient_norm
+
+
+def build_parts(case: Case, device: torch.device, teacher: Path) -> dict[str, Callable[[], Any]]:
+    """Build the parts of our step: what `ima_yolo.distill` adds to a plain step.
+
+    Returns:
+        By name: the student alone with and without taps; the teacher up to the neck; mask, generator and adapter of all
+        levels; the comparison alone; both with their backward pass; and the measurement of the automatic weight.
+    """
+    step = Step(case, "ours", device, teacher)
+    student: Any = step.model
+    distiller = student.ima
+    batch = step.batch
+    head, levels = host.neck(student)
+    with tap(head, levels) as caught:
+        student(batch["img"])
+    maps = [level.detach().requires_grad_(True) for level in caught.maps or []]
+    own = Features.of_image(maps, case.imgsz)
+    seen = distiller.teachers[0](batch["img"])
+    criterion = distiller.criterion.members[0]
+    regions = regions_of(batch, seen)
+    aligned = {stride: _aligned(criterion, own, stride).detach() for stride in criterion.strides}
+
+    def tapped() -> None:
+        with torch.no_grad(), tap(head, levels):
+            student(batch["img"])
+
+    def compare() -> None:
+        with torch.no_grad():
+            for stride in criterion.strides:
+                level = criterion.levels[str(stride)]
+                level.compare(aligned[stride].float(), seen.features.at(stride).float(), stride, regions)
+
+    return {
+        "student, no gradient": lambda: _quietly(student, batch["img"]),
+        "student with taps": tapped,
+        "teacher to neck": lambda: distiller.teacher(batch["img"]),
+        "mask, generator, adapter": lambda: [_aligned(criterion, own, stride) for stride in criterion.strides],
+        "comparison": compare,
+        "all of it, forward": lambda: criterion(own, seen.features, regions),
+        "all of it, forward and backward": lambda: criterion(own, seen.features, regions).backward(),
+        "automatic weight, one measurement": lambda: gradient_norm(criterion(own, seen.features, regions), maps),
+    }
+
+
+def _aligned(criterion: Any, own: Features, stride: int) -> Tensor:
+    aligned: Tensor = criterion.levels[str(stride)].align(own.at(stride))
+    return aligned
+
+
+def _quietly(student: Any, images: Tensor) -> None:
+    with torch.no_grad():
+        student(images)

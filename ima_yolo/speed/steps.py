@@ -1,0 +1,170 @@
+"""Training steps to be timed: the same student, batch, optimizer and average, with and without a teacher."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from ultralytics import RTDETR, YOLO
+from ultralytics.nn.distill_model import DistillationModel
+from ultralytics.nn.tasks import BaseModel, DetectionModel
+from ultralytics.utils import DEFAULT_CFG_DICT
+from ultralytics.utils.torch_utils import ModelEMA, autocast
+
+from ima_yolo import host
+from ima_yolo.config import Settings
+from ima_yolo.distill import build_distiller
+from ima_yolo.teachers.view import fit
+from ima_yolo.teachers.yolo import YOLOTeacher
+
+ARMS = ("plain", "builtin", "ours")
+CLASSES = 80
+BOXES = 8  # objects an image
+MAX_NORM = 10.0  # Ultralytics clips the gradient to it
+
+
+@dataclass(frozen=True)
+class Case:
+    """A pair of models at one size.
+
+    Attributes:
+        student: Architecture (.yaml) or checkpoint (.pt).
+        teacher: The same.
+        imgsz: Side of the images in pixels.
+        batch: Images a step.
+        settings: Our keys beyond their defaults.
+    """
+
+    student: str
+    teacher: str
+    imgsz: int = 320
+    batch: int = 8
+    settings: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Name in tables."""
+        return f"{Path(self.student).stem} <- {Path(self.teacher).stem}, {self.imgsz} px, batch {self.batch}"
+
+    @property
+    def file_name(self) -> str:
+        """Name of its file."""
+        return f"{Path(self.student).stem}-{Path(self.teacher).stem}-{self.imgsz}-{self.batch}"
+
+    @property
+    def builtin_takes(self) -> bool:
+        """Whether Ultralytics' own distillation takes this teacher: it asks for its Detect head."""
+        return not Path(self.teacher).stem.startswith("rtdetr")
+
+
+def make_batch(case: Case, device: torch.device) -> dict[str, Tensor]:
+    """Random images with boxes, as Ultralytics' loader hands them to the model."""
+    rng = torch.Generator().manual_seed(0)
+    count = case.batch * BOXES
+    size = 0.1 + 0.2 * torch.rand(count, 2, generator=rng)
+    batch = {
+        "img": torch.rand(case.batch, 3, case.imgsz, case.imgsz, generator=rng),
+        "batch_idx": torch.arange(case.batch).repeat_interleave(BOXES).float(),
+        "cls": torch.randint(CLASSES, (count, 1), generator=rng).float(),
+        "bboxes": torch.cat([0.2 + 0.6 * torch.rand(count, 2, generator=rng), size], dim=1),
+    }
+    return {name: value.to(device) for name, value in batch.items()}
+
+
+def teacher_file(name: str, folder: Path) -> Path:
+    """Return a checkpoint: the one that is named, or an untrained one of an architecture. Weights cost no time."""
+    if name.endswith(".pt"):
+        return Path(name)
+    path = folder / f"{Path(name).stem}.pt"
+    if not path.exists():
+        torch.manual_seed(1)
+        (RTDETR if Path(name).stem.startswith("rtdetr") else YOLO)(name).save(path)
+    return path
+
+
+class Step:
+    """One training step: forward, loss, backward, clipping, optimizer and averaged model, as in a training.
+
+    Args:
+        case: Models and sizes.
+        arm: One of `ARMS`.
+        device: Where it runs.
+        teacher: Checkpoint of the teacher.
+    """
+
+    def __init__(self, case: Case, arm: str, device: torch.device, teacher: Path) -> None:
+        """Build the student and what the arm hangs on it."""
+        self.device = device
+        self.batch = make_batch(case, device)
+        student = _student(case, device)
+        self.model: nn.Module = student
+        if arm == "builtin":
+            self.model = DistillationModel(teacher, student).to(device)
+        elif arm == "ours":
+            distiller = make_distiller(case, student, device, teacher)
+            host.attach(student, distiller)
+        self.model.train()
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(trained, lr=1e-5)
+        self.average = ModelEMA(self.model)
+        self.half = device.type == "cuda"
+        self.scaler = torch.amp.GradScaler("cuda", enabled=self.half)
+
+    def __call__(self) -> None:
+        """Do it."""
+        with autocast(self.half, device=self.device.type):
+            loss, _ = self.model(self.batch)
+        self.scaler.scale(loss.sum()).backward()
+        self.scaler.unscale_(self.optimizer)
+        nn.utils.clip_grad_norm_(self.model.parameters(), max_norm=MAX_NORM)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad()
+        self.average.update(self.model)
+
+
+def make_distiller(case: Case, student: BaseModel, device: torch.device, teacher: Path) -> Any:
+    """Build our distiller for a student, on the device."""
+    settings = Settings(teacher=str(teacher), **dict(case.settings))
+    names = {index: str(index) for index in range(CLASSES)}
+    gains = {"cls": DEFAULT_CFG_DICT["cls"], "box": DEFAULT_CFG_DICT["box"]}
+    own = host.probe(student)
+    views = [fit(YOLOTeacher(teacher, settings.ima_teacher_conf), own.strides)]
+    return build_distiller(settings, views, own, device, seed=0, names=names, gains=gains)
+
+
+def teacher_forward(case: Case, device: torch.device, teacher: Path) -> Callable[[], None]:
+    """The teacher's forward pass up to the neck, as our step runs it: the floor of any distillation."""
+    loaded, images = YOLOTeacher(teacher).to(device), make_batch(case, device)["img"]
+
+    def run() -> None:
+        with autocast(device.type == "cuda", device=device.type):
+            loaded(images)
+
+    return run
+
+
+def build(case: Case, device: torch.device, folder: Path | None = None) -> dict[str, Callable[[], None]]:
+    """Build every action of a case: the arms, and the teacher's forward pass alone."""
+    with tempfile.TemporaryDirectory() as scratch:
+        teacher = teacher_file(case.teacher, folder or Path(scratch))
+        arms = [arm for arm in ARMS if arm != "builtin" or case.builtin_takes]
+        actions: dict[str, Callable[[], None]] = {arm: Step(case, arm, device, teacher) for arm in arms}
+        return {**actions, "teacher": teacher_forward(case, device, teacher)}
+
+
+def _student(case: Case, device: torch.device) -> BaseModel:
+    torch.manual_seed(0)
+    if case.student.endswith(".pt"):
+        student, _ = host.load_model(case.student, "student")
+        student.requires_grad_(True)
+    else:
+        student = DetectionModel(case.student, nc=CLASSES, verbose=False)
+    student.args = SimpleNamespace(**{**DEFAULT_CFG_DICT, "imgsz": case.imgsz})
+    return student.to(device)

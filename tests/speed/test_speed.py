@@ -1,0 +1,107 @@
+"""The benchmark of a step: what it times is what trains, its figures by hand, and its files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ima_yolo.features import Features
+from ima_yolo.speed.memory import peak
+from ima_yolo.speed.report import parts_table, plot, summarize, table
+from ima_yolo.speed.rounds import alternate, ratio
+from ima_yolo.speed.run import run
+from ima_yolo.speed.steps import ARMS, Case, Step, teacher_file
+
+CPU = torch.device("cpu")
+SMALL = Case("yolo26n.yaml", "yolo26s.yaml", imgsz=64, batch=2)
+
+
+def test_rounds_alternate_and_the_first_is_not_counted() -> None:
+    order: list[str] = []
+    actions = {name: lambda name=name: order.append(name) for name in "abc"}
+    seconds = alternate(actions, 2, CPU, lambda _: None)
+    assert "".join(order) == "abc" + "bca" + "cab"
+    assert {name: len(values) for name, values in seconds.items()} == {"a": 2, "b": 2, "c": 2}
+
+
+def test_a_ratio_is_taken_round_by_round() -> None:
+    seconds = {"ours": [3.0, 30.0, 4.0], "plain": [1.0, 10.0, 1.0], "teacher": [2.0, 20.0, 1.0]}
+    assert ratio(seconds, "ours", ("plain", "teacher")) == pytest.approx(1.0)
+    assert ratio(seconds, "ours", ("plain",)) == pytest.approx(3.0)
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_a_step_trains_the_student_and_not_the_teacher(arm: str, tmp_path: Path) -> None:
+    step = Step(SMALL, arm, CPU, teacher_file(SMALL.teacher, tmp_path))
+    before = {name: value.clone() for name, value in step.model.named_parameters()}
+    step()
+    moved = {name for name, value in step.model.named_parameters() if not torch.equal(value, before[name])}
+    student = [name for name in moved if "teacher" not in name]
+    assert len(student) == len(moved) > 50
+    if arm == "ours":
+        assert "ima.criterion.members.0.levels.8.adapter.weight" in moved
+    if arm == "builtin":
+        assert any(name.startswith("projector") for name in moved)
+
+
+def test_a_file_for_each_case_and_a_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    used = {"ours": {"peak": 900.0, "added": 300.0}, "builtin": {"peak": 1000.0, "added": 600.0}}
+    monkeypatch.setattr("ima_yolo.speed.run.peak", lambda case, arm, *_: used.get(arm, {"peak": 1.0, "added": 1.0}))
+    report = run([SMALL], CPU, 2, tmp_path, said.append)
+    kept = json.loads((tmp_path / "yolo26n-yolo26s-64-2.json").read_text())
+    assert kept["seconds"].keys() == {"plain", "builtin", "ours", "teacher"}
+    assert all(found["median"] > 0 for found in kept["seconds"].values())
+    assert 0 < kept["ratios"]["ours / floor"] < 20
+    assert kept["ratios"]["memory"] == 0.9
+    text = report.read_text()
+    for words in ("yolo26n <- yolo26s, 64 px, batch 2", "teacher to neck", kept["machine"]["device"]):
+        assert words in text
+    assert (tmp_path / "step.png").stat().st_size > 10_000
+
+    monkeypatch.setattr("ima_yolo.speed.run.alternate", lambda *_: pytest.fail("measured again"))
+    assert run([SMALL], CPU, 2, tmp_path, said.append).read_text() == text
+    assert "measured already" in said[-1]
+
+
+def test_memory_is_measured_in_a_process_of_its_own(tmp_path: Path) -> None:
+    found = peak(SMALL, "ours", CPU, 1, teacher_file(SMALL.teacher, tmp_path))
+    assert found["peak"] > found["added"] > 20  # MiB: a student, its optimizer and its average are more
+
+
+def rows() -> list[dict[str, Any]]:
+    seconds = {"plain": [1.0, 1.2, 1.1], "builtin": [4.0, 4.0, 4.0], "ours": [2.6, 2.8, 3.0], "teacher": [1.4] * 3}
+    memory = {"ours": {"peak": 900.0, "added": 300.0}, "builtin": {"peak": 1000.0, "added": 600.0}}
+    without = {name: values for name, values in seconds.items() if name != "builtin"}
+    return [summarize("n <- m", seconds, memory), summarize("n <- rtdetr", without, {})]
+
+
+def test_figures_by_hand() -> None:
+    first, second = rows()
+    assert first["ratios"]["ours / builtin"] == pytest.approx(0.70)
+    assert first["ratios"]["ours / floor"] == pytest.approx(2.6 / 2.4)
+    assert first["ratios"]["memory"] == pytest.approx(0.9)
+    assert "ours / builtin" not in second["ratios"]
+    lines = table([first, second]).splitlines()
+    assert (
+        lines[2] == "| n <- m | 1.100 ± 0.100 | 1.400 ± 0.000 | 4.000 ± 0.000 | 2.800 ± 0.200 | 0.700 | 1.083 | 0.900 |"
+    )
+    assert lines[3].count("| - ") == 3
+    assert parts_table({"teacher": [0.7, 0.7]}, 2.8).splitlines()[2] == "| teacher | 700.0 | 25.0% |"
+
+
+def test_a_plot_is_drawn(tmp_path: Path) -> None:
+    assert plot(rows(), tmp_path / "step.png").stat().st_size > 10_000
+
+
+def test_features_of_the_timed_maps_are_the_student_s(tmp_path: Path) -> None:
+    step = Step(SMALL, "ours", CPU, teacher_file(SMALL.teacher, tmp_path))
+    seen: list[Features] = []
+    step.model.ima.criterion.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    step()
+    assert seen[0].strides == (8, 16, 32)
+    assert all(level.requires_grad for level in seen[0].maps)

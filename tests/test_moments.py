@@ -1,0 +1,115 @@
+"""The closed form is the definition, in value and gradient, for every form of deflation."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ima_yolo.align import centre
+from ima_yolo.losses import IMALoss, ima_loss
+from ima_yolo.masks import Regions
+from ima_yolo.moments import standardized_error
+
+FORMS = ("weight", "shifted", "floor", "cosine", "none")
+NO_OBJECTS = Regions(torch.zeros(0, 5), {})
+
+
+def maps(dtype: torch.dtype, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    torch.manual_seed(seed)
+    teacher = torch.randn(3, 5, 6, 7, dtype=dtype)
+    near = torch.tensor([1.0, 0.2, -0.5], dtype=dtype)[:, None, None, None]  # alike, hardly, and opposed
+    student = (near * teacher + torch.randn_like(teacher)) * 3 + 7
+    return student.requires_grad_(True), teacher * 0.1 - 2
+
+
+def both(student: torch.Tensor, teacher: torch.Tensor, form: str) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    losses = (ima_loss(student, teacher, "both", form), standardized_error(centre(student), teacher, form))
+    return [(loss, torch.autograd.grad(loss, student)[0]) for loss in losses]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-11), (torch.float32, 2e-5)])
+def test_the_closed_form_is_the_definition(form: str, dtype: torch.dtype, tolerance: float) -> None:
+    (expected, gradient), (found, fast) = both(*maps(dtype), form)
+    assert found.item() == pytest.approx(expected.item(), rel=tolerance)
+    assert (fast - gradient).abs().max() <= tolerance * gradient.abs().max()
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_it_stays_so_for_flat_channels_and_far_means(form: str) -> None:
+    student, teacher = maps(torch.float32)
+    with torch.no_grad():
+        student[0, 0], teacher[1, 1] = 4.0, -3.0  # nothing to standardise
+        student[2] += 100.0
+        teacher[2] -= 100.0
+    (expected, gradient), (found, fast) = both(student, teacher, form)
+    assert found.item() == pytest.approx(expected.item(), rel=1e-4)
+    assert fast.isfinite().all()
+    assert (fast - gradient).abs().max() <= 1e-3 * gradient.abs().max()
+
+
+@pytest.mark.parametrize("form", ["cosine", "none"])
+def test_its_gradient_is_that_of_its_value(form: str) -> None:
+    """The other forms hold gamma constant in the gradient on purpose."""
+    student, teacher = maps(torch.float64)
+    with torch.no_grad():
+        student[2] = teacher[2] + 0.1 * student[2]  # a negative cosine stands at the clamp, which has no derivative
+    student = student.detach()[:, :2, :3, :3].requires_grad_(True)
+    assert torch.autograd.gradcheck(
+        lambda s: standardized_error(centre(s), teacher[:, :2, :3, :3], form), student, atol=1e-6
+    )
+
+
+def test_by_hand() -> None:
+    student = torch.tensor([-1.0, 1.0, -1.0, 1.0]).view(1, 1, 2, 2)
+    teacher = torch.tensor([-1.0, 1.0, 1.0, -1.0]).view(1, 1, 2, 2)  # as strong, and uncorrelated
+    assert standardized_error(student, student, "none").item() == pytest.approx(0.0, abs=1e-5)
+    assert standardized_error(student, teacher, "none").item() == pytest.approx(2.0, rel=1e-5)
+    assert standardized_error(student, -student, "none").item() == pytest.approx(4.0, rel=1e-5)
+    assert standardized_error(student, teacher, "shifted").item() == pytest.approx(1.25, rel=1e-5), "gamma is a half"
+
+
+def test_any_order_of_memory_gives_the_same() -> None:
+    student, teacher = maps(torch.float64)
+    layout = torch.channels_last
+    plain = standardized_error(centre(student), teacher)
+    turned = standardized_error(
+        centre(student).contiguous(memory_format=layout), teacher.contiguous(memory_format=layout)
+    )
+    assert turned.item() == pytest.approx(plain.item(), rel=1e-12)
+
+
+@pytest.mark.parametrize("mask", ["none", "spatial", "frequency"])
+@pytest.mark.parametrize("restore", ["light", "conv", "none"])
+@pytest.mark.parametrize("instance", ["image", "box"])
+def test_the_module_takes_it_and_gives_the_definition(mask: str, restore: str, instance: str) -> None:
+    """Centring goes before the adapter where nothing follows it."""
+    torch.manual_seed(0)
+    student, teacher = torch.randn(2, 4, 8, 8, requires_grad=True), torch.randn(2, 6, 8, 8)
+    regions = Regions(torch.tensor([[0.0, 4, 4, 40, 36], [1.0, 10, 20, 60, 60]]), {})
+    found = []
+    for closed in (True, False):
+        torch.manual_seed(1)
+        rng = torch.Generator().manual_seed(3)
+        module = IMALoss(4, 6, mask=mask, restore=restore, instance=instance, rng=rng)
+        assert module.closed
+        if not closed:
+            module.closed = module.centred_before = False
+        loss = module(student, teacher, 8, regions)
+        found.append((loss, torch.autograd.grad(loss, student)[0]))
+    assert found[0][0].item() == pytest.approx(found[1][0].item(), rel=1e-5)
+    torch.testing.assert_close(found[0][1], found[1][1], rtol=1e-4, atol=1e-6)
+
+
+def test_an_adapter_whose_bias_would_be_centred_away_has_none() -> None:
+    assert IMALoss(4, 6).adapter.bias is None
+    assert IMALoss(4, 6, standardized="none").adapter.bias is not None
+    assert IMALoss(4, 6, restore="conv").adapter.bias is not None
+
+
+def test_no_instance_is_no_loss() -> None:
+    module = IMALoss(4, 6, instance="box")
+    student = torch.randn(2, 4, 8, 8, requires_grad=True)
+    loss = module(student, torch.randn(2, 6, 8, 8), 8, NO_OBJECTS)
+    loss.backward()
+    assert loss.item() == 0.0
