@@ -24,6 +24,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "compare",
         "train several arms under the same conditions and report what differs",
     ),
+    "teachers": (
+        "ima_yolo.commands.teachers",
+        "teachers",
+        "look at several teachers for a student before any training",
+    ),
     "demo": (
         "ima_yolo.commands.demo",
         "demo",

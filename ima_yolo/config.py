@@ -14,12 +14,19 @@ from ima_yolo.errors import IMAError, nearest, one_line
 PREFIX = "ima_"
 
 
+_LISTS = ("ima_levels", "ima_teacher_weights", "ima_teacher_shares", "ima_teacher_channels")
+
+
 class Settings(BaseModel):
     """Every key that this package adds to Ultralytics' own. `cfg/default.yaml` explains each in the user's words."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
 
     teacher: str = Field(min_length=1)
+    ima_teacher_weights: tuple[str, ...] | None = None
+    ima_teacher_shares: tuple[float, ...] | None = None
+    ima_teacher_imgsz: int | None = Field(None, ge=32, le=8192)
+    ima_teacher_channels: tuple[int, ...] | None = None
     ima_loss: Literal["ima", "l2", "mgd", "cwd", "pkd"] = "ima"
     ima_weight: Literal["auto"] | float = "auto"
     ima_weight_ratio: float = Field(0.5, gt=0, le=100)
@@ -27,6 +34,8 @@ class Settings(BaseModel):
     ima_off: float = Field(0.0, ge=0, lt=1)
     ima_cls: float = Field(0.0, ge=0, le=1000)
     ima_box: float = Field(0.0, ge=0, le=1000)
+    ima_unlabelled: str | None = None
+    ima_unlabelled_ratio: float = Field(1.0, gt=0, le=16)
     ima_levels: tuple[int, ...] | None = None
     ima_adapter: Literal["always", "differ"] = "always"
     ima_mask: Literal["spatial", "frequency", "none"] = "spatial"
@@ -35,7 +44,7 @@ class Settings(BaseModel):
     ima_standardize: Literal["both", "student", "none"] = "both"
     ima_deflation: Literal["weight", "shifted", "floor", "cosine", "none"] = "weight"
     ima_deflation_floor: float = Field(0.1, gt=0, le=1)
-    ima_instance: Literal["image", "box"] = "image"
+    ima_instance: Literal["auto", "image", "box", "region"] = "auto"
     ima_box_size: int = Field(7, ge=2, le=64)
     ima_boxes: Literal["gt", "teacher"] = "gt"
     ima_objects: Literal["none", "gt", "teacher"] = "none"
@@ -57,18 +66,56 @@ class Settings(BaseModel):
             raise ValueError("must be 'auto' or a number from 0 up")
         return weight
 
-    @field_validator("ima_levels", mode="before")
+    @field_validator(*_LISTS, mode="before")
     @classmethod
-    def _one_level_is_a_list(cls, levels: Any) -> Any:
-        if isinstance(levels, str):
-            levels = [part for part in levels.replace(" ", "").strip("[]()").split(",") if part]
-        return [levels] if isinstance(levels, int) else levels or None  # an empty list means what an empty value does
+    def _one_value_is_a_list(cls, values: Any) -> Any:
+        if isinstance(values, str):
+            values = [part for part in values.replace(" ", "").strip("[]()").split(",") if part]
+        # an empty list means what an empty value does
+        return [values] if isinstance(values, (int, float)) else values or None
+
+    @field_validator("ima_teacher_channels", mode="after")
+    @classmethod
+    def _channels_count_from_zero(cls, channels: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if channels and min(channels) < 0:
+            raise ValueError("must be numbers of channels, counted from 0")
+        return channels
 
     @model_validator(mode="after")
     def _boxes_have_no_background(self) -> Settings:
-        if self.ima_instance == "box" and self.ima_objects != "none":
-            raise ValueError("ima_objects weighs positions of whole images; with ima_instance=box use ima_objects=none")
+        if self.ima_instance in ("box", "region") and self.ima_objects != "none":
+            kind = self.ima_instance
+            raise ValueError(f"ima_objects weighs positions of whole images; with ima_instance={kind} use none")
         return self
+
+    @model_validator(mode="after")
+    def _one_value_for_each_teacher(self) -> Settings:
+        count = len(self.teachers)
+        if count == 0:
+            raise ValueError("teacher= names nothing between its commas")
+        if self.ima_teacher_weights and len(self.ima_teacher_weights) not in (1, count):
+            raise ValueError(f"ima_teacher_weights needs one value, or one for each of {count} teachers")
+        shares = self.ima_teacher_shares
+        if shares and (len(shares) != count or not all(0 < share < float("inf") for share in shares)):
+            raise ValueError(f"ima_teacher_shares needs {count} numbers above 0, one for each teacher")
+        return self
+
+    @property
+    def teachers(self) -> tuple[str, ...]:
+        """Names of the teachers."""
+        return tuple(part.strip() for part in self.teacher.split(",") if part.strip())
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """Weight of each teacher's loss; they sum to 1."""
+        given = self.ima_teacher_shares or (1.0,) * len(self.teachers)
+        return tuple(share / sum(given) for share in given)
+
+    def for_task(self, task: str) -> Settings:
+        """The settings with the choices made that depend on the task, a word of Ultralytics."""
+        if self.ima_instance != "auto" or self.ima_loss != "ima":
+            return self
+        return self.model_copy(update={"ima_instance": "region" if task == "semantic" else "image"})
 
     @property
     def restore(self) -> str:
@@ -167,7 +214,8 @@ def validate(ours: Mapping[str, Any]) -> Settings:
     spelt_out = {key: _spelt_out(key, value) for key, value in ours.items()}
     given = {key: value for key, value in spelt_out.items() if value is not None}
     if "teacher" in given:
-        given["teacher"] = str(given["teacher"])
+        named = given["teacher"]
+        given["teacher"] = ",".join(map(str, named)) if isinstance(named, (list, tuple)) else str(named)
     try:
         return Settings(**given)
     except ValidationError as error:

@@ -46,6 +46,33 @@ class Criterion(nn.Module):
         return torch.stack(losses).mean()
 
 
+class Panel(nn.Module):
+    """Weighted mean of what several teachers' criteria say.
+
+    Args:
+        members: One criterion a teacher; each adapts the student in its own way.
+        shares: Weight of each; they sum to 1.
+    """
+
+    def __init__(self, members: Sequence[Criterion], shares: Sequence[float]) -> None:
+        """Register the criteria, so that their adapters are trained."""
+        super().__init__()
+        self.members = nn.ModuleList(members)
+        self.shares = tuple(shares)
+        self.strides = tuple(sorted({stride for member in members for stride in member.strides}))
+
+    def forward(self, student: Features, teachers: Sequence[Features], regions: Sequence[Regions]) -> Tensor:
+        """Return the scalar float32 mean over teachers.
+
+        Args:
+            student: Maps with gradient.
+            teachers: Maps without, of each teacher.
+            regions: The objects of the batch, as each teacher sees them.
+        """
+        parts = zip(self.members, self.shares, teachers, regions, strict=True)
+        return torch.stack([share * member(student, seen, own) for member, share, seen, own in parts]).sum()
+
+
 class HeadTerms:
     """Terms on what the heads of student and teacher say of every cell.
 
@@ -160,7 +187,7 @@ def _level(settings: Settings, student: int, teacher: int, finest: bool, rng: to
         mask=settings.ima_mask,
         mask_ratio=settings.ima_mask_ratio,
         restore=settings.restore,
-        instance=settings.ima_instance,
+        instance="image" if settings.ima_instance == "auto" else settings.ima_instance,
         box_size=settings.ima_box_size,
         finest=finest,
         standardized=settings.ima_standardize,

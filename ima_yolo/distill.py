@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,11 +10,13 @@ from torch import Tensor, nn
 from ultralytics.utils import LOGGER
 
 from ima_yolo.config import Settings
-from ima_yolo.criterion import Criterion, HeadTerms, build_criterion, build_head_terms, build_weight
+from ima_yolo.criterion import HeadTerms, Panel, build_criterion, build_head_terms, build_weight
 from ima_yolo.errors import IMAError
-from ima_yolo.features import Features, Predictions, common_strides
+from ima_yolo.features import Features, Predictions
+from ima_yolo.host import UNLABELLED
 from ima_yolo.masks import Regions
-from ima_yolo.teachers import Teacher, TeacherOutput
+from ima_yolo.teachers import TeacherOutput
+from ima_yolo.teachers.view import View
 from ima_yolo.weighting import AutoWeight, FixedWeight, Watch, schedule
 
 TERM = "ima_loss"  # contains "loss", so that it is plotted, and fits the 11 characters of the progress bar
@@ -23,10 +25,10 @@ TERM = "ima_loss"  # contains "loss", so that it is plotted, and fits the 11 cha
 class Distiller(nn.Module):
     """Turns a batch and the student's maps into a weighted distillation term.
 
-    The teacher is held beside the module tree: its weights are neither trained nor saved.
+    The teachers are held beside the module tree: their weights are neither trained nor saved.
 
     Args:
-        teacher: Frozen teacher on the training device.
+        teachers: Frozen teachers on the training device, fitted to the student.
         criterion: The feature losses.
         weight: Fixed or automatic.
         rng: Source of the masks.
@@ -34,31 +36,31 @@ class Distiller(nn.Module):
         off: Share of the training at its end without distillation.
         confidence: Whether the losses need the teacher's confidence.
         teacher_boxes: Whether the objects are the teacher's detections instead of the labels.
-        head: Terms on what the heads say, or None.
+        heads: Terms on what the heads of student and each teacher say; empty for none.
     """
 
     def __init__(
         self,
-        teacher: Teacher,
-        criterion: Criterion,
+        teachers: Sequence[View],
+        criterion: Panel,
         weight: AutoWeight | FixedWeight,
         rng: torch.Generator,
         kind: str = "constant",
         off: float = 0.0,
         confidence: bool = False,
         teacher_boxes: bool = False,
-        head: HeadTerms | None = None,
+        heads: Sequence[HeadTerms] = (),
     ) -> None:
         """Keep the parts; distillation is fully on until told otherwise."""
         super().__init__()
-        self.teacher = teacher
+        self.teachers = tuple(teachers)
         self.criterion = criterion
         self.weight = weight
         self._rng = rng
         self._kind, self._off = kind, off
         self._confidence, self._teacher_boxes = confidence, teacher_boxes
         self._factor = schedule(kind, 0.0, off)
-        self._head = head
+        self._heads = tuple(heads)
         self._watches = {name: Watch(name) for name in self._names}
 
     def set_progress(self, progress: float) -> None:
@@ -76,7 +78,12 @@ class Distiller(nn.Module):
         return self._factor * (self.weight.value or 0.0)
 
     def forward(
-        self, batch: dict[str, Any], student: Features, task: Tensor, predicted: Callable[[], Predictions]
+        self,
+        batch: dict[str, Any],
+        student: Features,
+        task: Tensor,
+        predicted: Callable[[], Predictions],
+        look: Callable[[Tensor], Features] | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the weighted terms of a batch.
 
@@ -86,40 +93,66 @@ class Distiller(nn.Module):
             student: The student's neck maps of this batch.
             task: The student's own loss, scalar, in the graph of the maps.
             predicted: Gives what the student's head says of this batch.
+            look: Gives the student's maps of the batch's images without labels, if it carries any.
 
         Returns:
             The sum to add, scalar, and its terms detached, by name. All are 0 while distillation is off; the teacher is
             not run then.
         """
-        terms = {} if self._factor == 0.0 or not self._is_weighted else self._terms(batch, student, task, predicted)
+        idle = self._factor == 0.0 or not self._is_weighted
+        terms = {} if idle else self._terms(batch, student, task, predicted, look)
         nothing = task.detach().new_zeros(())
         total = sum(terms.values(), start=nothing)
         return total, {name: terms.get(name, nothing).detach() for name in self._names}
 
     @property
+    def is_on(self) -> bool:
+        """Whether the feature term counts at this point of the training."""
+        return self._factor != 0.0 and self.weight.value != 0.0
+
+    @property
     def _is_weighted(self) -> bool:
-        return self.weight.value != 0.0 or self._head is not None
+        return self.weight.value != 0.0 or bool(self._heads)
 
     @property
     def _names(self) -> tuple[str, ...]:
-        return (TERM, *(self._head.names if self._head else ()))
+        return (TERM, *(self._heads[0].names if self._heads else ()))
 
     def _terms(
-        self, batch: dict[str, Any], student: Features, task: Tensor, predicted: Callable[[], Predictions]
+        self,
+        batch: dict[str, Any],
+        student: Features,
+        task: Tensor,
+        predicted: Callable[[], Predictions],
+        look: Callable[[Tensor], Features] | None,
     ) -> dict[str, Tensor]:
-        seen = self.teacher(batch["img"], self._confidence, self._teacher_boxes, self._head is not None)
+        asked = self._confidence, self._teacher_boxes, bool(self._heads)
+        seen = [teacher(batch["img"], *asked) for teacher in self.teachers]
         terms: dict[str, Tensor] = {}
         raw: dict[str, Tensor] = {}  # without the automatic weight, which moves a term that itself stands still
         if self.weight.value != 0.0:
-            raw[TERM] = term = self.criterion(student, seen.features, regions_of(batch, seen))
-            terms[TERM] = term * (self.weight(task, term, student.maps) * self._factor)
-        if self._head is not None and seen.predictions is not None:
-            said = self._head(predicted(), seen.predictions)
-            terms.update({name: term * self._factor for name, term in said.items()})
+            regions = [regions_of(batch, output) for output in seen]
+            raw[TERM] = term = self.criterion(student, [output.features for output in seen], regions)
+            weight = self.weight(task, term, student.maps) * self._factor
+            terms[TERM] = weight * (self._with_unlabelled(term, batch, look) if look else term)
+        for head, output, share in zip(self._heads, seen, self.criterion.shares, strict=False):
+            if output.predictions is not None:
+                for name, term in head(predicted(), output.predictions).items():
+                    terms[name] = terms.get(name, 0.0) + term * (share * self._factor)
         for name, watched in {**terms, **raw}.items():
             if warning := self._watches[name].see(watched, student.maps):
                 LOGGER.warning(warning)
         return terms
+
+    def _with_unlabelled(self, term: Tensor, batch: dict[str, Any], look: Callable[[Tensor], Features]) -> Tensor:
+        """Mean of the term over the labelled images and those without labels."""
+        images = batch[UNLABELLED]
+        seen = [teacher(images, self._confidence, self._teacher_boxes) for teacher in self.teachers]
+        nothing = images.new_zeros(0, 5)
+        regions = [Regions(nothing if out.boxes is None else out.boxes, out.confidence or {}) for out in seen]
+        other = self.criterion(look(images), [out.features for out in seen], regions)
+        labelled, unlabelled = len(batch["img"]), len(images)
+        return (term * labelled + other * unlabelled) / (labelled + unlabelled)
 
     def state(self) -> dict[str, Any]:
         """Tensors and plain values from which `load` goes on."""
@@ -132,8 +165,8 @@ class Distiller(nn.Module):
             self.criterion.load_state_dict(state["adapters"])
         except RuntimeError as error:
             raise IMAError(
-                f"the run's adapters do not fit {self.teacher.name} or this version: resume with the teacher and the "
-                "version that it was started with"
+                f"the run's adapters do not fit {', '.join(view.name for view in self.teachers)} or this version: "
+                "resume with the teacher and the version that it was started with"
             ) from error
         self.weight.load(state["weight"])
         if state["rng"].shape == self._rng.get_state().shape:
@@ -144,19 +177,27 @@ class Distiller(nn.Module):
 
 def regions_of(batch: dict[str, Any], seen: TeacherOutput) -> Regions:
     """Objects of a batch in pixels: the teacher's where it was asked for them, else the labels."""
+    confidence = seen.confidence or {}
     if seen.boxes is not None:
-        return Regions(seen.boxes, seen.confidence or {})
-    height, width = batch["img"].shape[2:]
-    centre, size = batch["bboxes"][:, :2], batch["bboxes"][:, 2:4]
-    corners = torch.cat([centre - size / 2, centre + size / 2], dim=1)
-    pixels = corners * corners.new_tensor([width, height, width, height])
-    boxes = torch.cat([batch["batch_idx"].view(-1, 1).to(pixels), pixels], dim=1)
-    return Regions(boxes, seen.confidence or {})
+        return Regions(seen.boxes, confidence)
+    images = batch["img"]
+    if batch.get("semantic_mask") is not None:
+        return Regions(images.new_zeros(0, 5), confidence, batch["semantic_mask"])
+    height, width = images.shape[2:]
+    labels = batch["bboxes"] * batch["bboxes"].new_tensor(
+        [width, height, width, height, 1.0][: batch["bboxes"].shape[1]]
+    )
+    centre, size = labels[:, :2], labels[:, 2:4]
+    if labels.shape[1] == 5:  # turned boxes: the upright ones around them
+        cosine, sine = labels[:, 4:].cos().abs(), labels[:, 4:].sin().abs()
+        size = torch.cat([size[:, :1] * cosine + size[:, 1:] * sine, size[:, :1] * sine + size[:, 1:] * cosine], dim=1)
+    index = batch["batch_idx"].view(-1, 1).to(centre)
+    return Regions(torch.cat([index, centre - size / 2, centre + size / 2], dim=1), confidence)
 
 
 def build_distiller(
     settings: Settings,
-    teacher: Teacher,
+    teachers: Sequence[View],
     student: Features,
     device: torch.device,
     seed: int,
@@ -164,38 +205,34 @@ def build_distiller(
     names: Mapping[int, str] | None = None,
     gains: Mapping[str, float] | None = None,
 ) -> Distiller:
-    """Match a teacher with a student and build what the settings ask for.
+    """Build what the settings ask for, for teachers that are fitted to the student.
 
     Args:
         settings: What the user chose.
-        teacher: Frozen teacher.
-        student: Probe of the student, for its strides and channels.
+        teachers: Frozen, and fitted to the student.
+        student: Probe of the student, for its channels.
         device: Training device.
         seed: Seed of adapters and masks.
         rank: Index of this process; each draws masks of its own.
         names: The data's class names by index; needed for terms on the heads.
         gains: Gains of the task's own losses, "cls" and "box"; needed for terms on the heads.
-
-    Raises:
-        IMAError: If the two share no level, or not one that was asked for.
     """
-    strides = common_strides(student.strides, teacher.strides, settings.ima_levels)
-    dropped = sorted((set(student.strides) | set(teacher.strides)) - set(strides))
-    if dropped and settings.ima_levels is None:
-        LOGGER.info(f"Distilling strides {list(strides)}; {dropped} are not in both models and are left out")
     rng = torch.Generator(device=device)
     rng.manual_seed(seed + rank)
     student_channels = dict(zip(student.strides, student.channels, strict=True))
-    teacher_channels = dict(zip(teacher.strides, teacher.channels, strict=True))
-    criterion = build_criterion(settings, strides, student_channels, teacher_channels, rng, seed)
+    criteria = []
+    for view in teachers:
+        view.teacher.to(device)
+        criteria.append(build_criterion(settings, view.strides, student_channels, view.channels, rng, seed))
+    heads = [build_head_terms(settings, view.teacher, names or {}, gains or {}) for view in teachers]
     return Distiller(
-        teacher.to(device),
-        criterion.to(device),
+        teachers,
+        Panel(criteria, settings.shares).to(device),
         build_weight(settings),
         rng,
         kind=settings.ima_schedule,
         off=settings.ima_off,
         confidence=settings.needs_confidence,
         teacher_boxes=settings.needs_teacher_boxes,
-        head=build_head_terms(settings, teacher, names or {}, gains or {}),
+        heads=[head for head in heads if head is not None],
     )

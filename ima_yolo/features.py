@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -53,33 +54,42 @@ class Features:
         return self.maps[self.strides.index(stride)]
 
 
-def common_strides(
-    student: Sequence[int], teacher: Sequence[int], wanted: Sequence[int] | None = None
-) -> tuple[int, ...]:
-    """Strides that student and teacher share, finest first.
+def match_levels(
+    student: Sequence[int], teacher: Sequence[float], wanted: Sequence[int] | None = None
+) -> dict[int, int]:
+    """Match the student's levels with the teacher's, finest first.
 
-    Levels are matched by stride and never by index, since pyramids start and end at different strides.
+    Levels are matched by stride and never by index, since pyramids start and end at different strides. A student's
+    level takes the teacher's nearest one if the two differ by at most the factor sqrt(2), half of what lies between
+    two levels of a pyramid; beyond that another object size is meant, and the level is left out.
 
     Args:
         student: Strides of the student's maps, in pixels.
-        teacher: Strides of the teacher's maps, in pixels.
-        wanted: If given, keep only these.
+        teacher: Strides of the teacher's maps, in pixels of the student's image.
+        wanted: If given, keep only these strides of the student.
+
+    Returns:
+        Stride of the student -> index of the teacher's map.
 
     Raises:
-        IMAError: If nothing is shared, or a wanted stride is not.
+        IMAError: If nothing matches, or a wanted stride does not.
     """
-    shared = sorted(set(student) & set(teacher))
-    if not shared:
-        raise IMAError(
-            f"no feature level matches: the student's strides are {list(student)}, the teacher's {list(teacher)}"
-        )
+    matched = {}
+    for stride in sorted(student):
+        distances = [abs(math.log2(other / stride)) for other in teacher]
+        nearest = min(range(len(teacher)), key=distances.__getitem__)
+        if distances[nearest] <= 0.5 + 1e-6:
+            matched[stride] = nearest
+    if not matched:
+        known = [float(f"{stride:.4g}") if stride % 1 else int(stride) for stride in teacher]
+        raise IMAError(f"no feature level matches: the student's strides are {list(student)}, the teacher's {known}")
     if wanted is None:
-        return tuple(shared)
-    if missing := sorted(set(wanted) - set(shared)):
+        return matched
+    if missing := sorted(set(wanted) - set(matched)):
         raise IMAError(
-            f"ima_levels={list(wanted)}: stride {missing[0]} is not shared; student and teacher share {shared}"
+            f"ima_levels={list(wanted)}: stride {missing[0]} is not shared; student and teacher share {list(matched)}"
         )
-    return tuple(sorted(set(wanted)))
+    return {stride: matched[stride] for stride in sorted(set(wanted))}
 
 
 @dataclass(frozen=True)

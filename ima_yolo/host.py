@@ -13,7 +13,7 @@ import torch
 import ultralytics
 from torch import Tensor, nn
 from ultralytics.cfg import DEFAULT_CFG_DICT, check_dict_alignment
-from ultralytics.nn.tasks import BaseModel, DetectionModel, guess_model_task, torch_safe_load, yaml_model_load
+from ultralytics.nn.tasks import BaseModel, RTDETRDetectionModel, guess_model_task, torch_safe_load
 from ultralytics.utils import LOGGER, SETTINGS
 from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES
 from ultralytics.utils.tal import make_anchors
@@ -24,8 +24,8 @@ from ima_yolo.features import Features, Predictions, tap
 
 TESTED = ((8, 4, 190), (8, 4, 190))  # lowest and highest Ultralytics release that the tests were run with
 PROBE_SIZE = 256  # pixels: a multiple of every stride in use, up to 64 of p6 models
-DETECTION_HEADS = ("Detect", "v10Detect")  # heads of students: scores and boxes for every cell of the maps
-_HEADS = ", ".join(DETECTION_HEADS)
+DETECTION_HEADS = ("Detect", "v10Detect")  # heads with scores and boxes for every cell of the maps
+UNLABELLED = "ima_unlabelled"  # where a batch carries images without labels
 ATTRIBUTE = "ima"  # where the distiller hangs on the student; keys of a state_dict begin with it
 
 
@@ -108,41 +108,6 @@ def _is_archive(path: Path) -> bool:
         return file.read(2) in {b"PK", b"\x80\x02"}
 
 
-def build_model(path: str, channels: int) -> BaseModel:
-    """Build an untrained detector from its description; the global random stream is left alone.
-
-    Args:
-        path: A `.yaml` file, here or among those of Ultralytics.
-        channels: Input channels.
-
-    Raises:
-        IMAError: If there is no such file, or it describes no detector with a feature pyramid.
-    """
-    try:
-        description = yaml_model_load(path)
-        head = str(description["head"][-1][2])
-    except Exception as error:
-        raise IMAError(f"student={path}: no such architecture, or not one that can be read") from error
-    if head not in DETECTION_HEADS:
-        raise IMAError(f"student={path}: a model with a {head} head; this version distils detectors ({_HEADS})")
-    try:
-        with torch.random.fork_rng(devices=[]):
-            return DetectionModel(description, ch=channels, verbose=False)
-    except Exception as error:
-        raise IMAError(f"student={path}: cannot be built ({one_line(error)})") from error
-
-
-def check_detector(model: BaseModel, role: str) -> None:
-    """Refuse a student whose head is not one that this version distils.
-
-    Raises:
-        IMAError: For another task, or a head of another kind.
-    """
-    head = type(model.model[-1]).__name__
-    if head not in DETECTION_HEADS:
-        raise IMAError(f"{role}: a model for {task_of(model)} ({head} head); this version distils detectors ({_HEADS})")
-
-
 def task_of(model: BaseModel) -> str:
     """Return the task of a model, from its class."""
     return str(guess_model_task(model))
@@ -214,6 +179,29 @@ def probe(model: BaseModel, channels: int = 3) -> Features:
     return Features.of_image(caught.maps or [], PROBE_SIZE)
 
 
+def look(student: BaseModel, images: Tensor) -> Features:
+    """Return a training student's maps of images that its own loss does not see.
+
+    The statistics of its batch norms stay those of the labelled images.
+
+    Args:
+        student: In training mode.
+        images: (B, C, H, W) in [0, 1].
+    """
+    head, levels = neck(student)
+    norms = [module for module in student.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    tracking = [norm.track_running_stats for norm in norms]
+    for norm in norms:
+        norm.track_running_stats = norm.track_running_stats and not norm.training  # a frozen one still needs them
+    try:
+        with tap(head, levels, stop=True) as caught:
+            student(images)
+    finally:
+        for norm, tracked in zip(norms, tracking, strict=True):
+            norm.track_running_stats = tracked
+    return Features.of_image(caught.maps or [], images.shape[2])
+
+
 def attach(student: BaseModel, distiller: nn.Module) -> None:
     """Make a student add the distiller's terms to its own loss while it trains.
 
@@ -224,7 +212,8 @@ def attach(student: BaseModel, distiller: nn.Module) -> None:
     Args:
         student: The model that is trained.
         distiller: Called as (batch, Features, task loss, predictions) -> (scalar, named scalars); the last is a
-            function that gives the student's `Predictions`, since not every term needs them.
+            function that gives the student's `Predictions`, since not every term needs them. Where the batch carries
+            images without labels, also with `look`, which gives the student's maps of images.
     """
     setattr(student, ATTRIBUTE, distiller)
     plain: Any = type(student)
@@ -243,7 +232,7 @@ class _Distilling(nn.Module if TYPE_CHECKING else object):  # type: ignore[misc]
     """The behaviour that `attach` adds in front of a model class."""
 
     def loss(self, batch: dict[str, Any], preds: Any = None) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the student's own losses with the distillation appended, times the batch size as Ultralytics does."""
+        """Return the student's own losses with the distillation appended, at the scale of the former."""
         if not self.training:
             return super().loss(batch, preds)
         head, levels = neck(self)
@@ -254,8 +243,10 @@ class _Distilling(nn.Module if TYPE_CHECKING else object):  # type: ignore[misc]
         student = Features.of_image(maps, images.shape[2])
         output = preds if caught.output is None else caught.output
         predicted = functools.partial(predictions, head, output)
-        extra, extra_items = getattr(self, ATTRIBUTE)(batch, student, loss.sum() / images.shape[0], predicted)
-        return torch.cat([loss.view(-1), extra.view(1) * images.shape[0]]), {**items, **extra_items}
+        scale = 1 if isinstance(self, RTDETRDetectionModel) else images.shape[0]  # the others sum over images
+        more = {"look": functools.partial(look, self)} if UNLABELLED in batch else {}
+        extra, extra_items = getattr(self, ATTRIBUTE)(batch, student, loss.sum() / scale, predicted, **more)
+        return torch.cat([loss.view(-1), extra.view(1) * scale]), {**items, **extra_items}
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Return the state of the plain student."""

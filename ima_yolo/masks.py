@@ -15,10 +15,12 @@ class Regions:
     Attributes:
         boxes: (R, 5) float: image index, x1, y1, x2, y2 in pixels of the network's input.
         confidence: Confidence of the teacher in [0, 1], one (B, 1, H, W) map a stride; empty unless asked for.
+        classes: Class of each pixel, (B, H, W), 255 where it is not known; None where the labels are boxes.
     """
 
     boxes: Tensor
     confidence: dict[int, Tensor]
+    classes: Tensor | None = None
 
 
 def random_mask(

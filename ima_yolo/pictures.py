@@ -129,7 +129,11 @@ def _draw_tile(image: Image.Image, column: Column, index: int, colours: Mapping[
     for row, box in enumerate(np.asarray(column.boxes[index], float).reshape(-1, 4) * scale):
         name = column.names[int(column.classes[index][row])]
         text = name if column.scores is None else f"{name} {float(column.scores[index][row]):.2f}"
-        detections.append(((box[0], box[1], box[2], box[3]), text, colours[name]))
+        low, high = (
+            np.minimum(box[:2], box[2:]),
+            np.maximum(box[:2], box[2:]),
+        )  # an untrained head turns some inside out
+        detections.append(((low[0], low[1], high[0], high[1]), text, colours[name]))
     _draw_detections(tile, detections)
     return tile
 
@@ -256,9 +260,15 @@ def ground_truth_column(images: Sequence[Path], names: Mapping[int, str], title:
 
 
 def prediction_column(
-    title: str, model_path: Path, images: Sequence[Path], imgsz: int, conf: float = 0.25, device: str = "cpu"
+    title: str,
+    model_path: Path,
+    images: Sequence[Path],
+    imgsz: int,
+    conf: float = 0.25,
+    device: str = "cpu",
+    task: str = "detect",
 ) -> Column:
-    """The column of a model's detections.
+    """The column of a model's detections; of turned boxes the upright ones around them.
 
     Args:
         title: the header.
@@ -267,12 +277,13 @@ def prediction_column(
         imgsz: side in pixels to which images are letterboxed.
         conf: detections below this confidence (0-1) are left out.
         device: "cpu", "cuda" or any other device string of Ultralytics.
+        task: of an exported model; a checkpoint knows its own.
     """
     from ultralytics import YOLO
 
-    model = YOLO(str(model_path), task="detect")
+    model = YOLO(str(model_path), task=task)
     results = model.predict(
         [str(path) for path in images], imgsz=imgsz, conf=conf, device=device, verbose=False, save=False
     )
-    boxes = [result.boxes.cpu().numpy() for result in results]
+    boxes = [(result.obb if result.boxes is None else result.boxes).cpu().numpy() for result in results]
     return Column(title, [b.xyxy for b in boxes], [b.cls for b in boxes], results[0].names, [b.conf for b in boxes])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,29 +11,18 @@ from typing import Any
 import torch
 from ultralytics.cfg import get_cfg, get_save_dir
 from ultralytics.data.utils import IMG_FORMATS, check_det_dataset
-from ultralytics.nn.tasks import BaseModel
 from ultralytics.utils import DEFAULT_CFG_DICT, LOGGER
-from ultralytics.utils.checks import check_model_file_from_stem
 from ultralytics.utils.files import get_latest_run
 from ultralytics.utils.torch_utils import parse_device, select_device
 
 from ima_yolo import checkpoint
 from ima_yolo.config import Settings, own_keys, split, validate
 from ima_yolo.errors import IMAError, nearest, one_line
-from ima_yolo.features import common_strides
-from ima_yolo.host import (
-    DETECTION_HEADS,
-    build_model,
-    check_detector,
-    is_ultralytics_key,
-    load_model,
-    local_file,
-    probe,
-    ultralytics_keys,
-)
+from ima_yolo.host import is_ultralytics_key, load_model, ultralytics_keys
+from ima_yolo.pairing import check_pairs, load_teachers, located, teachers_located
 from ima_yolo.ranges import check_classes, check_layers, check_ranges
-from ima_yolo.teachers import Teacher, shared_classes
-from ima_yolo.teachers.yolo import YOLOTeacher
+from ima_yolo.students import kind_of_path, load_student, task_of_kind
+from ima_yolo.teachers import Teacher
 
 
 @dataclass(frozen=True)
@@ -43,21 +32,22 @@ class Plan:
     Attributes:
         settings: Our keys.
         overrides: Ultralytics' keys.
-        teacher: Loaded and frozen.
+        teachers: Loaded and frozen.
         is_new: Whether the folder for results is not there yet.
     """
 
     settings: Settings
     overrides: dict[str, Any]
-    teacher: Teacher
+    teachers: tuple[Teacher, ...]
     is_new: bool = False
 
 
-def prepare(options: Mapping[str, Any]) -> Plan:
+def prepare(options: Mapping[str, Any], kind: str | None = None) -> Plan:
     """Check every key and file of a training.
 
     Args:
         options: Our keys and Ultralytics', as the user gave them.
+        kind: The kind of student that is to be trained, see `ima_yolo.students`; None for any.
 
     Raises:
         IMAError: For the first thing that cannot work.
@@ -65,38 +55,65 @@ def prepare(options: Mapping[str, Any]) -> Plan:
     ours, rest = split(options)
     check_keys(rest)
     if ours.get("teacher"):
-        ours["teacher"] = _located(ours["teacher"])
+        ours["teacher"] = teachers_located(ours["teacher"])
     if rest.get("resume"):
         settings, rest = _resumed(ours, rest)
     else:
         settings = validate(ours)
     rest = _checked_values(rest)
-    teacher = YOLOTeacher(settings.teacher, settings.ima_teacher_conf)
-    settings = settings.model_copy(update={"teacher": _located(settings.teacher)})  # a published one is here only now
-    data = _check_data(rest, teacher)
+    teachers = load_teachers(settings)
+    # a published one is here only now
+    settings = settings.model_copy(update={"teacher": teachers_located(settings.teacher)})
+    data = _check_data(rest, teachers)
     if rest.get("data") and Path(str(rest["data"])).is_file():
         rest["data"] = str(Path(str(rest["data"])).absolute())  # for a run that is resumed from another folder
     if not rest.get("resume"):
-        rest["model"] = _located(rest.get("model") or "")
-        student = _student(rest["model"], data)
+        rest["model"] = located(rest.get("model") or "")
+        student, found = load_student(rest["model"], data.get("channels", 3))
+        task = _check_task(rest, found, kind, data)
         check_layers(rest.get("freeze"), len(student.model))
-        _check_match(student, teacher, settings)
-        _check_head(settings, teacher, data)
-        args = get_cfg(DEFAULT_CFG_DICT, {"task": "detect", "mode": "train", **rest})
+        check_pairs(student, found, teachers, settings, _side(rest.get("imgsz")), data)
+        args = get_cfg(DEFAULT_CFG_DICT, {"task": task, "mode": "train", **rest})
         folder = Path(get_save_dir(args))
         _check_folder(folder, f"project={rest.get('project')}" if rest.get("project") else "results")
+    if settings.ima_unlabelled and next(images_in(settings.ima_unlabelled), None) is None:
+        raise IMAError(f"ima_unlabelled={settings.ima_unlabelled}: no images in this folder")
     if settings.without_effect:
         kind = f"ima_loss={settings.ima_loss} ima_weight={settings.ima_weight}"
         LOGGER.warning(f"without effect with {kind}: {', '.join(settings.without_effect)}")
     is_new = not rest.get("resume") and not folder.exists()
-    return Plan(settings, rest, teacher, is_new)
+    return Plan(settings, rest, teachers, is_new)
 
 
-def _located(model: Any) -> str:
-    """Name a model as Ultralytics would find it, "yolo26n" too, and so that it is found from another folder as well."""
-    path = str(check_model_file_from_stem(str(model)))
-    found = local_file(path)
-    return path if found is None else str(found.absolute())
+def _side(imgsz: Any) -> int:
+    """Side of the training images in pixels: the longer one of a list, as Ultralytics takes it."""
+    return max(imgsz) if isinstance(imgsz, (list, tuple)) else int(imgsz or DEFAULT_CFG_DICT["imgsz"])
+
+
+def student_kind(options: Mapping[str, Any]) -> str:
+    """Return the kind of student that a training is about, as far as can be told before its options are checked.
+
+    Args:
+        options: Our keys and Ultralytics', as the user gave them.
+
+    Raises:
+        IMAError: If there is no such student.
+    """
+    if options.get("resume"):
+        return kind_of_path(str(resume_path(options)))
+    return kind_of_path(located(options.get("student") or options.get("model") or ""))
+
+
+def _check_task(rest: Mapping[str, Any], found: str, kind: str | None, data: Mapping[str, Any]) -> str:
+    """Refuse a student of another task than the trainer's, the user's or the data's; return the task."""
+    task = task_of_kind(found)
+    asked = rest.get("task") or task
+    if kind not in (None, found) or asked != task:
+        wanted = asked if asked != task else kind
+        raise IMAError(f"student={rest['model']}: a model for {found}, but {wanted} is to be trained")
+    if task == "pose" and data and "kpt_shape" not in data:
+        raise IMAError(f"data={rest['data']}: no kpt_shape (keypoints, values of each), which task pose needs")
+    return task
 
 
 def check_keys(rest: Mapping[str, Any]) -> None:
@@ -149,45 +166,6 @@ def resume_path(rest: Mapping[str, Any]) -> Path:
     return Path(str(wanted))
 
 
-def _student(path: str, data: Mapping[str, Any]) -> BaseModel:
-    """Load or build the student.
-
-    Raises:
-        IMAError: If it is missing, damaged, unsafe, or of a kind that is not distilled.
-    """
-    if not path:
-        raise IMAError("student= is missing: give a checkpoint or an architecture, for example student=yolo26n.pt")
-    if path.endswith(".pt"):
-        student, _ = load_model(path, "student")
-        check_detector(student, f"student={path}")
-        return student
-    if path.endswith((".yaml", ".yml")):
-        return build_model(path, data.get("channels", 3))
-    raise IMAError(f"student={path}: expected a checkpoint (.pt) or an architecture (.yaml)")
-
-
-def _check_match(student: BaseModel, teacher: YOLOTeacher, settings: Settings) -> None:
-    """Refuse a pair that shares no level, or not one that was asked for, or whose heads have different cells."""
-    strides = probe(student, int(student.yaml.get("channels", 3))).strides
-    common_strides(strides, teacher.strides, settings.ima_levels)
-    if settings.needs_predictions and strides != teacher.strides:
-        raise IMAError(
-            f"ima_cls, ima_box: the heads have different cells, at strides {list(strides)} and {list(teacher.strides)}"
-        )
-
-
-def _check_head(settings: Settings, teacher: YOLOTeacher, data: Mapping[str, Any]) -> None:
-    """Refuse a teacher whose head cannot say what a setting asks for."""
-    asks = settings.needs_confidence or settings.needs_teacher_boxes or settings.needs_predictions
-    if asks and (teacher.task != "detect" or teacher.head not in DETECTION_HEADS):
-        raise IMAError(
-            f"teacher={teacher.name}: a {teacher.head} head; ima_cls, ima_box, ima_objects=teacher and "
-            f"ima_boxes=teacher read the head of a detector ({', '.join(DETECTION_HEADS)})"
-        )
-    if settings.needs_predictions and data:
-        shared_classes(teacher, data["names"])
-
-
 def _checked_values(rest: Mapping[str, Any]) -> dict[str, Any]:
     """Let Ultralytics check its own values before it makes a folder, and check what it finds out later.
 
@@ -201,8 +179,6 @@ def _checked_values(rest: Mapping[str, Any]) -> dict[str, Any]:
         raise IMAError(one_line(error)) from error
     if check_device(checked.device).type == "cpu" and checked.amp == "bf16":
         raise IMAError("amp=bf16: Ultralytics has mixed precision on GPUs alone")
-    if checked.task not in (None, "detect"):
-        raise IMAError(f"task={checked.task}: this version distils task=detect")
     check_ranges(checked)
     if checked.quantize == 8:
         raise IMAError("quantize=8 changes the student's layers while it trains and cannot be combined with a teacher")
@@ -230,8 +206,8 @@ def check_device(device: Any) -> torch.device:
     return found
 
 
-def _check_data(rest: Mapping[str, Any], teacher: YOLOTeacher) -> dict[str, Any]:
-    """Refuse data that is missing, empty or not for this teacher; warn where its classes are not the teacher's.
+def _check_data(rest: Mapping[str, Any], teachers: Sequence[Teacher]) -> dict[str, Any]:
+    """Refuse data that is missing or empty; warn where its classes are not a teacher's.
 
     Returns:
         The data set as Ultralytics reads it; nothing for an ndjson file or an address of its platform (ul://...),
@@ -251,16 +227,15 @@ def _check_data(rest: Mapping[str, Any], teacher: YOLOTeacher) -> dict[str, Any]
     for part in ("train", "val"):
         if next(images_in(found[part]), None) is None:
             raise IMAError(f"data={data}: no images for '{part}' in {found[part]}")
-    if found["channels"] != teacher.input_channels:
-        raise IMAError(
-            f"data={data}: images of {found['channels']} channels, but {teacher.name} takes {teacher.input_channels}"
-        )
     check_classes(rest.get("classes"), len(found["names"]))
     if rest.get("single_cls"):
         found["names"] = {0: "item"}  # as Ultralytics' trainer renames them
     names = {int(index): str(name) for index, name in found["names"].items()}
-    if teacher.class_names != names:
-        LOGGER.warning(f"{teacher.name} was trained on other classes than {data}; features need none, so it can teach")
+    for teacher in teachers:
+        if teacher.class_names not in (None, names):
+            LOGGER.warning(
+                f"{teacher.name} was trained on other classes than {data}; features need none, so it can teach"
+            )
     return found
 
 

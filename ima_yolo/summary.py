@@ -38,22 +38,32 @@ class Row:
     note: str = ""
 
 
-def _accuracy(model: Any, data: Path, imgsz: int, val_kwargs: dict[str, Any]) -> tuple[float, float]:
-    """mAP50-95 and mAP50 by the Ultralytics validator, which leaves no folder behind."""
+_METRIC = {"detect": "box", "segment": "seg", "pose": "pose", "obb": "box"}  # what a task's mAP is taken over
+
+
+def _accuracy(
+    model: Any, task: str, data: Path, imgsz: int, val_kwargs: dict[str, Any]
+) -> tuple[float | None, float | None, str]:
+    """mAP50-95, mAP50 and a note by the Ultralytics validator, which leaves no folder behind."""
     with tempfile.TemporaryDirectory() as folder:
         # Rectangular batches pad differently for torch and for an exported file, which would compare unlike things.
         place = {"project": folder, "name": "val", "plots": False, "verbose": False, "rect": False}
-        box = model.val(data=str(data), imgsz=imgsz, **{**place, **val_kwargs}).box
-    return float(box.map), float(box.map50)
+        found = model.val(data=str(data), imgsz=imgsz, **{**place, **val_kwargs})
+    if task == "semantic":
+        return None, None, f"mIoU {found.miou:.3f}, pixel accuracy {found.pixel_accuracy:.3f}"
+    metric = getattr(found, _METRIC[task])
+    note = {"segment": "mAP of the masks", "pose": "mAP of the keypoints"}.get(task, "")
+    return float(metric.map), float(metric.map50), note
 
 
 def _milliseconds(backend: Any, imgsz: int) -> float:
-    """Median time of one forward pass of one image (1, 3, imgsz, imgsz) in milliseconds."""
+    """Median time of one forward pass of one image (1, C, imgsz, imgsz) in milliseconds."""
     import torch
     from ultralytics.utils.ops import Profile
 
     height, width = getattr(backend, "imgsz", None) or (imgsz, imgsz)  # an exported model may take one size only
-    image = torch.zeros(1, 3, height, width, device=backend.device)
+    channels = getattr(getattr(backend.backend, "model", None), "yaml", {}).get("channels", 3)
+    image = torch.zeros(1, channels, height, width, device=backend.device)
     times = []
     with torch.inference_mode():
         for _ in range(_WARM_UP + _TIMED):
@@ -74,18 +84,19 @@ def _size(backend: Any, imgsz: int) -> tuple[int | None, float | None]:
     return get_num_params(network), get_flops(network, imgsz) or None
 
 
-def measure(model_path: Path, data: Path, imgsz: int, name: str, **val_kwargs: Any) -> Row:
+def measure(model_path: Path, data: Path, imgsz: int, name: str, task: str = "detect", **val_kwargs: Any) -> Row:
     """Measure one model: accuracy by the Ultralytics validator, size, and the time of the network alone at batch 1.
 
     The time is taken apart from the validation, as the median of 30 passes after 5 to warm up, because the validator's
     own figure depends on its batch size and on how full its last batch is.
 
     Args:
-        model_path: a detection checkpoint or exported model that Ultralytics can load.
+        model_path: a checkpoint or exported model that Ultralytics can load.
         data: the data.yaml; its val split counts, or `split=`. Where its class names are not the model's the accuracy
             is None and the row says so in its note.
         imgsz: side of the images in pixels.
         name: the row's name.
+        task: the task that the data is labelled for; of a model for another one the accuracy is not measured.
         **val_kwargs: further arguments of `yolo val`, for instance device, batch, workers, classes or single_cls.
     """
     from ultralytics import YOLO
@@ -93,24 +104,27 @@ def measure(model_path: Path, data: Path, imgsz: int, name: str, **val_kwargs: A
     from ultralytics.utils.torch_utils import select_device
 
     device = select_device(val_kwargs.get("device") or "", verbose=False)
-    model, backend = YOLO(str(model_path), task="detect"), AutoBackend(str(model_path), device=device, verbose=False)
+    model, backend = YOLO(str(model_path), task=task), AutoBackend(str(model_path), device=device, verbose=False)
     parameters, gflops = _size(backend, imgsz)
-    note = _not_comparable(backend, data, bool(val_kwargs.get("single_cls")))
-    map50_95, map50 = (None, None) if note else _accuracy(model, data, imgsz, val_kwargs)
+    note = _not_comparable(backend, task, data, bool(val_kwargs.get("single_cls")))
+    map50_95, map50, note = (None, None, note) if note else _accuracy(model, task, data, imgsz, val_kwargs)
     timing = f"{device.type}, batch 1"
     return Row(name, map50_95, map50, parameters, gflops, _milliseconds(backend, imgsz), timing, note)
 
 
-def _not_comparable(backend: Any, data: Path, single_cls: bool) -> str:
-    """Why a model cannot be validated as a detector on the data; empty if it can."""
-    from ultralytics.data.utils import check_det_dataset
+def _not_comparable(backend: Any, task: str, data: Path, single_cls: bool) -> str:
+    """Why a model cannot be validated for a task on the data; empty if it can."""
+    from ultralytics.data.utils import add_polygon_background, check_det_dataset
 
-    task = getattr(backend, "task", None) or getattr(getattr(backend.backend, "model", None), "task", None) or "detect"
-    if task != "detect":
-        return f"is a model for {task}, so its accuracy as a detector was not measured"
+    own = getattr(backend, "task", None) or getattr(getattr(backend.backend, "model", None), "task", None) or "detect"
+    if own != task:
+        kind = {"detect": "as a detector "}.get(task, f"for {task} ")
+        return f"is a model for {own}, so its accuracy {kind}was not measured"
     if single_cls:  # the validator then counts every object and every detection as one class
         return ""
-    if list(check_det_dataset(str(data), autodownload=False)["names"].values()) != list(backend.names.values()):
+    found = check_det_dataset(str(data), autodownload=False)
+    names = (add_polygon_background(found) if task == "semantic" else found)["names"]
+    if list(names.values()) != list(backend.names.values()):
         return "has other class names than the data, so its accuracy was not measured"
     return ""
 

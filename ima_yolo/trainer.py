@@ -10,16 +10,24 @@ import yaml
 from torch import nn
 from ultralytics.cfg import cfg2dict
 from ultralytics.engine.trainer import BaseTrainer
+from ultralytics.models.rtdetr.train import RTDETRTrainer
 from ultralytics.models.yolo.detect import DetectionTrainer
+from ultralytics.models.yolo.obb import OBBTrainer
+from ultralytics.models.yolo.pose import PoseTrainer
+from ultralytics.models.yolo.segment import SegmentationTrainer
+from ultralytics.models.yolo.semantic import SemanticSegmentationTrainer
 from ultralytics.utils import DEFAULT_CFG, DEFAULT_CFG_DICT, LOGGER, RANK
 
 from ima_yolo import checkpoint, host
 from ima_yolo.config import Settings, own_keys, validate
 from ima_yolo.distill import Distiller, build_distiller
 from ima_yolo.errors import USER_FAULTS, IMAError, one_line
-from ima_yolo.preflight import Plan, prepare
+from ima_yolo.pairing import fit_teachers, load_teachers
+from ima_yolo.preflight import Plan, prepare, student_kind
+from ima_yolo.students import RTDETR
 from ima_yolo.teachers import Teacher
-from ima_yolo.teachers.yolo import YOLOTeacher
+from ima_yolo.teachers.view import differences
+from ima_yolo.unlabelled import UnlabelledStream
 
 CARRIED = "ima"  # the argument under which settings travel to the processes of a training on several devices
 
@@ -29,9 +37,11 @@ class Distilling(BaseTrainer if TYPE_CHECKING else object):  # type: ignore[misc
 
     Overridden: `__init__` (keeps our keys from Ultralytics), `train` (several devices; restores the student's class),
     `set_model_attributes` (attaches), `_load_checkpoint_state` (resume, NaN recovery), `save_model` and `final_eval`
-    (our key in the checkpoints), `save_metrics` (the weight's column) and `auto_batch` (a warning).
+    (our key in the checkpoints), `preprocess_batch` (images without labels), `save_metrics` (the weight's column) and
+    `auto_batch` (a warning).
     """
 
+    kind = "detect"  # of the students that it trains, see `ima_yolo.students`
     distiller: Distiller  # once the student is built
     wdir: Path
     last: Path
@@ -51,13 +61,14 @@ class Distilling(BaseTrainer if TYPE_CHECKING else object):  # type: ignore[misc
         host.check_version()
         options = {**_given_by(cfg), **(overrides or {})}
         carried = options.pop(CARRIED, None)
-        plan = _carried(carried, options) if carried else prepare(options)
+        plan = _carried(carried, options) if carried else prepare(options, self.kind)
         self.settings: Settings = plan.settings
-        self.teacher: Teacher = plan.teacher
+        self.teachers: tuple[Teacher, ...] = plan.teachers
         self._is_new = plan.is_new
         self._has_started = False
         super().__init__(DEFAULT_CFG, plan.overrides, _callbacks)
-        self._teacher_digest = self.teacher.digest()
+        self._unlabelled: UnlabelledStream | None = None
+        self._teacher_digest = "+".join(teacher.digest() for teacher in self.teachers)
         if RANK in {-1, 0}:
             record = {**self.settings.model_dump(mode="json"), "teacher_digest": self._teacher_digest}
             (self.save_dir / "ima.yaml").write_text(yaml.safe_dump(record, sort_keys=False), encoding="utf-8")
@@ -87,9 +98,11 @@ class Distilling(BaseTrainer if TYPE_CHECKING else object):  # type: ignore[misc
         """Attach the teacher: the student is on its device, and neither compiled, wrapped nor in an optimizer yet."""
         super().set_model_attributes()
         student = host.probe(self.model, self.data["channels"])
+        channels = self.data["channels"]
+        views = fit_teachers(self.settings, self.teachers, student.strides, channels, self.args.imgsz)
         self.distiller = build_distiller(
-            self.settings,
-            self.teacher,
+            self.settings.for_task(self.args.task),
+            views,
             student,
             self.device,
             self.args.seed,
@@ -100,14 +113,29 @@ class Distilling(BaseTrainer if TYPE_CHECKING else object):  # type: ignore[misc
         host.attach(self.model, self.distiller)
         self.add_callback("on_train_start", _note_start)
         self.add_callback("on_train_epoch_start", _advance)
-        LOGGER.info(f"Distilling from {self.teacher.name} at strides {list(self.distiller.criterion.strides)}")
+        for view in views:
+            LOGGER.info(f"Distilling from {view.name} at strides {list(view.strides)}")
+            for line in differences(view, student.strides, channels):
+                LOGGER.info(line)
+
+    def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Prepare a batch as Ultralytics does, and add images without labels if there are any."""
+        batch = super().preprocess_batch(batch)
+        if self.settings.ima_unlabelled is None or not self.distiller.is_on:
+            return batch
+        if self._unlabelled is None:
+            count = max(1, round(self.settings.ima_unlabelled_ratio * self.batch_size / max(self.world_size, 1)))
+            folder = self.settings.ima_unlabelled
+            self._unlabelled = UnlabelledStream(folder, self.args, self.data, count, self.args.seed, RANK)
+        images = self._unlabelled.next().to(self.device, non_blocking=True)
+        return {**batch, host.UNLABELLED: images.float() / 255}
 
     def _load_checkpoint_state(self, ckpt: dict[str, Any]) -> None:
         """Restore adapters, weight and masks beside the optimizer, on resume and on recovery from NaN."""
         super()._load_checkpoint_state(ckpt)
         packed = checkpoint.unpack(ckpt, self.args.model)
         if packed["teacher_digest"] != self._teacher_digest:
-            LOGGER.warning(f"The weights of {self.teacher.name} are not those that this run was started with")
+            LOGGER.warning(f"The weights of {self.settings.teacher} are not those that this run was started with")
         self.distiller.load(packed["distiller"])
 
     def save_model(self) -> bool:
@@ -144,13 +172,70 @@ class Distilling(BaseTrainer if TYPE_CHECKING else object):  # type: ignore[misc
 
 
 class IMATrainer(Distilling, DetectionTrainer):
-    """Trains a detector with a teacher by Instance Mask Alignment.
+    """Trains a student with a teacher by Instance Mask Alignment.
+
+    Called by this name it becomes the trainer of the student's task; the others name one task.
 
     Examples:
         >>> from ima_yolo import IMATrainer
         >>> options = {"teacher": "yolo26m.pt", "model": "yolo26n.pt", "data": "coco8.yaml", "epochs": 3}
         >>> IMATrainer(overrides=options).train()  # doctest: +SKIP
     """
+
+    def __new__(
+        cls, cfg: Any = DEFAULT_CFG, overrides: dict[str, Any] | None = None, _callbacks: Any = None
+    ) -> IMATrainer:
+        """Make a trainer of the student's task."""
+        if cls is not IMATrainer:
+            return object.__new__(cls)
+        try:
+            kind = student_kind({**_given_by(cfg), **(overrides or {})})
+        except IMAError:
+            kind = "detect"  # whose checks find the fault
+        return object.__new__(TRAINERS[kind])
+
+
+class IMARTDETRTrainer(IMATrainer, RTDETRTrainer):
+    """Trains an RT-DETR detector with a teacher."""
+
+    kind = RTDETR
+
+
+class IMASegmentationTrainer(IMATrainer, SegmentationTrainer):
+    """Trains a student for instance segmentation with a teacher."""
+
+    kind = "segment"
+
+
+class IMASemanticTrainer(IMATrainer, SemanticSegmentationTrainer):
+    """Trains a student for semantic segmentation with a teacher; an instance is the region of a class."""
+
+    kind = "semantic"
+
+
+class IMAPoseTrainer(IMATrainer, PoseTrainer):
+    """Trains a student for pose estimation with a teacher."""
+
+    kind = "pose"
+
+
+class IMAOBBTrainer(IMATrainer, OBBTrainer):
+    """Trains a student for oriented boxes with a teacher."""
+
+    kind = "obb"
+
+
+TRAINERS: dict[str, type[IMATrainer]] = {
+    trainer.kind: trainer
+    for trainer in (
+        IMATrainer,
+        IMARTDETRTrainer,
+        IMASegmentationTrainer,
+        IMASemanticTrainer,
+        IMAPoseTrainer,
+        IMAOBBTrainer,
+    )
+}
 
 
 def _note_start(trainer: Distilling) -> None:
@@ -166,7 +251,7 @@ def _advance(trainer: Distilling) -> None:
 def _carried(carried: dict[str, Any], options: dict[str, Any]) -> Plan:
     """Plan of a worker process: its parent has checked everything."""
     settings = validate(carried)
-    return Plan(settings, options, YOLOTeacher(settings.teacher, settings.ima_teacher_conf))
+    return Plan(settings, options, load_teachers(settings))
 
 
 def _given_by(cfg: Any) -> dict[str, Any]:

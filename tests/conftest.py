@@ -114,6 +114,64 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return data
 
 
+def _draw_cards(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, list[tuple[int, np.ndarray]]]:
+    """Draw a turned card in each of two or three quadrants; return image, pixel classes, and (class, corners 0-1)."""
+    image = rng.integers(90, 140, (IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
+    classes, cards, half = np.full((IMAGE_SIZE, IMAGE_SIZE), len(SHAPES), np.uint8), [], IMAGE_SIZE // 2
+    for quadrant in rng.permutation(4)[: rng.integers(2, 4)]:
+        kind = int(rng.integers(len(SHAPES)))
+        centre = (float(quadrant % 2 * half + half / 2), float(quadrant // 2 * half + half / 2))
+        corners = cv2.boxPoints((centre, (float(rng.integers(22, 34)), 16.0), float(rng.integers(0, 90))))
+        for target, colour in ((image, COLOURS[kind]), (classes, kind)):
+            cv2.fillPoly(target, [corners.round().astype(np.int32)], colour)
+        cards.append((kind, corners / IMAGE_SIZE))
+    return image, classes, cards
+
+
+def _card_label(task: str, kind: int, corners: np.ndarray) -> str:
+    """One line of a label file: a box, a box with its four corners as keypoints, or a polygon."""
+    low, high = corners.min(0), corners.max(0)
+    values = [*((low + high) / 2), *(high - low)]
+    if task == "pose":
+        values += [value for corner in corners for value in (*corner, 2)]
+    elif task in ("segment", "obb"):
+        values = list(corners.ravel())
+    return " ".join(map(str, (kind, *(round(float(value), 6) for value in values))))
+
+
+@pytest.fixture(scope="session")
+def task_data(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Factory of `data.yaml` of a drawn set for a task of Ultralytics: 8 training and 4 validation images of 96 px.
+
+    Three classes; for task semantic the background is a fourth, and the labels are pictures of classes.
+    """
+
+    def make(task: str) -> Path:
+        root = tmp_path_factory.getbasetemp() / f"cards-{task}"
+        if root.exists():
+            return root / "data.yaml"
+        rng = np.random.default_rng(1)
+        for split, count in (("train", 8), ("val", 4)):
+            for part in ("images", "masks" if task == "semantic" else "labels"):
+                (root / part / split).mkdir(parents=True)
+            for index in range(count):
+                image, classes, cards = _draw_cards(rng)
+                cv2.imwrite(str(root / "images" / split / f"{index}.png"), image)
+                if task == "semantic":
+                    cv2.imwrite(str(root / "masks" / split / f"{index}.png"), classes)
+                else:
+                    lines = [_card_label(task, kind, corners) for kind, corners in cards]
+                    (root / "labels" / split / f"{index}.txt").write_text("\n".join(lines) + "\n")
+        names = (*SHAPES, "background") if task == "semantic" else SHAPES
+        extra = {"pose": "kpt_shape: [4, 3]\nflip_idx: [0, 1, 2, 3]\n", "semantic": "masks_dir: masks\n"}.get(task, "")
+        listed = "".join(f"  {index}: {name}\n" for index, name in enumerate(names))
+        head = f"path: {root}\ntrain: images/train\nval: images/val\n"
+        (root / "data.yaml").write_text(f"{head}{extra}names:\n{listed}")
+        return root / "data.yaml"
+
+    return make
+
+
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Factory of untrained, plain Ultralytics checkpoints, as `YOLO("yolo26n.yaml").save()` writes them.
@@ -143,3 +201,32 @@ def _save_checkpoint(path: Path, config: str, names: tuple[str, ...], seed: int)
     model.names, model.args, model.task = dict(enumerate(names)), yolo.model.args, yolo.task
     yolo.model = model
     yolo.save(path)
+
+
+@pytest.fixture(scope="session")
+def lively() -> Callable[[Path, Path], Path]:
+    """Copy an untrained checkpoint with the statistics of real batches: without them its maps fade to constants."""
+
+    def copy(path: Path, target: Path) -> Path:
+        import torch
+        from ultralytics import YOLO
+
+        yolo = YOLO(path)
+        norms = [module for module in yolo.model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+        for norm in norms:
+            norm.momentum = 1.0
+        with torch.no_grad():
+            yolo.model.train()(torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0)))
+        for norm in norms:
+            norm.momentum = 0.03
+        yolo.save(target)
+        return target
+
+    return copy
+
+
+@pytest.fixture(scope="session")
+def lively_teacher(tiny_checkpoint: Callable[..., Path], lively: Callable[[Path, Path], Path]) -> Path:
+    """An untrained YOLO26s detector whose maps depend on the image."""
+    path = tiny_checkpoint("yolo26s.yaml", seed=1)
+    return lively(path, path.with_name("lively.pt"))

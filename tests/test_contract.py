@@ -131,7 +131,7 @@ def test_the_process_of_another_device_is_told_everything(
         cfg={**DEFAULT_CFG_DICT, "save_dir": ""}, overrides=state["args"], _callbacks=state["callbacks"]
     )
     assert worker.settings == parent.settings
-    assert worker.teacher.digest() == parent.teacher.digest()
+    assert worker.teachers[0].digest() == parent.teachers[0].digest()
     assert worker.save_dir == parent.save_dir
     assert not hasattr(worker.args, CARRIED)
     worker.train()

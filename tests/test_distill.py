@@ -12,6 +12,7 @@ from ima_yolo.features import Features
 from ima_yolo.losses import IMALoss
 from ima_yolo.masks import Regions
 from ima_yolo.teachers import TeacherOutput
+from ima_yolo.teachers.view import fit
 
 SHAPES = {8: (4, 6), 16: (8, 12)}  # stride -> channels of student and teacher
 
@@ -20,6 +21,7 @@ class Teacher:
     """Shows fixed maps and counts how often it is asked."""
 
     name, strides, channels, class_names = "fixed", (8, 16), (6, 12), {0: "a", 1: "b"}
+    input_channels, predicts = 3, False
 
     def __init__(self) -> None:
         self.calls = 0
@@ -52,7 +54,8 @@ def batch() -> dict[str, torch.Tensor]:
 
 def build(teacher: Teacher | None = None, **settings: Any) -> Any:
     chosen = Settings(teacher="t.pt", **settings)
-    return build_distiller(chosen, teacher or Teacher(), student_maps(), torch.device("cpu"), seed=0)
+    teachers = [fit(teacher or Teacher(), tuple(SHAPES))]
+    return build_distiller(chosen, teachers, student_maps(), torch.device("cpu"), seed=0)
 
 
 def step(distiller: Any, student: Features | None = None) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -103,19 +106,19 @@ def test_new_layers_repeat_with_the_seed_and_leave_the_global_stream_alone() -> 
     ],
 )
 def test_every_setting_reaches_the_loss(settings: dict[str, Any], attributes: dict[str, Any]) -> None:
-    loss = build(**settings).criterion.levels["8"]
+    loss = build(**settings).criterion.members[0].levels["8"]
     assert isinstance(loss, IMALoss)
     assert {name: getattr(loss, name) for name in attributes} == attributes
 
 
 def test_only_the_finest_level_keeps_small_objects() -> None:
-    levels = build(ima_instance="box").criterion.levels
+    levels = build(ima_instance="box").criterion.members[0].levels
     assert (levels["8"].finest, levels["16"].finest) == (True, False)
 
 
 def test_the_temperature_and_the_ratio_reach_their_losses() -> None:
-    assert build(ima_loss="cwd", ima_temperature=3).criterion.levels["8"].temperature == 3
-    assert build(ima_loss="mgd", ima_mask_ratio=0.1).criterion.levels["8"].mask_ratio == 0.1
+    assert build(ima_loss="cwd", ima_temperature=3).criterion.members[0].levels["8"].temperature == 3
+    assert build(ima_loss="mgd", ima_mask_ratio=0.1).criterion.members[0].levels["8"].mask_ratio == 0.1
 
 
 def test_the_term_is_weighted_and_pulls_on_the_student() -> None:
@@ -157,3 +160,30 @@ def test_a_state_of_another_device_is_taken_without_its_masks(monkeypatch: pytes
     state = {**build().state(), "rng": torch.zeros(16, dtype=torch.uint8)}
     build().load(state)
     assert any("another kind of device" in line for line in said)
+
+
+def test_turned_boxes_become_the_upright_ones_around_them() -> None:
+    turned = {
+        **batch(),
+        "bboxes": torch.tensor([[0.5, 0.5, 0.5, 0.25, torch.pi / 2], [0.5, 0.5, 0.5, 0.25, torch.pi / 4]]),
+    }
+    boxes = regions_of(turned, TeacherOutput(Features((), ()))).boxes
+    half = (32 + 16) / 2 / 2**0.5
+    assert boxes[0].tolist() == pytest.approx([0, 24, 16, 40, 48], abs=1e-4)
+    assert boxes[1].tolist() == pytest.approx([1, 32 - half, 32 - half, 32 + half, 32 + half], abs=1e-4)
+
+
+def test_several_teachers_count_by_their_shares() -> None:
+    first, second = Teacher(), Teacher()
+    second.maps = tuple(level.flip(0) * 2 for level in second.maps)
+    settings = {"ima_weight": 1.0, "ima_mask": "none"}
+
+    def alone(teacher: Teacher) -> float:
+        return step(build(teacher, **settings))[0].item()
+
+    chosen = Settings(teacher="a.pt,b.pt", ima_teacher_shares=(3, 1), **settings)
+    views = [fit(teacher, tuple(SHAPES)) for teacher in (first, second)]
+    both = build_distiller(chosen, views, student_maps(), torch.device("cpu"), seed=0)
+    assert step(both)[0].item() == pytest.approx(0.75 * alone(first) + 0.25 * alone(second), rel=1e-5)
+    adapters = [name for name, _ in both.named_parameters() if name.endswith("adapter.weight")]
+    assert len(adapters) == 4, "each teacher has adapters of its own"

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from ima_yolo.errors import IMAError
-from ima_yolo.features import Features, common_strides, same_size, tap
+from ima_yolo.features import Features, match_levels, same_size, tap
 
 
 class Detector(nn.Module):
@@ -41,21 +41,28 @@ def test_what_is_no_map_is_refused(shape: tuple[int, ...]) -> None:
 @pytest.mark.parametrize(
     ("student", "teacher", "wanted", "shared"),
     [
-        ([8, 16, 32], [8, 16, 32], None, (8, 16, 32)),
-        ([8, 16, 32], [4, 8, 16, 32, 64], None, (8, 16, 32)),
-        ([16, 32], [8, 16], None, (16,)),
-        ([8, 16, 32], [32, 16, 8], (32, 8), (8, 32)),
+        ([8, 16, 32], [8, 16, 32], None, {8: 0, 16: 1, 32: 2}),
+        ([8, 16, 32], [4, 8, 16, 32, 64], None, {8: 1, 16: 2, 32: 3}),
+        ([16, 32], [8, 16], None, {16: 1}),
+        ([8, 16, 32], [32, 16, 8], (32, 8), {8: 2, 32: 0}),
+        ([8, 16, 32], [7, 14, 28], None, {8: 0, 16: 1, 32: 2}),  # patches of 14 px
+        ([8, 16, 32], [16 / 3, 32 / 3, 64 / 3], None, {8: 1, 16: 2}),  # a teacher at 1.5 times the size
+        ([8, 16], [4, 5.6], None, None),
     ],
 )
-def test_levels_are_matched_by_stride(student: list[int], teacher: list[int], wanted, shared: tuple[int, ...]) -> None:
-    assert common_strides(student, teacher, wanted) == shared
+def test_levels_are_matched_by_stride(student: list[int], teacher: list[int], wanted, shared) -> None:
+    if shared is None:
+        with pytest.raises(IMAError, match="no feature level matches"):
+            match_levels(student, teacher, wanted)
+    else:
+        assert match_levels(student, teacher, wanted) == shared
 
 
 def test_no_common_level_is_an_error_that_shows_both() -> None:
     with pytest.raises(IMAError, match=r"\[8\], the teacher's \[16\]"):
-        common_strides([8], [16])
+        match_levels([8], [16])
     with pytest.raises(IMAError, match="stride 4 is not shared"):
-        common_strides([8, 16], [8, 16], [4])
+        match_levels([8, 16], [8, 16], [4])
 
 
 def test_tap_catches_the_maps_and_leaves_no_hook() -> None:

@@ -61,12 +61,24 @@ BAD: dict[str, tuple[Callable[[Path], dict[str, Any]], str]] = {
     "no student": (lambda tmp: {"student": None}, "student= is missing"),
     "missing student": (lambda tmp: {"student": "gone.pt"}, "student=gone.pt: file not found"),
     "missing architecture": (lambda tmp: {"student": "gone.yaml"}, "student=gone.yaml"),
-    "architecture of a segmenter": (lambda tmp: {"student": "yolo26n-seg.yaml"}, "a model with a Segment26 head"),
-    "architecture of RT-DETR": (lambda tmp: {"student": "rtdetr-l.yaml"}, "a model with a RTDETRDecoder head"),
+    "architecture of a classifier": (lambda tmp: {"student": "yolo26n-cls.yaml"}, "a model with a Classify head"),
+    "architecture with text": (lambda tmp: {"student": "yolov8n-worldv2.yaml"}, "a model with a WorldDetect head"),
     "corrupt student": (lambda tmp: {"student": write(tmp / "s.pt", "x")}, "s.pt: the file is empty, truncated"),
     "hostile student": (lambda tmp: {"student": hostile(tmp / "s.pt")}, "refused, since it carries code"),
     "classifier as student": (lambda tmp: {"student": classifier(tmp / "c.pt")}, "a model for classify"),
-    "segmenter as student": (lambda tmp: {"student": segmenter(tmp / "s.pt")}, "a model for segment"),
+    "regions of boxes": (lambda tmp: {"ima_instance": "region"}, "known for task semantic alone"),
+    "no teacher between commas": (lambda tmp: {"teacher": ","}, "names nothing between its commas"),
+    "one of two teachers missing": (
+        lambda tmp: {"teacher": "torchvision:fcos_resnet50_fpn,gone.pt"},
+        "teacher=gone.pt: file not found",
+    ),
+    "shares of other teachers": (
+        lambda tmp: {"ima_teacher_shares": "1,2"},
+        "needs 1 numbers above 0",
+    ),
+    "size of the teacher's images": (lambda tmp: {"ima_teacher_imgsz": 16}, "ima_teacher_imgsz=16"),
+    "negative channels": (lambda tmp: {"ima_teacher_channels": "-1,0,1"}, "counted from 0"),
+    "heads at two sizes": (lambda tmp: {"ima_cls": 1, "ima_teacher_imgsz": 128}, "of an image of 128 px"),
     "student of another kind": (lambda tmp: {"student": "model.onnx"}, "expected a checkpoint (.pt)"),
     "no data": (lambda tmp: {"data": None}, "data= is missing"),
     "missing data": (lambda tmp: {"data": "gone.yaml"}, "data=gone.yaml"),
@@ -96,7 +108,7 @@ BAD: dict[str, tuple[Callable[[Path], dict[str, Any]], str]] = {
     ),
     "half precision on a processor": (lambda tmp: {"amp": "bf16", "device": "cpu"}, "amp=bf16"),
     "unknown device": (lambda tmp: {"device": "99"}, "device"),
-    "another task": (lambda tmp: {"task": "segment"}, "task=segment"),
+    "another task": (lambda tmp: {"task": "segment"}, "a model for detect, but segment is to be trained"),
     "a split that is not there": (lambda tmp: {"split": "test"}, "'test:' images not found"),
     "several data sets": (lambda tmp: {"data": ["a.yaml", "b.yaml"]}, "data= is a list"),
     "missing pretrained": (lambda tmp: {"pretrained": "gone.pt"}, "pretrained=gone.pt: file not found"),
@@ -104,7 +116,7 @@ BAD: dict[str, tuple[Callable[[Path], dict[str, Any]], str]] = {
     "no shared level": (lambda tmp: {"ima_levels": 64}, "stride 64 is not shared"),
     "head of a segmenter": (
         lambda tmp: {"teacher": segmenter(tmp / "s.pt"), "ima_objects": "teacher"},
-        "read the head of a detector",
+        "read the head of an Ultralytics detector",
     ),
     "heads with other cells": (
         lambda tmp: {"student": "yolov8n-p2.yaml", "ima_cls": 1},
@@ -131,10 +143,17 @@ def test_bad_input_is_one_line_and_writes_nothing(case: str, options: dict[str, 
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_images_of_other_channels_are_refused(options: dict[str, Any], tiny_data: Path, tmp_path: Path) -> None:
-    grey = write(tmp_path / "grey.yaml", tiny_data.read_text() + "channels: 1\n")
-    with pytest.raises(IMAError, match=r"images of 1 channels, but .* takes 3"):
-        prepare({**options, "data": grey})
+def test_images_of_other_channels_are_made_the_teacher_s_or_refused(
+    options: dict[str, Any], tiny_data: Path, tmp_path: Path
+) -> None:
+    def data(channels: int) -> str:
+        return write(tmp_path / f"{channels}.yaml", tiny_data.read_text() + f"channels: {channels}\n")
+
+    assert prepare({**options, "data": data(1)}).teachers[0].input_channels == 3
+    with pytest.raises(IMAError, match=r"takes 3 channels and the data has 2; name 3 of them"):
+        prepare({**options, "data": data(2)})
+    with pytest.raises(IMAError, match=r"ima_teacher_channels=\[3, 4, 5\]: expected 3 of the data's channels 0 to 4"):
+        prepare({**options, "data": data(5), "ima_teacher_channels": "3,4,5"})
 
 
 def test_what_lies_in_the_folder_of_a_refused_run_stays(options: dict[str, Any], tmp_path: Path) -> None:
@@ -178,7 +197,7 @@ def test_good_input_passes(options: dict[str, Any]) -> None:
     plan = prepare(options)
     assert plan.settings.teacher == options["teacher"]
     assert plan.overrides["model"] == options["student"]
-    assert plan.teacher.strides == (8, 16, 32)
+    assert plan.teachers[0].strides == (8, 16, 32)
 
 
 def test_resuming_what_is_no_distillation_is_refused(options: dict[str, Any]) -> None:

@@ -21,7 +21,11 @@ COMMANDS = [
     if line.startswith("ima-yolo ")
 ]
 OPENING = ("train", "val", "export", "predict")
-OWN_WORDS = {"compare": {"arms", "seeds"}, "export": {"images", "format"}}
+OWN_WORDS = {
+    "teachers": {"candidates", "images", "output"},
+    "compare": {"arms", "seeds"},
+    "export": {"images", "format"},
+}
 
 
 def test_there_are_commands_to_test() -> None:

@@ -35,7 +35,7 @@ ROOMS: dict[str, Room] = {
     "config": Room("pydantic yaml"),
     "features": Room("torch"),
     "host": Room("torch ultralytics", "features"),
-    "teachers": Room("torch ultralytics", "features host"),
+    "teachers": Room("torch torchvision ultralytics", "features host"),
     "align": Room("torch torchvision", "features"),
     "masks": Room("torch", "features"),
     "moments": Room("torch", "align"),
@@ -46,16 +46,24 @@ ROOMS: dict[str, Room] = {
     "distill": Room("torch ultralytics", "config features host teachers masks weighting criterion"),
     "ranges": Room(),
     "files": Room(),
-    "preflight": Room("yaml torch ultralytics", "config features host teachers checkpoint ranges"),
+    "unlabelled": Room("numpy torch ultralytics"),
+    "students": Room("torch ultralytics", "host"),
+    "pairing": Room("torch ultralytics", "config features host teachers"),
+    "preflight": Room("yaml torch ultralytics", "config features host teachers checkpoint ranges students pairing"),
     "summary": Room("torch ultralytics", "host"),
     "pictures": Room("numpy PIL torch ultralytics", "host"),
+    "similarity": Room("torch"),
+    "ranking": Room(
+        "numpy cv2 torch ultralytics", "features host teachers align students preflight summary similarity"
+    ),
     "trainer": Room(
         "yaml torch ultralytics",
-        "config features host teachers weighting criterion checkpoint distill preflight summary pictures",
+        "config features host teachers weighting criterion checkpoint distill unlabelled students pairing preflight "
+        "summary pictures",
     ),
     "runtime": Room("numpy cv2 onnxruntime"),
     "export": Room("numpy cv2 onnx onnxruntime torch ultralytics", "host checkpoint runtime"),
-    "speed": Room("torch ultralytics", "config features files host teachers weighting distill"),
+    "speed": Room("torch ultralytics", "config features files host teachers weighting distill pairing"),
     "demo": Room("numpy cv2 yaml torch ultralytics", "config host trainer summary pictures runtime export"),
     "experiment": Room(
         "numpy scipy yaml torch ultralytics", "config files host teachers trainer summary pictures runtime export"

@@ -118,12 +118,12 @@ def test_every_reading_trains_its_adapters_and_leaves_the_teacher_alone(
 ) -> None:
     trainer = IMATrainer(overrides={**options, **settings})
     before: dict[str, torch.Tensor] = {}
-    digest = trainer.teacher.digest()
+    digest = trainer.teachers[0].digest()
     trainer.add_callback(
         "on_train_start", lambda t: before.update({k: v.clone() for k, v in t.distiller.criterion.named_parameters()})
     )
     trainer.train()
-    assert trainer.teacher.digest() == digest == YOLOTeacher(options["teacher"]).digest()
+    assert trainer.teachers[0].digest() == digest == YOLOTeacher(options["teacher"]).digest()
     after = dict(trainer.distiller.criterion.named_parameters())
     moved = [name for name, value in after.items() if not torch.equal(value, before[name])]
     trained = ("adapter.weight", "restore.0.weight", "restore.2.weight", "generator.0.weight", "generator.2.weight")
@@ -155,28 +155,14 @@ def test_terms_on_the_heads_match_classes_by_name(
     reordered = tiny_checkpoint("yolo26s.yaml", names=("square", "cone", "disc"))
     trainer = IMATrainer(overrides={**options, "teacher": reordered, "ima_cls": 1})
     trainer.train()
-    assert (trainer.distiller._head._student, trainer.distiller._head._teacher) == ([0, 1], [2, 0])
+    assert (trainer.distiller._heads[0]._student, trainer.distiller._heads[0]._teacher) == ([0, 1], [2, 0])
     stranger = tiny_checkpoint("yolo26s.yaml", names=("cat", "dog"))
     with pytest.raises(IMAError, match="knows none of the data's classes"):
         IMATrainer(overrides={**options, "teacher": stranger, "ima_cls": 1, "name": "stranger"}).train()
 
 
-def lively(path: Path, target: Path) -> Path:
-    """Copy an untrained checkpoint with the statistics of real batches: without them its maps fade to constants."""
-    yolo = YOLO(path)
-    norms = [module for module in yolo.model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
-    for norm in norms:
-        norm.momentum = 1.0
-    with torch.no_grad():
-        yolo.model.train()(torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0)))
-    for norm in norms:
-        norm.momentum = 0.03
-    yolo.save(target)
-    return target
-
-
-def test_the_term_falls_on_a_fixed_batch(options: dict[str, Any], tmp_path: Path) -> None:
-    options = {**options, "teacher": lively(options["teacher"], tmp_path / "lively.pt")}
+def test_the_term_falls_on_a_fixed_batch(options: dict[str, Any], lively_teacher: Path) -> None:
+    options = {**options, "teacher": lively_teacher}
     still = {"mosaic": 0, "fliplr": 0, "scale": 0, "translate": 0, "hsv_h": 0, "hsv_s": 0, "hsv_v": 0}
     trainer = IMATrainer(
         overrides={**options, **still, "ima_weight": 1, "epochs": 20, "val": False, "warmup_epochs": 0, "nbs": 4}
@@ -189,9 +175,9 @@ def test_the_term_falls_on_a_fixed_batch(options: dict[str, Any], tmp_path: Path
 def test_distillation_goes_off_at_the_end_and_the_teacher_rests(options: dict[str, Any], monkeypatch) -> None:
     calls: list[int] = []
     trainer = IMATrainer(overrides={**options, "epochs": 4, "ima_off": 0.5, "ima_schedule": "linear"})
-    original = type(trainer.teacher).__call__
+    original = type(trainer.teachers[0]).__call__
     monkeypatch.setattr(
-        type(trainer.teacher), "__call__", lambda *a, **k: (calls.append(trainer.epoch), original(*a, **k))[1]
+        type(trainer.teachers[0]), "__call__", lambda *a, **k: (calls.append(trainer.epoch), original(*a, **k))[1]
     )
     trainer.train()
     assert set(calls) == {0, 1}, "neither in the last epochs nor in validation"
@@ -282,7 +268,7 @@ def test_settings_are_recorded_beside_the_run_and_kept_out_of_ultralytics_own(op
     trainer = IMATrainer(overrides={**options, "ima_loss": "cwd"})
     record = yaml.safe_load((trainer.save_dir / "ima.yaml").read_text())
     assert record["ima_loss"] == "cwd"
-    assert record["teacher_digest"] == trainer.teacher.digest()
+    assert record["teacher_digest"] == trainer.teachers[0].digest()
     assert not any(key.startswith("ima") or key == "teacher" for key in vars(trainer.args))
 
 
@@ -323,7 +309,7 @@ def test_the_teacher_is_nowhere_in_the_student_and_the_adapters_are_in_the_optim
 
     trainer.add_callback("on_train_start", look)
     trainer.train()
-    teacher = {id(value) for value in trainer.teacher._model.state_dict(keep_vars=True).values()}
+    teacher = {id(value) for value in trainer.teachers[0]._model.state_dict(keep_vars=True).values()}
     adapters = {id(value) for value in trainer.distiller.criterion.parameters()}
     assert adapters <= found["optimizer"] <= found["student"]
     assert not teacher & found["student"]

@@ -50,6 +50,15 @@ jobs=      trainings at a time     devices=   one device for each, for example d
 name=      the study's folder; the same call goes on where it was and keeps what is finished
 force=     go on although the code has changed
 Every other key is that of `ima-yolo train` and shared by all arms.""",
+    "teachers": """\
+  ima-yolo teachers student=yolo26n.pt data=my.yaml candidates=yolo26s.pt,yolo26m.pt,rtdetr-l.pt imgsz=640
+
+candidates=   as for teacher=, separated by commas
+images=       validation images to look at (32)      output=   the plot (teachers.png)
+mAP50-95      the teacher's own accuracy on the data
+CKA           likeness of its features with the student's, 0 to 1
+gap           divergence of the values of both, as they are and after instance standardization, 0 to 1
+ms/image, MB  what it costs in each step of a training""",
     "demo": "  ima-yolo demo\n  ima-yolo demo output=my_demo seed=1",
     "cfg": "  ima-yolo cfg             every key of this package with its default\n  ima-yolo cfg paper       a recipe",
     "help": "  ima-yolo help train",

@@ -8,6 +8,7 @@ from typing import Any
 from ima_yolo.commands.options import faults_of_the_user, load_safely, no_bare_words, switches, with_recipe
 
 PICTURES = 4  # validation images in the side-by-side picture
+DRAWN = ("detect", "segment", "obb")  # tasks whose labels and results have boxes to draw
 
 
 def train(options: dict[str, Any]) -> int:
@@ -22,12 +23,21 @@ def train(options: dict[str, Any]) -> int:
     trainer.train()
     student = trainer.best if trainer.best.exists() else trainer.last
     _say_where({"student": student, "epochs": trainer.csv, "curves": trainer.save_dir / "results.png"})
-    models = {"teacher": Path(trainer.settings.teacher), "student": student}
+    models = {**_teachers_on_disk(trainer.settings.teachers), "student": student}
     LOGGER.info(f"\n{summary_of(models, trainer.args)}\n")
-    picture = picture_of(models, trainer.args, trainer.data, trainer.save_dir / "side_by_side.png")
-    _say_where({"picture": picture})
+    if trainer.args.task in DRAWN:
+        picture = picture_of(models, trainer.args, trainer.data, trainer.save_dir / "side_by_side.png")
+        _say_where({"picture": picture})
     LOGGER.info(f"next     ima-yolo export model={student} format=onnx imgsz={trainer.args.imgsz}")
     return 0
+
+
+def _teachers_on_disk(names: tuple[str, ...]) -> dict[str, Path]:
+    """Teachers that are checkpoints, which alone can be measured beside the student."""
+    from ima_yolo.teachers.load import is_file
+
+    files = [Path(name) for name in names if is_file(name)]
+    return {"teacher" if len(files) == 1 else f"teacher {path.stem}": path for path in files}
 
 
 def _say_where(written: dict[str, Path]) -> None:
@@ -43,16 +53,22 @@ def summary_of(models: dict[str, Path], args: Any) -> str:
     from ima_yolo.summary import measure, table
 
     keys = {name: getattr(args, name) for name in ("device", "batch", "workers", "classes", "single_cls")}
-    return table([measure(path, Path(args.data), args.imgsz, name, **keys) for name, path in models.items()])
+    rows = [measure(path, Path(args.data), args.imgsz, name, args.task, **keys) for name, path in models.items()]
+    return table(rows)
 
 
 def picture_of(models: dict[str, Path], args: Any, data: dict[str, Any], output: Path) -> Path:
     """Draw ground truth and models side by side on images spread evenly over the validation set."""
+    from ima_yolo.host import load_model, task_of
     from ima_yolo.pictures import ground_truth_column, prediction_column, side_by_side
     from ima_yolo.preflight import images_in
 
     images = list(images_in(data["val"]))
     chosen = images[:: max(1, len(images) // PICTURES)][:PICTURES]
     columns = [ground_truth_column(chosen, data["names"])]
-    columns += [prediction_column(name, path, chosen, args.imgsz, device=args.device) for name, path in models.items()]
+    columns += [
+        prediction_column(name, path, chosen, args.imgsz, device=args.device, task=args.task)
+        for name, path in models.items()
+        if task_of(load_model(path, name)[0]) in DRAWN
+    ]
     return side_by_side(chosen, columns, output)

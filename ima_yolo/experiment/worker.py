@@ -17,7 +17,7 @@ from ultralytics.models.yolo.detect import DetectionTrainer
 
 from ima_yolo.experiment.study import Job, Study, code_version, load_study
 from ima_yolo.files import write_json
-from ima_yolo.teachers.yolo import weights_digest
+from ima_yolo.teachers.module import weights_digest
 from ima_yolo.trainer import IMATrainer
 
 

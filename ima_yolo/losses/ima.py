@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ima_yolo.align import LightGenerator, box_instances, boxes_of_level, centre, deflate, generator, standardize
 from ima_yolo.losses.base import LevelLoss
+from ima_yolo.losses.region import region_ids, region_loss
 from ima_yolo.masks import Regions, mask_frequency, mask_spatial, position_weights
 from ima_yolo.moments import standardized_error
 
@@ -75,7 +76,8 @@ class IMALoss(LevelLoss):
         mask_ratio: zeta in [0, 1); 0 equals no mask.
         restore: How the masked map is restored: "conv" (3x3-ReLU-3x3 at the teacher's width, after the adapter),
             "light" (depthwise, at the student's width, mask and generator before the adapter) or "none".
-        instance: "image" (each image is one instance, the literal N x C x H x W) or "box" (each object is one).
+        instance: "image" (each image is one instance, the literal N x C x H x W), "box" (each object is one) or
+            "region" (the pixels of each class in each image are one, for semantic segmentation).
         box_size: Cells of a side of a box instance.
         finest: Whether this is the finest level in use: it then keeps objects of every size.
         standardized: See `ima_loss`.
@@ -133,6 +135,9 @@ class IMALoss(LevelLoss):
         """Return `ima_loss` of the level under a fresh mask."""
         student = aligned if self.before else self._restore(aligned)
         weights = None
+        if self.instance == "region" and regions.classes is not None:
+            ids = region_ids(regions.classes, (teacher.shape[2], teacher.shape[3]))
+            return region_loss(student, teacher, ids, self.standardized, self.deflation, self.floor)
         if self.instance == "box":
             boxes = boxes_of_level(regions.boxes, stride, self.finest)
             student, teacher = (box_instances(f, boxes, stride, self.box_size) for f in (student, teacher))

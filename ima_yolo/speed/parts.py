@@ -16,14 +16,14 @@ from ima_yolo.speed.steps import Case, Step
 from ima_yolo.weighting import gradient_norm
 
 
-def build_parts(case: Case, device: torch.device, teacher: Path) -> dict[str, Callable[[], Any]]:
+def build_parts(case: Case, device: torch.device, teacher_path: Path) -> dict[str, Callable[[], Any]]:
     """Build the parts of our step: what `ima_yolo.distill` adds to a plain step.
 
     Returns:
         By name: the student alone with and without taps; the teacher up to the neck; mask, generator and adapter of all
         levels; the comparison alone; both with their backward pass; and the measurement of the automatic weight.
     """
-    step = Step(case, "ours", device, teacher)
+    step = Step(case, "ours", device, teacher_path)
     student: Any = step.model
     distiller = student.ima
     batch = step.batch
@@ -32,8 +32,9 @@ def build_parts(case: Case, device: torch.device, teacher: Path) -> dict[str, Ca
         student(batch["img"])
     maps = [level.detach().requires_grad_(True) for level in caught.maps or []]
     own = Features.of_image(maps, case.imgsz)
-    seen = distiller.teacher(batch["img"])
-    criterion = distiller.criterion
+    (teacher,) = distiller.teachers
+    seen = teacher(batch["img"])
+    criterion = distiller.criterion.members[0]
     regions = regions_of(batch, seen)
     aligned = {stride: _aligned(criterion, own, stride).detach() for stride in criterion.strides}
 
@@ -50,7 +51,7 @@ def build_parts(case: Case, device: torch.device, teacher: Path) -> dict[str, Ca
     return {
         "student, no gradient": lambda: _quietly(student, batch["img"]),
         "student with taps": tapped,
-        "teacher to neck": lambda: distiller.teacher(batch["img"]),
+        "teacher to neck": lambda: teacher(batch["img"]),
         "mask, generator, adapter": lambda: [_aligned(criterion, own, stride) for stride in criterion.strides],
         "comparison": compare,
         "all of it, forward": lambda: criterion(own, seen.features, regions),

@@ -18,9 +18,9 @@ from ultralytics.utils import DEFAULT_CFG_DICT
 from ultralytics.utils.torch_utils import ModelEMA, autocast
 
 from ima_yolo import host
-from ima_yolo.config import Settings
+from ima_yolo.config import validate
 from ima_yolo.distill import build_distiller
-from ima_yolo.teachers.yolo import YOLOTeacher
+from ima_yolo.pairing import fit_teachers, load_teachers
 
 ARMS = ("plain", "builtin", "ours")
 CLASSES = 80
@@ -130,19 +130,22 @@ class Step:
 
 def make_distiller(case: Case, student: BaseModel, device: torch.device, teacher: Path) -> Any:
     """Build our distiller for a student, on the device."""
-    settings = Settings(teacher=str(teacher), **dict(case.settings))
+    settings = validate({"teacher": str(teacher), **dict(case.settings)})
     names = {index: str(index) for index in range(CLASSES)}
     gains = {"cls": DEFAULT_CFG_DICT["cls"], "box": DEFAULT_CFG_DICT["box"]}
-    loaded = YOLOTeacher(teacher, settings.ima_teacher_conf)
-    return build_distiller(settings, loaded, host.probe(student), device, seed=0, names=names, gains=gains)
+    own = host.probe(student)
+    views = fit_teachers(settings, load_teachers(settings), own.strides, 3, case.imgsz)
+    return build_distiller(settings, views, own, device, seed=0, names=names, gains=gains)
 
 
 def teacher_forward(case: Case, device: torch.device, teacher: Path) -> Callable[[], None]:
     """The teacher's forward pass up to the neck, as our step runs it: the floor of any distillation."""
-    loaded, images = YOLOTeacher(teacher).to(device), make_batch(case, device)["img"]
+    (loaded,) = load_teachers(validate({"teacher": str(teacher)}))
+    loaded.to(device)
+    images = make_batch(case, device)["img"]
 
     def run() -> None:
-        with autocast(device.type == "cuda", device=device.type):
+        with torch.no_grad(), autocast(device.type == "cuda", device=device.type):
             loaded(images)
 
     return run

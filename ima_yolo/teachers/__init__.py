@@ -18,7 +18,7 @@ class TeacherOutput:
     """What a teacher says of a batch.
 
     Attributes:
-        features: Neck maps.
+        features: Its maps.
         confidence: Highest class score in [0, 1] of each cell, one (B, 1, H, W) map a stride; None unless asked for.
         boxes: (R, 5) detections: image index, x1, y1, x2, y2 in input pixels; None unless asked for.
         predictions: Scores and boxes of every cell; None unless the head was run.
@@ -28,6 +28,41 @@ class TeacherOutput:
     confidence: dict[int, Tensor] | None = None
     boxes: Tensor | None = None
     predictions: Predictions | None = None
+
+
+class Teacher(Protocol):
+    """A frozen model with feature maps.
+
+    Attributes:
+        name: How messages call it.
+        strides: Pixels of its own input per cell of each map, finest first, each once.
+        channels: Channels of each map.
+        input_channels: Channels of the images that it takes.
+        class_names: Class names by index, or None where it knows none.
+        predicts: Whether its head can be asked: for confidence, boxes and predictions of every cell.
+    """
+
+    name: str
+    strides: tuple[int, ...]
+    channels: tuple[int, ...]
+    input_channels: int
+    class_names: dict[int, str] | None
+    predicts: bool
+
+    def to(self, device: torch.device) -> Teacher:
+        """Move to a device and return itself."""
+
+    def digest(self) -> str:
+        """SHA-256 over names and bytes of all weights: equal before and after a training."""
+
+    def __call__(
+        self, images: Tensor, confidence: bool = False, boxes: bool = False, predictions: bool = False
+    ) -> TeacherOutput:
+        """Look at (B, `input_channels`, H, W) images in [0, 1], RGB where they have three channels.
+
+        Height and width may be any; a map of stride s has ceil(H / s) rows and ceil(W / s) columns. The head runs only
+        if something that it says is asked for, which happens only where `predicts`.
+        """
 
 
 def shared_classes(teacher: Teacher, names: Mapping[int, str]) -> list[tuple[int, int]]:
@@ -48,30 +83,3 @@ def shared_classes(teacher: Teacher, names: Mapping[int, str]) -> list[tuple[int
     if not classes:
         raise IMAError(f"ima_cls, ima_box: {teacher.name} knows none of the data's classes; use ima_cls=0 ima_box=0")
     return classes
-
-
-class Teacher(Protocol):
-    """A frozen model with feature maps.
-
-    Attributes:
-        name: How messages call it.
-        strides: Pixels per cell of each map, finest first.
-        channels: Channels of each map.
-        class_names: Class names by index, or None where it knows none.
-    """
-
-    name: str
-    strides: tuple[int, ...]
-    channels: tuple[int, ...]
-    class_names: dict[int, str] | None
-
-    def to(self, device: torch.device) -> Teacher:
-        """Move to a device and return itself."""
-
-    def digest(self) -> str:
-        """SHA-256 over names and bytes of all weights: equal before and after a training."""
-
-    def __call__(
-        self, images: Tensor, confidence: bool = False, boxes: bool = False, predictions: bool = False
-    ) -> TeacherOutput:
-        """Look at (B, 3, H, W) RGB images in [0, 1]; run the head only if something that it says is asked for."""

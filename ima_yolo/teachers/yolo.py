@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import pad
+from torch import Tensor
 from ultralytics.utils.nms import non_max_suppression
 from ultralytics.utils.ops import xyxy2xywh
 
 from ima_yolo.errors import IMAError
 from ima_yolo.features import Features, Predictions, tap
-from ima_yolo.host import class_names, load_model, neck, probe, task_of
+from ima_yolo.host import DETECTION_HEADS, class_names, load_model, neck, probe, task_of
 from ima_yolo.host import predictions as read_head
 from ima_yolo.teachers import TeacherOutput
+from ima_yolo.teachers.module import cropped, freeze, padded, weights_digest
 
-PAD = 114 / 255  # the grey of Ultralytics' letterbox
 NMS_IOU = 0.7  # Ultralytics' default at prediction
 LAYOUT = torch.channels_last  # the order of memory that convolutions take fastest, on processors as on GPUs
 
@@ -45,16 +42,16 @@ class YOLOTeacher:
         model, _ = load_model(path, "teacher")
         if task_of(model) == "classify":
             raise IMAError(f"teacher={path}: a classification model has no feature pyramid; give a detector")
-        self.task = task_of(model)
         self.class_names: dict[int, str] | None = class_names(model)
         self.input_channels = int(model.yaml.get("channels", 3))
         if hasattr(model, "end2end"):
             model.end2end = False  # fusing keeps one head: the one-to-many one, which scores every cell
-        self._model = _freeze(model.fuse(verbose=False)).to(memory_format=LAYOUT)
+        self._model = freeze(model.fuse(verbose=False)).to(memory_format=LAYOUT)
         self._head, self._levels = neck(self._model)
-        self.head = type(self._head).__name__
+        self.predicts = type(self._head).__name__ in DETECTION_HEADS
         features = probe(self._model, self.input_channels)
         self.strides, self.channels = features.strides, features.channels
+        self._multiple = max(*self.strides, int(model.stride.max()))  # layers below the neck may be coarser
 
     def to(self, device: torch.device) -> YOLOTeacher:
         """Move to a device and return itself."""
@@ -79,43 +76,16 @@ class YOLOTeacher:
         """
         run_head = confidence or boxes or predictions
         with tap(self._head, self._levels, stop=not run_head) as caught:
-            self._model(_padded(images, max(self.strides)).contiguous(memory_format=LAYOUT))
+            self._model(padded(images, self._multiple).contiguous(memory_format=LAYOUT))
         maps, size = caught.maps or [], images.shape[2:]
         said = read_head(self._head, caught.output) if run_head else None
         scored = _confidence(said, maps) if said and confidence else []
         return TeacherOutput(
-            Features(_cropped(maps, self.strides, size), self.strides),
-            dict(zip(self.strides, _cropped(scored, self.strides, size), strict=True)) if scored else None,
+            Features(cropped(maps, self.strides, size), self.strides),
+            dict(zip(self.strides, cropped(scored, self.strides, size), strict=True)) if scored else None,
             _boxes(said, self._conf) if said and boxes else None,
             said,
         )
-
-
-def _padded(images: Tensor, stride: int) -> Tensor:
-    """Extend images to the right and below, in letterbox grey, to a multiple of the teacher's largest stride."""
-    height, width = images.shape[2:]
-    right, below = -width % stride, -height % stride
-    return pad(images, (0, right, 0, below), value=PAD) if right or below else images
-
-
-def _cropped(maps: Sequence[Tensor], strides: Sequence[int], size: Sequence[int]) -> tuple[Tensor, ...]:
-    """Cut the cells of the padding off: a map keeps ceil(size / stride) rows and columns."""
-    pairs = zip(maps, strides, strict=True)
-    return tuple(level[:, :, : -(-size[0] // stride), : -(-size[1] // stride)] for level, stride in pairs)
-
-
-def weights_digest(model: nn.Module) -> str:
-    """SHA-256 over the names and bytes of all weights of a model."""
-    digest = hashlib.sha256()
-    for name, value in model.state_dict().items():
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _freeze(model: Any) -> Any:
-    """Switch a model to evaluation for good and stop its gradients."""
-    return model.eval().requires_grad_(False)
 
 
 def _confidence(said: Predictions, maps: Sequence[Tensor]) -> list[Tensor]:

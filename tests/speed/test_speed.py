@@ -43,7 +43,7 @@ def test_a_step_trains_the_student_and_not_the_teacher(arm: str, tmp_path: Path)
     student = [name for name in moved if "teacher" not in name]
     assert len(student) == len(moved) > 50
     if arm == "ours":
-        assert "ima.criterion.levels.8.adapter.weight" in moved
+        assert "ima.criterion.members.0.levels.8.adapter.weight" in moved
     if arm == "builtin":
         assert any(name.startswith("projector") for name in moved)
 

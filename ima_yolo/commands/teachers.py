@@ -1,0 +1,45 @@
+"""`ima-yolo teachers`: which of several teachers suits a student?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ima_yolo.commands.options import faults_of_the_user, load_safely, no_bare_words
+from ima_yolo.errors import IMAError, nearest
+
+OWN = ("student", "data", "candidates", "imgsz", "images", "output")
+CAUTION = (
+    "It was not measured yet how far this order predicts which teacher helps most: read it as a description, and "
+    "decide by `ima-yolo compare`."
+)
+
+
+def teachers(options: dict[str, Any]) -> int:
+    """Look at each candidate before any training; print a table and write a plot."""
+    load_safely()
+    options = no_bare_words(options)
+    for key in options:
+        if key not in OWN:
+            raise IMAError(f"'{key}' is not a setting of `ima-yolo teachers`{nearest(key, OWN)}")
+    for key in ("student", "data", "candidates"):
+        if not options.get(key):
+            raise IMAError(f"{key}= is missing")
+    given = options["candidates"]
+    listed = [str(name).strip() for name in (given if isinstance(given, (list, tuple)) else str(given).split(","))]
+    imgsz, images = options.get("imgsz", 640), options.get("images", 32)
+    for key, value in (("imgsz", imgsz), ("images", images)):
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise IMAError(f"{key}={value}: expected a whole number from 1 up")
+    output = Path(str(options.get("output") or "teachers.png"))
+    if not output.absolute().parent.is_dir():
+        raise IMAError(f"output={output}: no folder {output.absolute().parent}")
+    from ima_yolo.pairing import located
+    from ima_yolo.ranking import plot, rank, table
+    from ima_yolo.teachers.load import is_file
+
+    names = [located(name) if is_file(name) else name for name in listed if name]
+    with faults_of_the_user():
+        found = rank(located(options["student"]), Path(str(options["data"])), names, -(-imgsz // 32) * 32, images)
+    print(f"\n{table(found)}\n\n{CAUTION}\nplot {plot(found, output)}")
+    return 0

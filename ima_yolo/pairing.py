@@ -1,0 +1,123 @@
+"""Who teaches whom: the teachers that the settings name, fitted to a student."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ultralytics.nn.tasks import BaseModel
+from ultralytics.utils.checks import check_model_file_from_stem
+
+from ima_yolo.config import Settings
+from ima_yolo.errors import IMAError
+from ima_yolo.host import DETECTION_HEADS, local_file, probe
+from ima_yolo.teachers import Teacher, shared_classes
+from ima_yolo.teachers.load import has_weights, is_file, load_teacher
+from ima_yolo.teachers.view import Input, View, fit
+
+
+def located(model: Any) -> str:
+    """Name a model as Ultralytics would find it, "yolo26n" too, and so that it is found from another folder as well."""
+    path = str(check_model_file_from_stem(str(model)))
+    found = local_file(path)
+    return path if found is None else str(found.absolute())
+
+
+def teachers_located(named: Any) -> str:
+    """Do the same for each teacher that is a file; several are separated by commas, or a list."""
+    listed = named if isinstance(named, (list, tuple)) else str(named).split(",")
+    names = (str(name).strip() for name in listed)
+    return ",".join(located(name) if name and is_file(name) else name for name in names)
+
+
+def load_teachers(settings: Settings) -> tuple[Teacher, ...]:
+    """Load the teachers that the settings name.
+
+    Raises:
+        IMAError: If one cannot be used.
+    """
+    names = settings.teachers
+    weights: tuple[str | None, ...] = settings.ima_teacher_weights or (None,)
+    if len(weights) == 1:  # one value is meant for those that have no weights of their own
+        weights = tuple(None if has_weights(name) and len(names) > 1 else weights[0] for name in names)
+    return tuple(
+        load_teacher(name, None if own == "none" else own, settings.ima_teacher_conf)
+        for name, own in zip(names, weights, strict=True)
+    )
+
+
+def fit_teachers(
+    settings: Settings, teachers: Sequence[Teacher], strides: Sequence[int], channels: int, imgsz: int
+) -> tuple[View, ...]:
+    """Match each teacher with a student.
+
+    Args:
+        settings: What the user chose.
+        teachers: Loaded and frozen.
+        strides: The student's.
+        channels: Of the data's images.
+        imgsz: Side of the student's images in pixels.
+
+    Raises:
+        IMAError: If one does not match.
+    """
+    shown = Input((settings.ima_teacher_imgsz or imgsz) / imgsz, settings.ima_teacher_channels)
+    return tuple(fit(teacher, strides, channels, settings.ima_levels, shown) for teacher in teachers)
+
+
+def check_pairs(
+    student: BaseModel, kind: str, teachers: Sequence[Teacher], settings: Settings, imgsz: int, data: Mapping[str, Any]
+) -> None:
+    """Refuse a student and teachers that cannot be compared in the way that the settings ask for.
+
+    Args:
+        student: Built or loaded.
+        kind: Its kind, see `ima_yolo.students`.
+        teachers: Loaded and frozen.
+        settings: What the user chose.
+        imgsz: Side of the student's images in pixels.
+        data: The data set as Ultralytics reads it; empty if not known yet.
+
+    Raises:
+        IMAError: If a pair shares no level or not one that was asked for, if heads cannot be asked or have different
+            cells, or if the task has no instances of the kind that was asked for.
+    """
+    strides = probe(student, int(student.yaml.get("channels", 3))).strides
+    fit_teachers(settings, teachers, strides, data.get("channels", 3), imgsz)
+    _check_instances(settings, kind)
+    for teacher in teachers:
+        _check_head(settings, teacher, data)
+        same_cells = strides == teacher.strides and settings.ima_teacher_imgsz in (None, imgsz)
+        if settings.needs_predictions and not same_cells:
+            own = list(teacher.strides)
+            size = f" of an image of {settings.ima_teacher_imgsz} px" if settings.ima_teacher_imgsz else ""
+            raise IMAError(
+                f"ima_cls, ima_box: the heads have different cells, at strides {list(strides)} and {own}{size}"
+            )
+    if settings.needs_predictions and kind != "detect":
+        raise IMAError(f"ima_cls, ima_box: the student's kind is {kind}; they compare the heads of YOLO detectors")
+
+
+def _check_instances(settings: Settings, kind: str) -> None:
+    """Refuse boxes where the labels are pixels, and regions where they are boxes."""
+    if settings.ima_loss != "ima":
+        return
+    asks_for_boxes = settings.ima_instance == "box" or settings.ima_objects == "gt"
+    if settings.ima_unlabelled and asks_for_boxes and settings.ima_boxes == "gt":
+        raise IMAError("ima_unlabelled: images without labels have no boxes; use ima_boxes=teacher")
+    if kind == "semantic" and asks_for_boxes and settings.ima_boxes == "gt":
+        raise IMAError("ima_instance=box, ima_objects=gt: task semantic has no boxes; use ima_instance=region")
+    if kind != "semantic" and settings.ima_instance == "region":
+        raise IMAError("ima_instance=region: regions of a class are known for task semantic alone; use image or box")
+
+
+def _check_head(settings: Settings, teacher: Teacher, data: Mapping[str, Any]) -> None:
+    """Refuse a teacher whose head cannot say what a setting asks for."""
+    asks = settings.needs_confidence or settings.needs_teacher_boxes or settings.needs_predictions
+    if asks and not teacher.predicts:
+        raise IMAError(
+            f"teacher={teacher.name}: ima_cls, ima_box, ima_objects=teacher and ima_boxes=teacher read the head of "
+            f"an Ultralytics detector ({', '.join(DETECTION_HEADS)}), which it has not"
+        )
+    if settings.needs_predictions and data:
+        shared_classes(teacher, data["names"])

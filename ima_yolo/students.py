@@ -1,0 +1,121 @@
+"""Which models of Ultralytics can be students, and how one is built or loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from ultralytics.nn.tasks import (
+    BaseModel,
+    DetectionModel,
+    OBBModel,
+    PoseModel,
+    RTDETRDetectionModel,
+    SegmentationModel,
+    SemanticSegmentationModel,
+    yaml_model_load,
+)
+
+from ima_yolo.errors import IMAError, one_line
+from ima_yolo.host import load_model, task_of
+
+RTDETR = "rtdetr"  # a detector, but one that Ultralytics trains by a trainer of its own
+KINDS = {
+    "Detect": "detect",
+    "v10Detect": "detect",
+    "RTDETRDecoder": RTDETR,
+    "Segment": "segment",
+    "Segment26": "segment",
+    "SemanticSegment": "semantic",
+    "Pose": "pose",
+    "Pose26": "pose",
+    "OBB": "obb",
+    "OBB26": "obb",
+}
+"""Head of a student -> its kind, which is the task but for RT-DETR."""
+
+_MODELS: dict[str, Any] = {
+    "detect": DetectionModel,
+    RTDETR: RTDETRDetectionModel,
+    "segment": SegmentationModel,
+    "semantic": SemanticSegmentationModel,
+    "pose": PoseModel,
+    "obb": OBBModel,
+}
+
+
+def task_of_kind(kind: str) -> str:
+    """Return Ultralytics' word for the task of a kind of student."""
+    return "detect" if kind == RTDETR else kind
+
+
+def load_student(path: str, channels: int = 3) -> tuple[BaseModel, str]:
+    """Load or build a student.
+
+    Args:
+        path: A checkpoint (.pt), or an architecture (.yaml), here or among those of Ultralytics.
+        channels: Input channels of a new one.
+
+    Returns:
+        The model and its kind.
+
+    Raises:
+        IMAError: If it is missing, damaged, unsafe, or of a kind that is not distilled.
+    """
+    if not path:
+        raise IMAError("student= is missing: give a checkpoint or an architecture, for example student=yolo26n.pt")
+    if path.endswith(".pt"):
+        student, _ = load_model(path, "student")
+        return student, kind_of(student, f"student={path}")
+    if path.endswith((".yaml", ".yml")):
+        return _build(path, channels)
+    raise IMAError(f"student={path}: expected a checkpoint (.pt) or an architecture (.yaml)")
+
+
+def kind_of(student: BaseModel, role: str) -> str:
+    """Return the kind of a student.
+
+    Args:
+        student: Any model of Ultralytics.
+        role: How the message calls it.
+
+    Raises:
+        IMAError: If it is of a kind that is not distilled.
+    """
+    return _kind(type(student.model[-1]).__name__, f"{role}: a model for {task_of(student)}")
+
+
+def _kind(head: str, what: str) -> str:
+    if head not in KINDS:
+        raise IMAError(f"{what} with a {head} head; students have one of {', '.join(KINDS)}")
+    return KINDS[head]
+
+
+def _described(path: str) -> tuple[Mapping[str, Any], str]:
+    """Read an architecture; return it with its kind."""
+    try:
+        description = yaml_model_load(path)
+        head = str(description["head"][-1][2])
+    except Exception as error:
+        raise IMAError(f"student={path}: no such architecture, or not one that can be read") from error
+    return description, _kind(head, f"student={path}: a model")
+
+
+def kind_of_path(path: str) -> str:
+    """Return the kind of a student by its file, without building an architecture.
+
+    Raises:
+        IMAError: As `load_student`.
+    """
+    return _described(path)[1] if path.endswith((".yaml", ".yml")) else load_student(path)[1]
+
+
+def _build(path: str, channels: int) -> tuple[BaseModel, str]:
+    """Build an untrained model from its description; the global random stream is left alone."""
+    description, kind = _described(path)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            return _MODELS[kind](description, ch=channels, verbose=False), kind
+    except Exception as error:
+        raise IMAError(f"student={path}: cannot be built ({one_line(error)})") from error

@@ -1,0 +1,69 @@
+"""Teachers of a user's own: `teacher=package.module:function`, called without arguments, returns one."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from ima_yolo.errors import IMAError, one_line
+from ima_yolo.teachers import Teacher
+
+_ATTRIBUTES = {
+    "strides": "a tuple of whole numbers, finest first, each once",
+    "channels": "a tuple of whole numbers, one for each stride",
+    "input_channels": "a whole number from 1 up",
+}
+
+
+def function_teacher(name: str) -> Teacher:
+    """Import a function, call it, and check what it returns.
+
+    Args:
+        name: "package.module:function"; modules of the current folder are found too.
+
+    Raises:
+        IMAError: If it cannot be imported or called, or returns no `Teacher`.
+    """
+    module, _, function = name.partition(":")
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
+    try:
+        build: Any = getattr(import_module(module), function, None)
+    except Exception as error:
+        raise IMAError(f"teacher={name}: {module} cannot be imported ({one_line(error)})") from error
+    finally:
+        sys.path.remove(here)
+    if not callable(build):
+        raise IMAError(f"teacher={name}: {module} has no function '{function}'")
+    try:
+        teacher = build()
+    except Exception as error:
+        raise IMAError(f"teacher={name}: {function}() failed ({one_line(error)})") from error
+    _check_attributes(teacher, name)
+    return teacher
+
+
+def _check_attributes(teacher: Any, name: str) -> None:
+    """Refuse an object that is no `Teacher`."""
+    missing = [word for word in (*_ATTRIBUTES, "name", "class_names", "predicts") if not hasattr(teacher, word)]
+    missing += [word for word in ("to", "digest", "__call__") if not callable(getattr(teacher, word, None))]
+    if missing:
+        raise IMAError(
+            f"teacher={name}: returned {type(teacher).__name__}, which lacks {', '.join(missing)}; "
+            "expected a Teacher (ima_yolo.teachers), for example a ModuleTeacher"
+        )
+    strides, channels = tuple(teacher.strides), tuple(teacher.channels)
+    fits = {
+        "strides": _whole(strides) and strides == tuple(sorted(set(strides))),
+        "channels": _whole(channels) and len(channels) == len(strides),
+        "input_channels": _whole((teacher.input_channels,)),
+    }
+    for word, fine in fits.items():
+        if not fine:
+            raise IMAError(f"teacher={name}: {word}={getattr(teacher, word)!r}; expected {_ATTRIBUTES[word]}")
+
+
+def _whole(values: tuple[Any, ...]) -> bool:
+    return bool(values) and all(isinstance(value, int) and value > 0 for value in values)

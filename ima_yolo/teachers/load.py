@@ -1,0 +1,103 @@
+"""Which teacher a name means, and whether what it shows can be used."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from ima_yolo.errors import IMAError, one_line
+from ima_yolo.features import Features
+from ima_yolo.teachers import Teacher, TeacherOutput
+from ima_yolo.teachers.function import function_teacher
+from ima_yolo.teachers.module import PROBE_SIZE
+from ima_yolo.teachers.timm import timm_teacher
+from ima_yolo.teachers.torchvision import torchvision_teacher
+from ima_yolo.teachers.yolo import YOLOTeacher
+
+HOSTS = {"torchvision": torchvision_teacher, "timm": timm_teacher}
+FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+
+def is_file(name: str) -> bool:
+    """Whether a teacher's name means an Ultralytics checkpoint."""
+    return name.partition(":")[0] not in HOSTS and not FUNCTION.fullmatch(name)
+
+
+def has_weights(name: str) -> bool:
+    """Whether a teacher comes with weights of its own, as checkpoints and functions do."""
+    return name.partition(":")[0] not in HOSTS
+
+
+def load_teacher(name: str, weights: str | None = None, conf: float = 0.25) -> Teacher:
+    """Load a teacher and look at one image with it.
+
+    Args:
+        name: A checkpoint of Ultralytics (`yolo26m.pt`), `torchvision:ARCHITECTURE`, `timm:ARCHITECTURE`, or
+            `package.module:function`.
+        weights: Weights of a torchvision or timm model, see there.
+        conf: Least score of a detection that counts as a box.
+
+    Raises:
+        IMAError: If it cannot be loaded, or its maps cannot be used.
+    """
+    host, _, architecture = name.partition(":")
+    if weights is not None and host not in HOSTS:
+        raise IMAError(f"ima_teacher_weights={weights}: teacher={name} has weights of its own; leave the key out")
+    if host in HOSTS:
+        teacher: Teacher = HOSTS[host](architecture, weights)
+    else:
+        teacher = YOLOTeacher(name, conf) if is_file(name) else function_teacher(name)
+    _try(teacher)
+    return teacher
+
+
+@torch.no_grad()
+def _try(teacher: Teacher) -> None:
+    """Show a teacher an image of noise and refuse what could not be compared with a student."""
+    side = max(PROBE_SIZE, *teacher.strides)
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(1, teacher.input_channels, side, side, generator=generator)
+    try:
+        seen = teacher(images)
+    except IMAError:
+        raise
+    except Exception as error:
+        raise IMAError(f"teacher={teacher.name}: cannot look at a {side} x {side} image ({one_line(error)})") from error
+    check_maps(teacher, seen, (side, side))
+
+
+def check_maps(teacher: Teacher, seen: Any, size: Sequence[int]) -> None:
+    """Refuse maps that are not those that a teacher's strides and channels promise.
+
+    Args:
+        teacher: For its name, strides and channels.
+        seen: What it showed.
+        size: Height and width of the images that it was shown.
+
+    Raises:
+        IMAError: If a map is missing, of another shape, not finite, or part of a graph.
+    """
+    name = f"teacher={teacher.name}"
+    if not isinstance(seen, TeacherOutput) or not isinstance(seen.features, Features):
+        kind = type(seen).__name__
+        raise IMAError(f"{name}: gave {kind} for a batch; expected TeacherOutput(Features(maps, strides))")
+    maps = seen.features.maps
+    if tuple(seen.features.strides) != tuple(teacher.strides) or len(maps) != len(teacher.strides):
+        raise IMAError(
+            f"{name}: gave {len(maps)} maps of strides {list(seen.features.strides)}; expected {list(teacher.strides)}"
+        )
+    for level, stride, width in zip(maps, teacher.strides, teacher.channels, strict=True):
+        expected = (width, -(-size[0] // stride), -(-size[1] // stride))
+        if not isinstance(level, torch.Tensor) or tuple(level.shape[1:]) != expected:
+            found = str(tuple(level.shape[1:])) if isinstance(level, torch.Tensor) else type(level).__name__
+            raise IMAError(
+                f"{name}: its map of stride {stride} is {found} for an image of {size[0]} x {size[1]} px; "
+                f"expected {expected} (channels, rows, columns)"
+            )
+        if level.requires_grad:
+            raise IMAError(f"{name}: its map of stride {stride} carries a gradient; expected a frozen model")
+        if not bool(level.isfinite().all()):
+            raise IMAError(f"{name}: its map of stride {stride} holds NaN or infinite values; check its weights")

@@ -1,0 +1,88 @@
+"""Teachers from timm: convolutional backbones with a pyramid of maps, and vision transformers with one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+from ultralytics.utils import LOGGER
+
+from ima_yolo.errors import IMAError, nearest, one_line
+from ima_yolo.teachers.module import ModuleTeacher, pyramid, read_state
+
+FINEST = 4  # pixels: the stride below which a map holds edges rather than objects
+
+
+def timm_teacher(architecture: str, weights: str | None = None) -> ModuleTeacher:
+    """Build a teacher from a backbone of timm, with the normalization that it was trained with.
+
+    A single-scale backbone, such as a vision transformer of patch size 16, gives levels at half, once and twice its
+    stride by interpolation and pooling.
+
+    Args:
+        architecture: For example "resnet50" or "vit_small_patch16_224.dino".
+        weights: "pretrained" for those that timm publishes, which are downloaded; or a file with a state dictionary.
+            None for random weights, with a warning.
+
+    Raises:
+        IMAError: If timm is not installed, knows no such model, or the model or its weights cannot be used.
+    """
+    name = f"timm:{architecture}"
+    try:
+        import timm
+    except ImportError as error:
+        raise IMAError(f"teacher={name}: timm is not installed; run `pip install ima-yolo[timm]`") from error
+    if not timm.is_model(architecture):
+        raise IMAError(f"teacher={name}: no such model in timm{nearest(architecture, timm.list_models())}")
+    if weights is None:
+        LOGGER.warning(f"{name} has random weights; give ima_teacher_weights=pretrained or a state file")
+    try:
+        model = _build(timm, architecture, _source(weights, name))
+    except IMAError:
+        raise
+    except Exception as error:
+        given = "" if weights is None else f" with ima_teacher_weights={weights}"
+        raise IMAError(f"teacher={name}: cannot be built{given} ({one_line(error)})") from error
+    config = model.default_cfg
+    layers = _Backbone(model)
+    return ModuleTeacher(name, layers, mean=config["mean"], std=config["std"], multiple=layers.multiple)
+
+
+def _source(weights: str | None, name: str) -> dict[str, Any]:
+    """Arguments of timm for a choice of weights."""
+    if weights is None:
+        return {"pretrained": False}
+    if weights == "pretrained":
+        return {"pretrained": True}
+    if not weights.endswith((".pt", ".pth")):
+        raise IMAError(f"ima_teacher_weights={weights}: expected pretrained or a file (.pt, .pth) for teacher={name}")
+    # handed over as tensors: timm itself would run the file's pickle
+    return {"pretrained": True, "pretrained_cfg_overlay": {"state_dict": read_state(str(Path(weights)), name)}}
+
+
+def _build(timm: Any, architecture: str, source: dict[str, Any]) -> Any:
+    try:  # a transformer takes images of any size only if told so, and other models do not know the word
+        return timm.create_model(architecture, features_only=True, dynamic_img_size=True, **source)
+    except TypeError:
+        return timm.create_model(architecture, features_only=True, **source)
+
+
+class _Backbone(nn.Module):
+    """A backbone of timm whose maps are all (B, C, H, W) and form a pyramid."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.body = model
+        self.strides, self.widths = model.feature_info.reduction(), model.feature_info.channels()
+        self.single = len(set(self.strides)) == 1
+        self.multiple = 2 * self.strides[-1] if self.single else max(self.strides)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        maps = [
+            level if level.shape[1] == width else level.permute(0, 3, 1, 2)  # (B, H, W, C) -> (B, C, H, W)
+            for level, width in zip(self.body(images), self.widths, strict=True)
+        ]
+        if self.single:
+            return pyramid(maps[-1], finer=1, coarser=1)
+        return [level for level, stride in zip(maps, self.strides, strict=True) if stride >= FINEST]

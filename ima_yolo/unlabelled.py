@@ -1,0 +1,106 @@
+"""Images without labels: read and augmented as the labelled ones are, from a random stream of their own."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from ultralytics.data.build import build_dataloader
+from ultralytics.data.dataset import YOLODataset
+
+
+class UnlabelledImages(YOLODataset):
+    """A folder of images, without a look at any labels and without a cache file beside them."""
+
+    def get_labels(self) -> list[dict[str, Any]]:
+        """Return an empty label for each image."""
+        return [
+            {
+                "im_file": file,
+                "shape": None,
+                "cls": np.zeros((0, 1), np.float32),
+                "bboxes": np.zeros((0, 4), np.float32),
+                "segments": [],
+                "keypoints": None,
+                "normalized": True,
+                "bbox_format": "xywh",
+            }
+            for file in self.im_files
+        ]
+
+
+class UnlabelledStream:
+    """Batches of images without labels, without end.
+
+    Reading and augmenting them draws from random streams of its own: which labelled images a training sees, and how
+    they are augmented, is the same with them as without.
+
+    Args:
+        folder: Searched through for images.
+        args: Ultralytics' arguments: size, augmentation, workers.
+        data: The labelled data set, for the channels of its images.
+        count: Images a batch.
+        seed: Of the streams.
+        rank: Of this process; -1 for the only one.
+    """
+
+    def __init__(self, folder: str, args: Any, data: dict[str, Any], count: int, seed: int, rank: int = -1) -> None:
+        """Find the images; none is read yet."""
+        self._state = _seeded(seed + max(rank, 0) + 1)
+        with self._own_randomness():
+            images = UnlabelledImages(
+                img_path=str(Path(folder)),
+                imgsz=args.imgsz,
+                batch_size=count,
+                augment=True,
+                hyp=copy(args),
+                prefix="unlabelled: ",
+                data={"channels": data["channels"], "names": {0: "none"}, "nc": 1},
+                task="detect",
+            )
+            self._loader = build_dataloader(images, count, args.workers, shuffle=True, rank=rank)
+        self._batches = self._forever()
+
+    def next(self) -> Tensor:
+        """Return the next (B, C, H, W) uint8 images."""
+        with self._own_randomness():
+            return next(self._batches)
+
+    def _forever(self) -> Iterator[Tensor]:
+        while True:
+            for batch in self._loader:
+                yield batch["img"]
+
+    @contextmanager
+    def _own_randomness(self) -> Iterator[None]:
+        """Swap the global random streams, from which Ultralytics augments, for those of this object."""
+        others = _streams()
+        _set_streams(self._state)
+        try:
+            yield
+        finally:
+            self._state = _streams()
+            _set_streams(others)
+
+
+def _streams() -> tuple[Any, Any, Tensor]:
+    return random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002 - Ultralytics uses these
+
+
+def _set_streams(state: tuple[Any, Any, Tensor]) -> None:
+    random.setstate(state[0])
+    np.random.set_state(state[1])  # noqa: NPY002
+    torch.set_rng_state(state[2])
+
+
+def _seeded(seed: int) -> tuple[Any, Any, Tensor]:
+    generator = torch.Generator()
+    generator.manual_seed(seed)
+    return random.Random(seed).getstate(), np.random.RandomState(seed).get_state(), generator.get_state()

@@ -1,0 +1,27 @@
+"""`ima-yolo train` from its words to its last line, for the tasks and teachers beside YOLO detectors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ima_yolo.cli import main
+
+STUDENTS = {"segment": "yolo26n-seg.yaml", "semantic": "yolo26n-sem.yaml", "obb": "yolo26n-obb.yaml"}
+
+
+@pytest.mark.parametrize("task", STUDENTS)
+def test_a_task_ends_with_its_table(
+    task: str, task_data: Callable[[str], Path], lively_teacher: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    teachers = f"{lively_teacher},torchvision:fcos_resnet50_fpn" if task == "segment" else lively_teacher
+    words = [f"teacher={teachers}", f"student={STUDENTS[task]}", f"data={task_data(task)}", f"project={tmp_path}"]
+    caplog.set_level("INFO")
+    assert main(["train", *words, "epochs=1", "imgsz=64", "batch=4", "workers=0", "plots=False"]) == 0
+    lines = caplog.text.splitlines()
+    assert any(line.startswith("student") for line in lines), "the table has a row of the student"
+    assert any("is a model for detect, so its accuracy for" in line for line in lines)
+    assert ("mIoU" in caplog.text) is (task == "semantic")
+    assert (tmp_path / "train" / "side_by_side.png").exists() is (task != "semantic")
