@@ -20,7 +20,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "predict": ("ima_yolo.commands.run", "predict", "detect in images; an .onnx model runs without torch"),
     "export": ("ima_yolo.commands.run", "export", "write a model as ONNX, checked against torch on real images"),
     "compare": (
-        "ima_yolo.commands.compare",
+        "ima_yolo.commands.experiment",
         "compare",
         "train several arms under the same conditions and report what differs",
     ),

@@ -54,7 +54,8 @@ ROOMS: dict[str, Room] = {
     "export": Room("numpy cv2 onnx onnxruntime torch ultralytics", "host checkpoint runtime"),
     "demo": Room("numpy cv2 yaml torch ultralytics", "config host trainer summary pictures runtime export"),
     "experiment": Room(
-        "numpy scipy yaml torch ultralytics", "config host teachers trainer summary pictures runtime export"
+        "PIL filelock jinja2 matplotlib numpy scipy yaml torch ultralytics",
+        "config features host masks teachers preflight distill trainer summary pictures runtime export",
     ),
     "__init__": Room("", "", lazy="*"),
     "cli": Room("", "config", lazy="*"),
