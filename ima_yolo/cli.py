@@ -24,6 +24,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "compare",
         "train several arms under the same conditions and report what differs",
     ),
+    "ablate": (
+        "ima_yolo.commands.experiment",
+        "ablate",
+        "the paper's table, or the readings of one step, as a comparison",
+    ),
     "demo": (
         "ima_yolo.commands.demo",
         "demo",

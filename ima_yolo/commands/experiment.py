@@ -1,4 +1,4 @@
-"""`ima-yolo compare`: does distillation help, on one's own data?"""
+"""`ima-yolo compare` and `ablate`: does distillation help on one's own data, and which part of it?"""
 
 from __future__ import annotations
 
@@ -22,6 +22,17 @@ def compare(options: dict[str, Any]) -> int:
 
     arms = read_arms(own["arms"] or DEFAULT_ARMS)
     return _carry_out("compare", own, options, arms=arms, title="Comparison", against=(arms[0].name, "builtin"))
+
+
+def ablate(options: dict[str, Any]) -> int:
+    """Train the rows of the paper's table, or the readings of one step, and report what each brings."""
+    own, options = _read(options, "what", "values")
+    from ima_yolo.experiment.ablation import read_ablation
+
+    what = own["what"] or "parts"
+    arms, against = read_ablation(what, own["values"])
+    own["name"] = own["name"] or str(what)
+    return _carry_out("ablate", own, options, arms=arms, title=f"Ablation: {what}", against=against)
 
 
 def _read(options: dict[str, Any], *own_keys: str) -> tuple[dict[str, Any], dict[str, Any]]:

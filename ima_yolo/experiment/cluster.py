@@ -83,8 +83,8 @@ def starter(
     except ImportError:
         raise IMAError("ray=: Ray is not installed; pip install 'ima-yolo[ray]'") from None
     try:
-        keys = {} if address == LOCAL else {"address": address}
-        ray.init(**keys, include_dashboard=None if keys else False, log_to_driver=False, ignore_reinit_error=True)
+        named: dict[str, Any] = {"include_dashboard": False} if address == LOCAL else {"address": address}
+        ray.init(**named, log_to_driver=False, ignore_reinit_error=True)
     except Exception as error:
         raise IMAError(f"ray={address}: {one_line(error)}") from error
     share = min(1.0, ray.cluster_resources().get("GPU", 0.0)) if gpus is None else gpus
