@@ -29,6 +29,8 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "ablate",
         "the paper's table, or the readings of one step, as a comparison",
     ),
+    "sweep": ("ima_yolo.commands.experiment", "sweep", "train settings over a space, as a grid or by Optuna"),
+    "report": ("ima_yolo.commands.experiment", "report", "write the report of a comparison or sweep again"),
     "demo": (
         "ima_yolo.commands.demo",
         "demo",

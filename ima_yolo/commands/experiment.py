@@ -1,9 +1,9 @@
-"""`ima-yolo compare` and `ablate`: does distillation help on one's own data, and which part of it?"""
+"""`ima-yolo compare`, `ablate`, `sweep`, `report`: does distillation help on one's own data, and which part of it?"""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,34 @@ def ablate(options: dict[str, Any]) -> int:
     return _carry_out("ablate", own, options, arms=arms, title=f"Ablation: {what}", against=against)
 
 
+def sweep(options: dict[str, Any]) -> int:
+    """Train a grid of settings, or settings that Optuna proposes, and show what each key does."""
+    own, options = _read(options, "space", "trials")
+    from ima_yolo.experiment.arms import NAMED
+    from ima_yolo.experiment.sweep import TRIALS, edges, grid, is_grid, propose_and_run, read_space, tried_arms
+
+    space, trials = read_space(own["space"]), own["trials"]
+    if trials is not None and (isinstance(trials, bool) or not isinstance(trials, int) or trials < 1):
+        raise IMAError(f"trials={trials}: expected a whole number from 1 up")
+    shown = {"title": f"Sweep: {', '.join(space)}", "against": ("none",)}
+    if is_grid(space, trials):
+        return _carry_out("sweep", own, options, arms=grid(space), **shown)
+    none, failed = NAMED["none"], []
+    study, train = _prepared(
+        "sweep",
+        own,
+        options,
+        arms=(none, *edges(space)),
+        begin_with=lambda saved: (none, *tried_arms(saved, space)),
+        **shown,
+    )
+    at_once = own["jobs"] if isinstance(own["jobs"], int) else 1
+    together = max(1, at_once // len(study.seeds))
+    study = propose_and_run(study, space, trials or TRIALS, together, lambda now: failed.extend(train(now)))
+    _report(study)
+    return 1 if failed else 0
+
+
 def _read(options: dict[str, Any], *own_keys: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Separate the keys of an experiment from those of its trainings."""
     load_safely()
@@ -50,37 +78,83 @@ def _read(options: dict[str, Any], *own_keys: str) -> tuple[dict[str, Any], dict
 
 
 def _carry_out(command: str, own: Mapping[str, Any], options: dict[str, Any], **study_keys: Any) -> int:
+    """Check, train what is open, report."""
+    study, train = _prepared(command, own, options, **study_keys)
+    failed = train(study)
+    _report(study)
+    return 1 if failed else 0
+
+
+def _prepared(
+    command: str, own: Mapping[str, Any], options: dict[str, Any], begin_with: Any = None, **study_keys: Any
+) -> tuple[Any, Callable[[Any], list[Any]]]:
+    """Check everything and lay the study out.
+
+    Args:
+        command: The command's name.
+        own: Keys of the experiment.
+        options: Keys of its trainings.
+        begin_with: From the arms in the study's folder, gives those to begin with; by default those that were checked.
+        **study_keys: Of `build_study`.
+
+    Returns:
+        The study, and what trains all that a study has open and returns the failed trainings.
+    """
     from ima_yolo.experiment.runner import run
     from ima_yolo.experiment.setup import build_study, lay_out, read_slots
-    from ima_yolo.experiment.study import read_seeds
+    from ima_yolo.experiment.study import read_seeds, saved_arms
 
     slots = read_slots(own["devices"], own["jobs"])
     seeds = read_seeds(0 if own["seeds"] is None else own["seeds"])
     folder = (Path(str(own["project"] or f"runs/{command}")) / str(own["name"] or command)).absolute()
     given = {**{key: value for key, value in own.items() if key not in {"force", "resume_arms"}}, **options}
-    study = build_study(
-        folder, options, seeds=seeds, holdout=own["holdout"], command=_words(command, given), **study_keys
-    )
+    words = _words(command, given)
+    study = build_study(folder, options, seeds=seeds, holdout=own["holdout"], command=words, **study_keys)
+    if begin_with is not None:
+        study = type(study)(**{**vars(study), "arms": begin_with(saved_arms(folder))})
     start = _ray_starter(own)
-    if start is not None and own["jobs"] is None:
-        slots = [None] * len(list(study.jobs()))  # the cluster queues what it has no room for
-    study = lay_out(study, bool(own["force"]), together=len(slots) > 1)
+    study = lay_out(study, bool(own["force"]), together=len(slots) > 1 or start is not None)
     if len(seeds) == 1:
         _print("one seed gives no interval, and so no evidence; seeds=0,1,2 does")
-    failed = run(study, slots, _print, start, bool(own["resume_arms"]))
+
+    def train(now: Any) -> list[Any]:
+        now.save(force=True)
+        places = slots
+        if start is not None and own["jobs"] is None:
+            places = [None] * len(list(now.jobs()))  # the cluster queues what it has no room for
+        return run(now, places, _print, start, bool(own["resume_arms"]))
+
+    return study, train
+
+
+def report(options: dict[str, Any]) -> int:
+    """Write the report of a study again, for example after its folder was copied."""
+    load_safely()
+    options = no_bare_words(options)
+    folder = options.pop("study", None)
+    if not folder:
+        raise IMAError("study= is missing: give a study's folder, for example study=runs/compare/compare")
+    if options:
+        raise IMAError(f"'{next(iter(options))}': report takes study= alone")
+    from ima_yolo.experiment.study import load_study
+
+    study = load_study(Path(str(folder)).absolute())
+    if not study.results():
+        raise IMAError(f"study={folder}: no training is finished yet")
     _report(study)
-    return 1 if failed else 0
+    return 0
 
 
 def _report(study: Any) -> None:
-    from ima_yolo.experiment.tables import comparison, markdown, same_conditions
+    from ima_yolo.experiment.report.page import write_report
+    from ima_yolo.experiment.tables import comparison, conclusions, markdown, same_conditions
 
     results = study.results()
     rows = comparison(results, [arm.name for arm in study.arms], against=study.against)
-    table, faults = markdown(rows), same_conditions(results)
-    report = study.folder / "report.md"
-    report.write_text("\n\n".join([f"# {study.title}", table, *faults]) + "\n", encoding="utf-8")
-    print(f"\n{table}\n", *faults, f"report {report}", sep="\n")
+    print(f"\n{markdown(rows)}\n", *conclusions(rows), *same_conditions(results), sep="\n")
+    if results:
+        for path in write_report(study, _print):
+            print(f"report {path}")
 
 
 def _ray_starter(own: Mapping[str, Any]) -> Any:

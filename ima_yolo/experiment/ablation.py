@@ -81,4 +81,3 @@ def _arm(key: str, value: Any, needed: dict[str, Any]) -> Arm:
 
 def _name(key: str, value: Any) -> str:
     return f"{key.removeprefix(PREFIX)}-{value}"
-

@@ -177,6 +177,11 @@ def load_study(folder: Path) -> Study:
     )
 
 
+def saved_arms(folder: Path) -> tuple[Arm, ...]:
+    """Arms of the study that a folder holds; none where it holds none."""
+    return load_study(folder).arms if (folder / "study.json").is_file() else ()
+
+
 def read_json(path: Path) -> Any:
     """Read a file that `write_json` wrote.
 

@@ -19,9 +19,11 @@ import torch
 from filelock import FileLock, Timeout
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.nn.tasks import torch_safe_load
+from ultralytics.utils import LOGGER
 
 from ima_yolo.errors import IMAError
 from ima_yolo.experiment.identity import code_version
+from ima_yolo.experiment.report.measured import analyse, attempt
 from ima_yolo.experiment.study import Job, Study, load_study, read_json, write_json
 from ima_yolo.teachers.yolo import weights_digest
 from ima_yolo.trainer import IMATrainer
@@ -155,6 +157,8 @@ def main(words: Sequence[str]) -> int:
         with FileLock(lock, timeout=0):
             if not study.is_finished(job):
                 run_job(study, job, given.device, given.resume)
+            weights = study.weights(job)
+            attempt("its details", lambda: analyse(study, job.name, weights, given.device), LOGGER.warning)
     except Timeout:
         return BUSY
     except IMAError as error:
