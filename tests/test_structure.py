@@ -54,7 +54,7 @@ ROOMS: dict[str, Room] = {
     "export": Room("numpy cv2 onnx onnxruntime torch ultralytics", "host checkpoint runtime"),
     "demo": Room("numpy cv2 yaml torch ultralytics", "config host trainer summary pictures runtime export"),
     "experiment": Room(
-        "PIL faster_coco_eval filelock jinja2 matplotlib numpy scipy yaml torch ultralytics",
+        "PIL cv2 faster_coco_eval filelock jinja2 matplotlib numpy scipy yaml torch ultralytics",
         "config features host masks teachers preflight distill trainer summary pictures runtime export",
     ),
     "__init__": Room("", "", lazy="*"),

@@ -28,17 +28,20 @@ def comparison(
         results: Finished trainings.
         arms: Names in the order of the table.
         score: Key of the score in a result, a share.
-        against: Arms to compare with; by default the first and `builtin`.
+        against: Arms to compare with, those first that others among them are compared with; by default the first arm
+            and `builtin`.
 
     Returns:
         Rows with name, seeds, mean and half width of its interval in points, time in seconds, and the differences.
     """
+    references = [other for other in dict.fromkeys(against or (arms[0], "builtin")) if other in arms]
     rows = []
     for arm in arms:
         scores = by_seed(results, arm, score)
         if not scores:
             continue
-        others = dict.fromkeys(other for other in against or (arms[0], "builtin") if other != arm and other in arms)
+        # Each pair once: a reference is compared with those before it.
+        others = references[: references.index(arm)] if arm in references else references
         rows.append(
             {
                 "arm": arm,
@@ -50,6 +53,12 @@ def comparison(
             }
         )
     return rows
+
+
+def compared_with(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Names of the arms that others are compared with, in the order of the longest list of them."""
+    longest = max((list(row["against"]) for row in rows), key=len, default=[])
+    return list(dict.fromkeys([*longest, *(other for row in rows for other in row["against"])]))
 
 
 def markdown_table(heads: Sequence[str], lines: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
@@ -66,7 +75,7 @@ def markdown_table(heads: Sequence[str], lines: Sequence[Sequence[str]], right: 
 
 def comparison_cells(rows: Sequence[Mapping[str, Any]], heading: str = "mAP50-95") -> tuple[list[str], list[list[str]]]:
     """The rows as text: heads and cells."""
-    others = list(dict.fromkeys(other for row in rows for other in row["against"]))
+    others = compared_with(rows)
     heads = ["arm", "seeds", heading, *(f"against {other}" for other in others), "minutes"]
     lines = []
     for row in rows:

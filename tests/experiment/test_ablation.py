@@ -59,7 +59,7 @@ def test_a_reading_brings_what_it_needs_to_be_used() -> None:
 @pytest.mark.parametrize(
     ("what", "values", "message"),
     [
-        ("maks", None, "what=maks: there is no such part (did you mean 'mask'?)"),
+        ("maskk", None, "what=maskk: there is no such part (did you mean 'mask'?)"),
         ("teacher", None, "there is no such part"),
         ("mask_ratio", None, "values=0.1,0.5,0.9"),
         ("mask_ratio", 0.5, "at least two different values"),

@@ -42,7 +42,11 @@ def test_compare_as_typed_and_continued_elsewhere(capfd, words: list[str], tmp_p
     assert "differ" not in shown
     assert "one seed gives no interval, and so no evidence" in shown
     assert "one seed: no interval, no evidence" in shown
-    assert "| ima | 1 |" in (tmp_path / "study" / "report.md").read_text()
+    report = (tmp_path / "study" / "report.md").read_text()
+    assert "| ima | 1 |" in report
+    assert "](figures/features.jpg)" in report, "checkpoints and images are here"
+    assert "| teacher | 9," in report, "size and speed"
+    assert {path.stem for path in (tmp_path / "study" / "analysis").iterdir()} == {*results, "teacher"}
     assert len(list((tmp_path / "study" / "data" / "images" / "val").iterdir())) == 4, "half of train"
 
     copied = ("study.json", "results")  # as a repository would keep it

@@ -12,11 +12,12 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
+from matplotlib.ticker import MaxNLocator
 
 from ima_yolo.experiment.arms import Arm
 from ima_yolo.experiment.report.measured import TEACHER, Measured
 from ima_yolo.experiment.report.mistakes import KINDS
-from ima_yolo.experiment.tables import POINTS, by_seed
+from ima_yolo.experiment.tables import POINTS, by_seed, compared_with
 
 WIDTH = 4.6  # inches: about the width of a phone at the size of text that is used here
 COLOURS = ("#4d5a6b", "#d1495b", "#00798c", "#edae49", "#7b5ea7", "#66a182", "#b36a5e", "#2e4057")
@@ -83,7 +84,7 @@ def drawing(made: list[Figure], name: str, caption: str, height: float = 3.1) ->
 def difference_figures(rows: Sequence[Mapping[str, Any]], colour: Mapping[str, str]) -> list[Figure]:
     """For each arm that others are compared with: paired differences, a dot a seed, with the interval of the mean."""
     made: list[Figure] = []
-    for other in dict.fromkeys(other for row in rows for other in row["against"]):
+    for other in compared_with(rows):
         shown = [(row["arm"], row["against"][other]) for row in rows if row["against"].get(other) is not None]
         caption = f"mAP50-95 points against {other}: a dot for each seed, the bar is the 95% interval of the mean."
         with drawing(made, f"against-{other}", caption, height=0.9 + 0.42 * max(2, len(shown))) as axes:
@@ -117,6 +118,7 @@ def curve_figures(measured: Measured, colour: Mapping[str, str]) -> list[Figure]
                 drawn += _band(axes, measured, arm, column, scale, colour[arm])
             axes.set_title(title)
             axes.set_xlabel("epoch")
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             if drawn:
                 axes.legend(fontsize=8)
         if not drawn:

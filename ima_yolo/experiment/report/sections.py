@@ -97,14 +97,15 @@ def outcome(measured: Measured, rows: Sequence[Mapping[str, Any]], made: Sequenc
 
 
 def _other_scores(measured: Measured) -> Table:
-    scores = {"mAP50": "map50", "mAP75": "map75", "mAP50-95 at the last epoch": "last_map50_95"}
+    keys = {"mAP50-95": "map50_95", "mAP50": "map50", "mAP75": "map75", "mAP50-95, last epoch": "last_map50_95"}
     rows = [
-        [arm, *(_mean_text(list(by_seed(measured.results, arm, key).values())) for key in scores.values())]
+        [arm, *(_mean_text(list(by_seed(measured.results, arm, key).values())) for key in keys.values())]
         for arm in measured.arms
     ]
-    if TEACHER in measured.efficiency and (row := measured.efficiency[TEACHER]).map50 is not None:
-        rows.append([f"teacher (mAP50-95 {POINTS * (row.map50_95 or 0):.2f})", f"{POINTS * row.map50:.2f}", "", ""])
-    return Table(["arm", *scores], rows, (1, 2, 3))
+    teacher = measured.efficiency.get(TEACHER)
+    if teacher is not None and teacher.map50_95 is not None and teacher.map50 is not None:
+        rows.append([TEACHER, f"{POINTS * teacher.map50_95:.2f}", f"{POINTS * teacher.map50:.2f}", "", ""])
+    return Table(["arm", *keys], rows, (1, 2, 3, 4))
 
 
 def _mean_text(values: Sequence[float], digits: int = 2) -> str:
