@@ -101,10 +101,11 @@ def _prepared(
         The study, and what trains all that a study has open and returns the failed trainings.
     """
     from ima_yolo.experiment.runner import run
-    from ima_yolo.experiment.setup import build_study, lay_out, read_slots
+    from ima_yolo.experiment.setup import build_study, check_devices, lay_out, read_slots
     from ima_yolo.experiment.study import read_seeds, saved_arms
 
     slots = read_slots(own["devices"], own["jobs"])
+    check_devices(slots)
     seeds = read_seeds(0 if own["seeds"] is None else own["seeds"])
     folder = (Path(str(own["project"] or f"runs/{command}")) / str(own["name"] or command)).absolute()
     given = {**{key: value for key, value in own.items() if key not in {"force", "resume_arms"}}, **options}

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ultralytics.data.utils import check_det_dataset
+from ultralytics.utils.torch_utils import parse_device, select_device
 
 from ima_yolo.config import split
-from ima_yolo.errors import IMAError
+from ima_yolo.errors import IMAError, one_line
 from ima_yolo.experiment.arms import Arm
 from ima_yolo.experiment.identity import data_identity, model_identity
 from ima_yolo.experiment.images import hold_out, scan_labels
@@ -115,3 +116,17 @@ def read_slots(devices: Any, jobs: Any) -> list[str | None]:
         raise IMAError(f"jobs={jobs}: expected a whole number from 1 up")
     count = jobs or len(listed)
     return [None if listed[i % len(listed)] is None else str(listed[i % len(listed)]) for i in range(count)]
+
+
+def check_devices(devices: Iterable[str | None]) -> None:
+    """Refuse a device that this machine does not have; found out by each training, it would cost one line a training.
+
+    Raises:
+        IMAError: For the first that is not there.
+    """
+    for device in dict.fromkeys(devices):
+        if device is not None:
+            try:
+                select_device(parse_device(device), verbose=False)
+            except ValueError as error:
+                raise IMAError(f"devices={device}: {one_line(error)}") from error

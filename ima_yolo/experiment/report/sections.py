@@ -108,10 +108,10 @@ def _other_scores(measured: Measured) -> Table:
     return Table(["arm", *keys], rows, (1, 2, 3, 4))
 
 
-def _mean_text(values: Sequence[float], digits: int = 2) -> str:
+def _mean_text(values: Sequence[float], digits: int = 2, interval: bool = True) -> str:
     if not values:
         return ""
-    half = half_interval(values)
+    half = half_interval(values) if interval else None
     return f"{fmean(values):.{digits}f}" + ("" if half is None else f" ± {half:.{digits}f}")
 
 
@@ -160,17 +160,18 @@ def errors_and_sizes(measured: Measured, made: Sequence[Figure]) -> Section:
     rows = []
     for name in names:
         found = measured.of_arm(name)
-        rates = [
-            _mean_text([100 * o["mistakes"][k] / max(1, o["mistakes"]["objects"]) for o in found], 1) for k in KINDS
-        ]
-        rows.append([name, *rates])
+        rates = {kind: [figures.rate(one, kind) for one in found] for kind in KINDS}
+        rows.append([name, *(_mean_text(values, 1, interval=False) for values in rates.values())])
     sizes = list(measured.of_arm(names[0])[0]["ap_of_size"])
-    of_size = [[name, *(_mean_text(_scores_of_size(measured.of_arm(name), size)) for size in sizes)] for name in names]
+    of_size = [
+        [name, *(_mean_text(_scores_of_size(measured.of_arm(name), size), interval=False) for size in sizes)]
+        for name in names
+    ]
     text = [
         "class: right place, wrong class. location: right class, overlap 0.1 to 0.5. both: neither right. duplicate: a "
         "second box on one object. background: nothing there. missed: an object that nothing found.",
-        "These figures come from detections as `yolo predict` gives them, one label a box, judged by COCO's rules, and "
-        "can differ by some tenths from the validation above.",
+        "These figures come from detections as prediction gives them, one label a box, judged by COCO's rules, and "
+        "can differ by some tenths from the validation above. Means over seeds.",
     ]
     tables = [
         Table(["per 100 objects", *KINDS], rows, tuple(range(1, len(KINDS) + 1))),
@@ -196,7 +197,10 @@ def efficiency(measured: Measured) -> Section:
         cells = [_or_dash(row.parameters, ",d"), _or_dash(row.gflops, ".2f"), _or_dash(own, ".1f"), speed]
         rows.append([row.name, *cells])
     heads = ["model", "parameters", "GFLOPs", f"ms an image ({student.timing})", "speed-up"]
-    text = ["All arms end with the same network: the distilled student is as small and as fast as the plain one."]
+    text = [
+        "All arms end with the same network: the distilled student is as small and as fast as the plain one. Times are "
+        "medians of 30 passes of the network alone, on the machine that first wrote this report."
+    ]
     return Section("Size and speed", text, tables=[Table(heads, rows, (1, 2, 3, 4))])
 
 

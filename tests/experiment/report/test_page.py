@@ -88,7 +88,7 @@ def test_the_page_stands_alone_and_says_everything(study: Study) -> None:
     assert "No pictures: they need the checkpoints" in html
     assert "ima-yolo compare seeds=0,1,2" in html
     assert "distill_model=teacher.pt" in html
-    assert "6.0 ± 0.0" in markdown, "3 mistakes among 50 objects are 6 of 100"
+    assert "| none | 6.0 | 6.0 |" in markdown, "3 mistakes among 50 objects are 6 of 100"
     assert said == []
 
 
