@@ -114,7 +114,7 @@ def _prepared(
     if begin_with is not None:
         study = type(study)(**{**vars(study), "arms": begin_with(saved_arms(folder))})
     start = _ray_starter(own)
-    study = lay_out(study, bool(own["force"]), together=len(slots) > 1 or start is not None)
+    lay_out(study, bool(own["force"]), together=len(slots) > 1 or start is not None)
     if len(seeds) == 1:
         _print("one seed gives no interval, and so no evidence; seeds=0,1,2 does")
 
@@ -132,21 +132,21 @@ def report(options: dict[str, Any]) -> int:
     """Write the report of a study again, for example after its folder was copied."""
     load_safely()
     options = no_bare_words(options)
-    folder = options.pop("study", None)
+    folder, pictures = options.pop("study", None), options.pop("pictures", True)
     if not folder:
         raise IMAError("study= is missing: give a study's folder, for example study=runs/compare/compare")
-    if options:
-        raise IMAError(f"'{next(iter(options))}': report takes study= alone")
+    if options or not isinstance(pictures, bool):
+        raise IMAError(f"'{next(iter(options), 'pictures')}': report takes study= and pictures=False alone")
     from ima_yolo.experiment.study import load_study
 
     study = load_study(Path(str(folder)).absolute())
     if not study.results():
         raise IMAError(f"study={folder}: no training is finished yet")
-    _report(study)
+    _report(study, pictures)
     return 0
 
 
-def _report(study: Any) -> None:
+def _report(study: Any, pictures: bool = True) -> None:
     from ima_yolo.experiment.report.page import write_report
     from ima_yolo.experiment.tables import comparison, conclusions, markdown, same_conditions
 
@@ -154,7 +154,7 @@ def _report(study: Any) -> None:
     rows = comparison(results, [arm.name for arm in study.arms], against=study.against)
     print(f"\n{markdown(rows)}\n", *conclusions(rows), *same_conditions(results), sep="\n")
     if results:
-        for path in write_report(study, _print):
+        for path in write_report(study, _print, pictures):
             print(f"report {path}")
 
 

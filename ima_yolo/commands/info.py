@@ -16,7 +16,8 @@ from ima_yolo.errors import IMAError
 STUDY_KEYS = """\
 seeds=       each arm is trained once with each; one seed gives no interval, three are a start
 holdout=     0.3 judges on a seeded 30% of train instead of val, so that val stays untouched while you choose
-jobs=        trainings at a time, on one device too     devices=  where, for example devices=0,1
+jobs=        trainings at a time, on one device too (each with its own workers=, so give few)
+devices=     where, for example devices=0,1; jobs= are dealt out over them in turn
 ray=         auto, local or an address: trainings on a Ray cluster (pip install 'ima-yolo[ray]'), each with
              ray_cpus= and ray_gpus= (0.25: four on one GPU); files must lie under the same paths on all machines
 name=        the study's folder in project=; the same call goes on where it was and keeps what is finished
@@ -75,6 +76,7 @@ trials=      how many settings to try where it is no grid (default 20)
     "report": """\
   ima-yolo report study=runs/compare/compare
 
+pictures=False leaves images of the data out, for reports that go where the images may not.
 Writes report.html, which stands alone, and report.md of what is finished. Works on a folder that came from another
 machine, without pictures where checkpoints or images are absent.""",
     "demo": "  ima-yolo demo\n  ima-yolo demo output=my_demo seed=1",

@@ -11,8 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from filelock import FileLock
+
 from ima_yolo.errors import IMAError, one_line
 from ima_yolo.experiment.runner import Starter, log_path, start_process
+from ima_yolo.experiment.setup import lay_out
 from ima_yolo.experiment.study import Job, Study, read_json, write_json
 
 Written = tuple[int, str, Any, Any]  # exit code, output, result and analysis; None for what was not written
@@ -105,8 +108,11 @@ def train_here(study: Study, job: Job, resume: bool, start: Starter = start_proc
         resume: As in `run`.
         start: Starts the process.
     """
-    if not (study.folder / "study.json").is_file():
-        study.save()
+    lock = study.folder / "locks" / "study.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock):  # several trainings may reach a machine at once
+        if not (study.folder / "study.json").is_file():  # a machine that does not share the folder
+            lay_out(study)
     process = start(study, job, None, resume)
     try:
         code = process.wait()

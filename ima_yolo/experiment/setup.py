@@ -14,7 +14,7 @@ from ima_yolo.errors import IMAError, one_line
 from ima_yolo.experiment.arms import Arm
 from ima_yolo.experiment.identity import data_identity, model_identity
 from ima_yolo.experiment.images import hold_out, scan_labels
-from ima_yolo.experiment.study import MACHINE_KEYS, Study, write_json
+from ima_yolo.experiment.study import MACHINE_KEYS, Study
 from ima_yolo.preflight import Plan, prepare
 
 DECIDED = frozenset({"seed", "resume", "save_dir", "exist_ok"})  # keys of `yolo train` that each training gets from us
@@ -74,26 +74,20 @@ def _checked(options: Mapping[str, Any], settings: Mapping[str, Any]) -> Plan:
     return prepare({**options, **settings})
 
 
-def lay_out(study: Study, force: bool = False, together: bool = False) -> Study:
+def lay_out(study: Study, force: bool = False, together: bool = False) -> None:
     """Write the study to its folder, or check that the one that is there goes on; split the data if it asks for that.
 
     Args:
         study: As `build_study` returned it.
         force: As in `Study.save`.
         together: Whether several trainings will start at once, and must find the labels read.
-
-    Returns:
-        The study, with the data that its trainings use.
     """
     study.save(force)
-    data, share = study.places["data"], study.made_of["holdout"]
+    share = study.made_of["holdout"]
     if share is not None:
-        data = str(hold_out(check_det_dataset(data), share, study.folder / "data"))
-    if together and not data.endswith(".ndjson"):
-        scan_labels(data, study.common.get("fraction", 1.0))
-    laid = Study(**{**vars(study), "places": {**study.places, "data": data}})
-    write_json(laid.folder / "places.json", laid.places)
-    return laid
+        hold_out(check_det_dataset(study.places["data"]), share, study.folder / "data")
+    if together and study.data is not None and not study.data.endswith(".ndjson"):
+        scan_labels(study.data, study.common.get("fraction", 1.0))
 
 
 def read_slots(devices: Any, jobs: Any) -> list[str | None]:

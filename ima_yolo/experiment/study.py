@@ -66,6 +66,12 @@ class Study:
             for arm in self.arms:
                 yield Job(arm, seed)
 
+    @property
+    def data(self) -> str | None:
+        """The data set that trainings use on this machine, after holding out; None where it is not known."""
+        held = self.folder / "data" / "data.yaml"
+        return self.places.get("data") if self.made_of.get("holdout") is None else str(held) if self.places else None
+
     def result_path(self, job: Job) -> Path:
         """Where a finished training leaves its result."""
         return self.folder / "results" / f"{job.name}.json"
@@ -108,6 +114,7 @@ class Study:
         path = self.folder / "study.json"
         if path.exists():
             self._check_continues(read_json(path), force)
+        self._check_results(force)
         shown = {"arms": [asdict(arm) for arm in self.arms], "seeds": self.seeds, "against": self.against}
         write_json(path, {**self._identity(), **shown, "title": self.title, "command": self.command})
         write_json(self.folder / "places.json", self.places)
@@ -129,6 +136,19 @@ class Study:
             if arm.name in arms and arms[arm.name] != json.loads(json.dumps(asdict(arm))):
                 raise IMAError(
                     f"{self.folder} holds an arm '{arm.name}' with other settings; give this one another name"
+                )
+
+    def _check_results(self, force: bool) -> None:
+        """Refuse results of arms that bear the name of one of these but other settings, or that other code made."""
+        for result in self.results():
+            arm = next(arm for arm in self.arms if arm.name == result["arm"])
+            where = f"{self.folder}: the result {arm.name}-seed{result['seed']}"
+            if result["settings"] != json.loads(json.dumps(arm.settings)):
+                raise IMAError(f"{where} was made with other settings of that arm; give the arm another name")
+            if not force and result["code"] != code_version():
+                raise IMAError(
+                    f"{where} was made with other code or packages ({_changed_code(result['code'], code_version())}); "
+                    f"remove it, or mix them with force=True"
                 )
 
 

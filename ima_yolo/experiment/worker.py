@@ -89,6 +89,7 @@ def _options(study: Study, job: Job, resumed: bool) -> dict[str, Any]:
     places = dict(study.places)
     if not {"teacher", "model", "data"} <= places.keys():
         raise IMAError(f"{study.folder} came from another machine; give teacher=, student= and data= anew to go on")
+    places["data"] = str(study.data)
     teacher, folder = places.pop("teacher"), study.run_folder(job)
     if resumed:
         named = {"ima": {"teacher": teacher}, "builtin": {"distill_model": teacher}}.get(job.arm.kind, {})

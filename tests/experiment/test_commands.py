@@ -30,7 +30,13 @@ class Trained:
             common = {"seconds": 1.0, "device": "cpu", "resumed": [], "data_digest": "d", "initial_digest": "i"}
             maps = {"map50_95": score, "map50": score, "map75": score, "last_map50_95": score, "map50_95_of_class": {}}
             row = {"epoch": 1.0, "train/box_loss": 1.0, "metrics/mAP50-95(B)": score}
-            more = {"arm": job.arm.name, "seed": job.seed, "code": code_version(), "curves": [row]}
+            more = {
+                "settings": job.arm.settings,
+                "arm": job.arm.name,
+                "seed": job.seed,
+                "code": code_version(),
+                "curves": [row],
+            }
             write_json(study.result_path(job), {**common, **maps, **more})
         return []
 
@@ -113,7 +119,7 @@ def test_a_range_as_typed_is_searched_and_goes_on(capsys, trained: Trained, word
         (["sweep", "space={'ima_weight': {'low': -1, 'high': 2}}"], "ima_weight=-1"),
         (["sweep", "space={'ima_weight': [0, 1]}", "trials=0"], "trials=0"),
         (["report", "study=gone"], "no study here"),
-        (["report", "study=.", "again=1"], "report takes study= alone"),
+        (["report", "study=.", "again=1"], "report takes study= and pictures=False alone"),
     ],
 )
 def test_a_mistake_is_one_line_and_leaves_nothing(

@@ -93,6 +93,23 @@ def test_other_code_is_refused_unless_told(tmp_path: Path, monkeypatch: pytest.M
     make(tmp_path).save(force=True)
 
 
+def test_results_of_other_settings_or_code_are_refused(tmp_path: Path) -> None:
+    """Also where the arm was left out in between, or its result came from another folder."""
+    study = make(tmp_path, arms=(NAMED["none"], NAMED["cwd"]))
+    job = Job(NAMED["cwd"], 1)
+    made = {"arm": "cwd", "seed": 1, "settings": NAMED["cwd"].settings, "code": identity.code_version()}
+    write_json(study.result_path(job), made)
+    study.save()
+    make(tmp_path).save()
+    other = make(tmp_path, arms=(NAMED["none"], Arm("cwd", "ima", {"ima_loss": "cwd", "ima_temperature": 4})))
+    with pytest.raises(IMAError, match="cwd-seed1 was made with other settings"):
+        other.save(force=True)
+    write_json(study.result_path(job), {**made, "code": {"torch": "1.0"}})
+    with pytest.raises(IMAError, match=r"cwd-seed1 was made with other code or packages \(.*torch 1\.0, now "):
+        study.save()
+    study.save(force=True)
+
+
 def test_the_code_version_covers_every_file_that_trains() -> None:
     package = Path(identity.__file__).parents[1]
     covered = {file for pattern in identity.TRAINING_CODE for file in package.glob(pattern)}

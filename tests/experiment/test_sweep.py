@@ -8,6 +8,7 @@ import pytest
 
 from ima_yolo.errors import IMAError
 from ima_yolo.experiment.arms import NAMED
+from ima_yolo.experiment.identity import code_version
 from ima_yolo.experiment.study import Study, load_study, write_json
 from ima_yolo.experiment.sweep import Range, edges, grid, is_grid, propose_and_run, read_space, tried_arms
 
@@ -78,7 +79,8 @@ class Trainings:
                 self.ran.append(job.name)
                 weight = job.arm.settings.get("ima_weight", 100)
                 score = 1 / (1 + abs(weight - 1)) + 0.01 * job.seed
-                write_json(study.result_path(job), {"arm": job.arm.name, "seed": job.seed, "map50_95": score})
+                made = {"arm": job.arm.name, "settings": job.arm.settings, "code": code_version()}
+                write_json(study.result_path(job), {**made, "seed": job.seed, "map50_95": score})
 
 
 def test_proposals_are_kept_and_a_stopped_sweep_goes_on(tmp_path: Path) -> None:

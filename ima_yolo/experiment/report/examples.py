@@ -63,7 +63,7 @@ def _models(measured: Measured) -> dict[str, Path] | None:
     """Checkpoints of teacher, plain and distilled student of the first seed that has both."""
     study = measured.study
     arms = {arm.name: arm for arm in study.arms}
-    if measured.plain is None or measured.distilled is None or "data" not in study.places:
+    if measured.plain is None or measured.distilled is None or study.data is None:
         return None
     for seed in study.seeds:
         pair = {name: study.weights(Job(arms[name], seed)) for name in (measured.plain, measured.distilled)}

@@ -80,7 +80,7 @@ def analyse(study: Study, name: str, weights: Path, device: str | None = None) -
         device: As in `yolo predict`.
     """
     path = study.analysis_path(name)
-    if path.is_file() or not weights.is_file() or "data" not in study.places:
+    if path.is_file() or not weights.is_file() or study.data is None:
         return
     images, names = validation(study)
     found = detections(weights, images, names, study.common.get("imgsz", 640), device or study.places.get("device"))
@@ -89,7 +89,7 @@ def analyse(study: Study, name: str, weights: Path, device: str | None = None) -
 
 def validation(study: Study) -> tuple[list[Path], dict[int, str]]:
     """The images that the study is judged on, and the class names by index."""
-    data = check_det_dataset(study.places["data"])
+    data = check_det_dataset(study.data)
     return list(images_in(data["val"])), {int(index): str(name) for index, name in data["names"].items()}
 
 
@@ -129,11 +129,11 @@ def _teacher(study: Study) -> list[tuple[str, Path]]:
 def _measure_efficiency(study: Study, finished: Sequence[Job]) -> None:
     weights = next((study.weights(job) for job in finished if study.weights(job).is_file()), None)
     path = study.folder / "efficiency.json"
-    if path.is_file() or weights is None or not {"data", TEACHER} <= study.places.keys():
+    if path.is_file() or weights is None or study.data is None:
         return
     keys: dict[str, Any] = {key: study.common[key] for key in ("batch", "workers") if key in study.common}
     if "device" in study.places:
         keys["device"] = study.places["device"]
     models = {TEACHER: Path(study.places[TEACHER]), "student": weights}
-    data, imgsz = Path(study.places["data"]), study.common.get("imgsz", 640)
+    data, imgsz = Path(study.data), study.common.get("imgsz", 640)
     write_json(path, {name: asdict(measure(model, data, imgsz, name, **keys)) for name, model in models.items()})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -20,20 +21,22 @@ from ima_yolo.experiment.tables import markdown_table
 MIME = {"svg": "image/svg+xml", "jpeg": "image/jpeg"}
 
 
-def write_report(study: Study, say: Callable[[str], None]) -> tuple[Path, Path]:
+def write_report(study: Study, say: Callable[[str], None], pictures: bool = True) -> tuple[Path, Path]:
     """Measure what is missing and write `report.html` and `report.md` into the study's folder.
 
     Args:
         study: With or without its `runs/`.
         say: Receives a line for what could not be made.
+        pictures: Whether images of the data are shown; without them, the report may go where the images may not.
 
     Returns:
         Both files.
     """
     measured = collect(study, say)
-    content = sections(measured, say)
+    content = sections(measured, say, pictures)
     page, text = study.folder / "report.html", study.folder / "report.md"
     _write(page, as_html(study.title, content).encode())
+    shutil.rmtree(study.folder / "figures", ignore_errors=True)
     for section in content:
         for figure in section.figures:
             _write(study.folder / "figures" / _file_name(figure), figure.content)

@@ -50,17 +50,19 @@ class Section:
     code: Sequence[str] = field(default=())
 
 
-def sections(measured: Measured, say: Callable[[str], None]) -> list[Section]:
+def sections(measured: Measured, say: Callable[[str], None], pictured: bool = True) -> list[Section]:
     """Everything that the report says, in order.
 
     Args:
         measured: The study.
         say: Receives a line for what could not be made.
+        pictured: Whether images of the data are shown.
     """
     rows = comparison(measured.results, measured.arms, against=measured.study.against)
     colour = figures.colours(measured.arms)
     pictures: list[Figure] = []
-    attempt("pictures", lambda: pictures.extend(example_figures(measured)), say)
+    if pictured:
+        attempt("pictures", lambda: pictures.extend(example_figures(measured)), say)
     made = [
         outcome(measured, rows, figures.difference_figures(rows, colour)),
         sweep(measured, rows),
@@ -68,7 +70,7 @@ def sections(measured: Measured, say: Callable[[str], None]) -> list[Section]:
         by_class(measured, figures.precision_figures(measured, colour)),
         errors_and_sizes(measured, figures.bar_figures(measured, colour)),
         efficiency(measured),
-        examples(pictures),
+        examples(pictures) if pictured else Section("Pictures"),
         provenance(measured),
         again(measured),
     ]

@@ -38,9 +38,15 @@ def result(arm: str, seed: int) -> dict[str, Any]:
     own = {"ima": "train/ima_loss", "builtin": "train/dis_loss"}.get(arm)
     common = {"seconds": 60.0, "device": "cpu", "resumed": [], "data_digest": "d", "initial_digest": "i", "code": CODE}
     maps = {"map50_95": score, "map50": score + 0.2, "map75": score - 0.1, "last_map50_95": score - 0.01}
-    return {"arm": arm, "seed": seed, **maps, "map50_95_of_class": dict.fromkeys(CLASSES, score), **common} | {
-        "curves": curves(score, own)
-    }
+    settings = NAMED[arm].settings if arm in NAMED else {"ima_weight": arm.removeprefix("weight-")}
+    return {
+        "arm": arm,
+        "seed": seed,
+        "settings": settings,
+        **maps,
+        "map50_95_of_class": dict.fromkeys(CLASSES, score),
+        **common,
+    } | {"curves": curves(score, own)}
 
 
 def details(score: float) -> dict[str, Any]:
