@@ -40,7 +40,7 @@ def ray(tmp_path: Path) -> Iterator[Any]:
 @pytest.fixture
 def study(tmp_path: Path) -> Study:
     arms = (NAMED["none"], NAMED["cwd"], NAMED["ima"])
-    made = Study(tmp_path / "study", {}, {"epochs": 1}, {"teacher": "t", "model": "s", "data": "d"}, arms, (0,))
+    made = Study(tmp_path / "study", {"holdout": None}, {"epochs": 1}, {"teacher": "t", "model": "s", "data": "d"}, arms, (0,))
     made.save()
     return made
 
@@ -73,7 +73,7 @@ def test_trainings_run_on_the_cluster_and_their_results_come_back(
     assert [result["arm"] for result in study.results()] == ["none", "ima"]
     assert study.analysis_path("ima-seed0").is_file()
     assert "trained ima" in log_path(study, Job(NAMED["ima"], 0)).read_text()
-    assert any("FAILED cwd-seed0 with code 1: no such layer" in line for line in said)
+    assert any("FAILED cwd-seed0 with code 1: no such layer" in line for line in said), said
     assert not (study.folder / "runs").exists(), "the checkpoints are where they were trained"
 
 
