@@ -40,7 +40,9 @@ def ray(tmp_path: Path) -> Iterator[Any]:
 @pytest.fixture
 def study(tmp_path: Path) -> Study:
     arms = (NAMED["none"], NAMED["cwd"], NAMED["ima"])
-    made = Study(tmp_path / "study", {"holdout": None}, {"epochs": 1}, {"teacher": "t", "model": "s", "data": "d"}, arms, (0,))
+    made = Study(
+        tmp_path / "study", {"holdout": None}, {"epochs": 1}, {"teacher": "t", "model": "s", "data": "d"}, arms, (0,)
+    )
     made.save()
     return made
 

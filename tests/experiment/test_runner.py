@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from filelock import FileLock
 
 from ima_yolo.errors import IMAError
@@ -119,3 +120,46 @@ def test_a_study_from_elsewhere_without_its_places_is_one_line(study: Study) -> 
     job = Job(NAMED["none"], 0)
     assert runner.start_process(study, job, None, False).wait() == 2
     assert "came from another machine; give teacher=, student= and data=" in log_path(study, job).read_text()
+
+
+def test_what_can_be_gone_on_with(tmp_path: Path) -> None:
+    from ima_yolo.experiment.worker import _stops
+
+    last = tmp_path / "weights" / "last.pt"
+    last.parent.mkdir()
+    assert _stops(tmp_path) is None, "never began"
+    torch.save({"epoch": 4}, last)
+    assert _stops(tmp_path) == [5]
+    write_json(tmp_path / "resumed.json", [2])
+    assert _stops(tmp_path) == [2, 5], "stopped twice"
+    last.write_bytes(last.read_bytes()[:100])
+    assert _stops(tmp_path) is None, "cut short while it was written"
+    torch.save({"epoch": -1}, last)
+    assert _stops(tmp_path) is None, "trained to its end"
+
+
+def test_without_resume_a_training_begins_again_in_an_empty_folder(study: Study, monkeypatch) -> None:
+    from ima_yolo.experiment import worker
+
+    job = Job(NAMED["none"], 0)
+    last = study.run_folder(job) / "weights" / "last.pt"
+    last.parent.mkdir(parents=True)
+    torch.save({"epoch": 4}, last)
+    begun: list[tuple[dict[str, Any], bool]] = []
+
+    class Stop(Exception):
+        pass
+
+    def trainer(overrides: dict[str, Any]) -> None:
+        begun.append((overrides, last.exists()))
+        raise Stop
+
+    monkeypatch.setattr(worker, "PlainTrainer", trainer)
+    for resume in (True, False):
+        with pytest.raises(Stop):
+            worker.run_job(study, job, resume=resume)
+    (gone_on, kept), (again, left) = begun
+    assert (gone_on["resume"], kept) == (str(last), True)
+    assert "resume" not in again
+    assert not left
+    assert again["seed"] == 0

@@ -114,7 +114,7 @@ def curve_figures(measured: Measured, colour: Mapping[str, str]) -> list[Figure]
         drawn = 0
         caption = f"{title}: mean over seeds, band from the lowest to the highest."
         with drawing(made, column.replace("/", "-").split("(")[0], caption) as axes:
-            for arm in measured.arms:
+            for arm in measured.leading(len(COLOURS)):
                 drawn += _band(axes, measured, arm, column, scale, colour[arm])
             axes.set_title(title)
             axes.set_xlabel("epoch")

@@ -59,6 +59,14 @@ class Measured:
         ours = [name for name in others if kinds[name] == "ima"] or others
         return max(ours, key=self._mean, default=None)
 
+    def leading(self, count: int) -> list[str]:
+        """All arms, or where there are more than `count`, the plain one and the best of the others."""
+        if len(self.arms) <= count:
+            return self.arms
+        others = sorted((name for name in self.arms if name != self.plain), key=self._mean, reverse=True)
+        best = {self.plain, *others[: count - 1]}
+        return [name for name in self.arms if name in best]
+
     @cached_property
     def pictured(self) -> list[str]:
         """What detailed figures show: the teacher, the plain student and the best distilled one."""

@@ -66,7 +66,7 @@ def sections(measured: Measured, say: Callable[[str], None], pictured: bool = Tr
     made = [
         outcome(measured, rows, figures.difference_figures(rows, colour)),
         sweep(measured, rows),
-        Section("Curves", figures=figures.curve_figures(measured, colour)),
+        Section("Curves", curves_text(measured), figures=figures.curve_figures(measured, colour)),
         by_class(measured, figures.precision_figures(measured, colour)),
         errors_and_sizes(measured, figures.bar_figures(measured, colour)),
         efficiency(measured),
@@ -139,6 +139,12 @@ def sweep(measured: Measured, rows: Sequence[Mapping[str, Any]]) -> Section:
     ]
     table = Table(["arm", *keys, "mAP50-95", f"against {other}"], lines, (len(keys) + 1,))
     return Section("Sweep", text, tables=[table], figures=figures.sweep_figures(measured, keys))
+
+
+def curves_text(measured: Measured) -> list[str]:
+    """Which arms the curves show, where they are too many for one figure."""
+    shown = len(measured.leading(len(figures.COLOURS)))
+    return [] if shown == len(measured.arms) else [f"{measured.plain} and the best {shown - 1} other arms."]
 
 
 def by_class(measured: Measured, made: Sequence[Figure]) -> Section:

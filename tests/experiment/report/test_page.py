@@ -168,6 +168,17 @@ def test_the_arms_that_details_are_shown_of(study: Study) -> None:
     assert [round(one["ap_of_size"]["small"], 2) for one in measured.of_arm("ima")] == [0.43] * 3
 
 
+def test_curves_of_many_arms_show_the_plain_one_and_the_best(study: Study) -> None:
+    arms = (NAMED["none"], *(Arm(f"weight-{w}", "ima", {"ima_weight": w}) for w in range(20)))
+    many = Study(**{**vars(study), "folder": study.folder.parent / "m", "arms": arms, "seeds": (0,)})
+    for job in many.jobs():
+        weight = job.arm.settings.get("ima_weight", -1)
+        write_json(many.result_path(job), {**result(job.arm.name, 0), "map50_95": 0.01 * (weight + 1)})
+    measured = collect(many, lambda _: None)
+    assert measured.leading(4) == ["none", "weight-17", "weight-18", "weight-19"]
+    assert measured.leading(21) == measured.arms
+
+
 def test_report_as_typed(study: Study, capsys) -> None:
     assert cli.main(["report", f"study={study.folder}"]) == 0
     assert f"report {study.folder / 'report.html'}" in capsys.readouterr().out
