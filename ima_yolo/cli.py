@@ -20,7 +20,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "predict": ("ima_yolo.commands.run", "predict", "detect in images; an .onnx model runs without torch"),
     "export": ("ima_yolo.commands.run", "export", "write a model as ONNX, checked against torch on real images"),
     "compare": (
-        "ima_yolo.commands.compare",
+        "ima_yolo.commands.experiment",
         "compare",
         "train several arms under the same conditions and report what differs",
     ),
@@ -29,6 +29,13 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "teachers",
         "look at several teachers for a student before any training",
     ),
+    "ablate": (
+        "ima_yolo.commands.experiment",
+        "ablate",
+        "the paper's table, or the readings of one step, as a comparison",
+    ),
+    "sweep": ("ima_yolo.commands.experiment", "sweep", "train settings over a space, as a grid or by Optuna"),
+    "report": ("ima_yolo.commands.experiment", "report", "write the report of a comparison or sweep again"),
     "demo": (
         "ima_yolo.commands.demo",
         "demo",

@@ -73,7 +73,7 @@ def test_options_keep_bare_words_apart() -> None:
         (["val", "model=gone.pt"], "model=gone.pt: no such file"),
         (["predict", "model=gone.onnx"], "model=gone.onnx: no such file"),
         (["export", "model=gone.pt"], "model=gone.pt: no such file"),
-        (["cfg", "gone"], "no recipe 'gone'; there are: default"),
+        (["cfg", "gone"], "no recipe 'gone'; there are: "),
         (["help", "gone"], "'gone' is not a command"),
         (["demo", "sede=1"], "did you mean 'seed'?"),
         (["demo", "seed=-1"], "seed=-1"),

@@ -9,8 +9,6 @@ import yaml
 from ima_yolo.config import Settings, own_keys, read_yaml, split, validate
 from ima_yolo.errors import IMAError
 
-RECIPES = sorted(Path(str(files("ima_yolo.cfg"))).glob("*.yaml"))
-
 
 def test_default_yaml_lists_every_key_with_the_default_that_is_in_force() -> None:
     written = yaml.safe_load((files("ima_yolo.cfg") / "default.yaml").read_text())
@@ -19,18 +17,6 @@ def test_default_yaml_lists_every_key_with_the_default_that_is_in_force() -> Non
     assert {key: value for key, value in written.items() if key not in {"teacher", "student"}} == {
         key: value for key, value in defaults.items() if key != "teacher"
     }
-
-
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.stem)
-def test_every_recipe_is_valid_and_says_what_it_is_for_and_how_to_launch_it(recipe: Path) -> None:
-    from ima_yolo.preflight import check_keys
-
-    ours, rest = split(read_yaml(recipe))
-    validate({"teacher": "t.pt", **{key: value for key, value in ours.items() if value is not None}})
-    check_keys(rest)
-    head = recipe.read_text().splitlines()[:6]
-    assert head[0].startswith("# ")
-    assert any("ima-yolo train" in line for line in head)
 
 
 def test_split_separates_and_renames_the_student() -> None:

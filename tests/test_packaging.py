@@ -32,7 +32,7 @@ def test_every_source_and_recipe_is_inside_the_package(wheel: zipfile.ZipFile) -
     expected = {"ima_yolo/py.typed"}
     for folder in SOURCES:
         inside = "ima_yolo" if folder == "ima_yolo" else f"ima_yolo/{folder}"
-        files = [*(REPOSITORY / folder).rglob("*.py"), *(REPOSITORY / folder).rglob("*.yaml")]
+        files = [file for suffix in ("py", "yaml", "html") for file in (REPOSITORY / folder).rglob(f"*.{suffix}")]
         expected |= {f"{inside}/{file.relative_to(REPOSITORY / folder).as_posix()}" for file in files}
     assert "ima_yolo/cfg/default.yaml" in expected
     assert expected <= set(wheel.namelist())

@@ -66,7 +66,8 @@ ROOMS: dict[str, Room] = {
     "speed": Room("torch ultralytics", "config features files host teachers weighting distill pairing"),
     "demo": Room("numpy cv2 yaml torch ultralytics", "config host trainer summary pictures runtime export"),
     "experiment": Room(
-        "numpy scipy yaml torch ultralytics", "config files host teachers trainer summary pictures runtime export"
+        "PIL cv2 faster_coco_eval filelock jinja2 matplotlib numpy scipy yaml torch ultralytics",
+        "config features files host masks teachers preflight distill pairing trainer summary pictures runtime export",
     ),
     "__init__": Room("", "", lazy="*"),
     "cli": Room("", "config", lazy="*"),

@@ -13,6 +13,18 @@ from ima_yolo.cli import COMMANDS
 from ima_yolo.commands.options import recipe_path
 from ima_yolo.errors import IMAError
 
+STUDY_KEYS = """\
+seeds=       each arm is trained once with each; one seed gives no interval, three are a start
+holdout=     0.3 judges on a seeded 30% of train instead of val, so that val stays untouched while you choose
+jobs=        trainings at a time, on one device too (each with its own workers=, so give few)
+devices=     where, for example devices=0,1; jobs= are dealt out over them in turn
+ray=         auto, local or an address: trainings on a Ray cluster (pip install 'ima-yolo[ray]'), each with
+             ray_cpus= and ray_gpus= (0.25: four on one GPU); files must lie under the same paths on all machines
+name=        the study's folder in project=; the same call goes on where it was and keeps what is finished
+resume_arms= True: a training that was stopped goes on from its last checkpoint (not bit for bit); else it begins again
+force=       go on although code or packages have changed
+Every other key is that of `ima-yolo train` and shared by all arms."""
+
 EXAMPLES = {
     "train": """\
   ima-yolo train teacher=yolo26m.pt student=yolo26n.pt data=my.yaml epochs=100 imgsz=640
@@ -41,15 +53,32 @@ The ONNX file is checked and compared with torch on real images before it is put
   output=    file or folder to write          images=    pictures to compare on, a file, folder or pattern
   imgsz= nms= dynamic= quantize=16 ...        as in `yolo export format=onnx`
 Other formats are exported by Ultralytics, with its own keys and without the comparison.""",
-    "compare": """\
+    "compare": f"""\
   ima-yolo compare teacher=yolo26m.pt student=yolo26n.pt data=my.yaml epochs=50 arms=none,builtin,ima seeds=0,1,2
 
-arms=      none, builtin (Ultralytics' distill_model=), l2, mgd, cwd, pkd, ima; or a mapping in a recipe (cfg=)
-seeds=     each arm is trained once with each
-jobs=      trainings at a time     devices=   one device for each, for example devices=0,1
-name=      the study's folder; the same call goes on where it was and keeps what is finished
-force=     go on although the code has changed
-Every other key is that of `ima-yolo train` and shared by all arms.""",
+arms=        none, builtin (Ultralytics' distill_model=), l2, mgd, cwd, pkd, ima; or a mapping in a recipe (cfg=)
+{STUDY_KEYS}""",
+    "ablate": f"""\
+  ima-yolo ablate what=parts ...                             the paper's table: plain, + mask, + standardization, ...
+  ima-yolo ablate what=mask teacher=yolo26m.pt student=yolo26n.pt data=my.yaml epochs=50 seeds=0,1,2
+  ima-yolo ablate what=mask_ratio values=0.1,0.3,0.5,0.7 ...
+
+what=        parts, or a setting without its ima_: mask, generator, standardize, deflation, instance, objects, boxes,
+             adapter, loss, schedule (each of its choices is an arm), or a number with values=
+{STUDY_KEYS}""",
+    "sweep": f"""\
+  ima-yolo sweep cfg=sweep_weight teacher=yolo26m.pt student=yolo26n.pt data=my.yaml seeds=0,1,2 holdout=0.3
+  ima-yolo sweep space="{{'ima_weight': {{'low': 0.1, 'high': 10, 'log': True}}}}" trials=20 ...
+
+space=       keys to their values; lists alone make a grid, a range (low, high, log) is searched by Optuna's TPE
+trials=      how many settings to try where it is no grid (default 20)
+{STUDY_KEYS}""",
+    "report": """\
+  ima-yolo report study=runs/compare/compare
+
+pictures=False leaves images of the data out, for reports that go where the images may not.
+Writes report.html, which stands alone, and report.md of what is finished. Works on a folder that came from another
+machine, without pictures where checkpoints or images are absent.""",
     "teachers": """\
   ima-yolo teachers student=yolo26n.pt data=my.yaml candidates=yolo26s.pt,yolo26m.pt,rtdetr-l.pt imgsz=640
 

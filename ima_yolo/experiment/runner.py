@@ -3,18 +3,42 @@
 from __future__ import annotations
 
 import csv
+import shutil
+import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from types import FrameType
+from typing import Any, Protocol
 
+from ima_yolo.errors import IMAError
 from ima_yolo.experiment.study import Job, Study
 
 POLL = 2.0  # seconds between two looks at the running processes
 SAY = 60.0  # seconds between two lines of progress
+LEAST_FREE = 500 * 2**20  # bytes: with less on the disk no further training is started
+BUSY = 75  # exit code of `worker.main`
+
+
+class Process(Protocol):
+    """A training under way, as `subprocess.Popen` shows it."""
+
+    def poll(self) -> int | None:
+        """Exit code, or None while it runs."""
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+
+    def wait(self) -> Any:
+        """Return once it has ended."""
+
+
+Starter = Callable[[Study, Job, str | None, bool], Process]
 
 
 @dataclass
@@ -22,74 +46,130 @@ class Running:
     """A training in progress."""
 
     job: Job
-    process: subprocess.Popen[bytes]
-    log: IO[bytes]
+    process: Process
     device: str | None
 
 
-def run(study: Study, slots: Sequence[str | None], say: Callable[[str], None]) -> list[Job]:
+def run(
+    study: Study,
+    slots: Sequence[str | None],
+    say: Callable[[str], None],
+    start: Starter | None = None,
+    resume: bool = False,
+) -> list[Job]:
     """Run every training that has no result yet.
 
     A training that fails does not stop the others. On interruption the running ones are ended; the next call begins
-    them again and keeps what is finished.
+    them again, or with `resume` goes on with them, and keeps what is finished.
 
     Args:
         study: What to run.
         slots: Devices, one for each training that may run at a time; None is Ultralytics' choice.
         say: Receives a line of progress now and then.
+        start: Starts a training; by default as a process of this machine.
+        resume: Go on from the last checkpoint of a training that was stopped.
 
     Returns:
         The trainings that failed.
+
+    Raises:
+        IMAError: If the disk is full; the running trainings have ended then, and what is finished is kept.
     """
     waiting = [job for job in study.jobs() if not study.is_finished(job)]
     total = sum(1 for _ in study.jobs())
-    say(
-        f"{total - len(waiting)} of {total} trainings are finished already"
-        if len(waiting) < total
-        else f"{total} trainings"
-    )
-    free, said = list(slots), 0.0
+    done = total - len(waiting)
+    say(f"{done} of {total} trainings are finished already" if done else f"{total} trainings")
+    free, said = list(slots), time.monotonic()
     running: list[Running] = []
     failed: list[Job] = []
-    try:
-        while waiting or running:
-            while waiting and free:
-                running.append(_start(study, waiting.pop(0), free.pop(0)))
+    with _ended_with_us(running) as told_to_stop:
+        while running or (waiting and not _is_full(study.folder)):
+            while waiting and free and not _is_full(study.folder):
+                device, job = free.pop(0), waiting.pop(0)
+                running.append(Running(job, (start or start_process)(study, job, device, resume), device))
             time.sleep(POLL)
-            for done in [one for one in running if one.process.poll() is not None]:
-                running.remove(done)
-                free.append(done.device)
-                failed += _finish(study, done, say)
+            if told_to_stop.is_set():
+                raise KeyboardInterrupt
+            for one in [one for one in running if one.process.poll() is not None]:
+                running.remove(one)
+                free.append(one.device)
+                failed += _finish(study, one, say)
                 said = 0.0
             if running and time.monotonic() - said > SAY:
                 say(_progress(study, running, len(waiting)))
                 said = time.monotonic()
+    if waiting:
+        raise IMAError(
+            f"{study.folder}: less than {LEAST_FREE // 2**20} MB are free on the disk, {len(waiting)} trainings were "
+            f"not started; what is finished is kept, and the same command goes on once there is room"
+        )
+    return failed
+
+
+@contextmanager
+def _ended_with_us(running: list[Running]) -> Iterator[threading.Event]:
+    """End the running trainings on every way out; yields what is set once this process is asked to terminate.
+
+    The request is noted and obeyed between two steps: in the middle of one, a training that has just been started could
+    be forgotten.
+    """
+    told = threading.Event()
+
+    def stop(_: int, __: FrameType | None) -> None:
+        told.set()
+
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, stop) if main else None
+    try:
+        yield told
     finally:
         for one in running:
             one.process.terminate()
         for one in running:
             one.process.wait()
-            one.log.close()
-    return failed
+        if main:
+            signal.signal(signal.SIGTERM, before)
 
 
-def _start(study: Study, job: Job, device: str | None) -> Running:
-    path = study.folder / "logs" / f"{job.name}.log"
+def _is_full(folder: Path) -> bool:
+    return shutil.disk_usage(folder).free < LEAST_FREE
+
+
+def log_path(study: Study, job: Job) -> Path:
+    """Where a training's output goes."""
+    return study.folder / "logs" / f"{job.name}.log"
+
+
+def start_process(study: Study, job: Job, device: str | None, resume: bool) -> subprocess.Popen[bytes]:
+    """Start a training as a process of this machine."""
+    path = log_path(study, job)
     path.parent.mkdir(parents=True, exist_ok=True)
-    log = path.open("wb")
     words = [sys.executable, "-m", "ima_yolo.experiment.worker", str(study.folder), job.arm.name, str(job.seed)]
-    words += [device] if device else []
-    process = subprocess.Popen(words, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
-    return Running(job, process, log, device)
+    words += [f"--device={device}"] if device else []
+    words += ["--resume"] if resume else []
+    with path.open("wb") as log:
+        return subprocess.Popen(words, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
 
 
-def _finish(study: Study, done: Running, say: Callable[[str], None]) -> list[Job]:
-    done.log.close()
-    if done.process.returncode == 0 and study.is_finished(done.job):
-        say(f"finished {done.job.name}")
+def _finish(study: Study, one: Running, say: Callable[[str], None]) -> list[Job]:
+    code = one.process.poll()
+    if study.is_finished(one.job):  # whatever it did after its result was written
+        say(f"finished {one.job.name}")
         return []
-    say(f"FAILED {done.job.name} with code {done.process.returncode}; see {done.log.name}")
-    return [done.job]
+    if code == BUSY:
+        say(f"left out {one.job.name}: another process trains it")
+        return []
+    log = log_path(study, one.job)
+    say(f"FAILED {one.job.name} with code {code}: {_last_line(log)}; see {log}")
+    return [one.job]
+
+
+def _last_line(log: Path) -> str:
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").replace("\r", "\n").splitlines()
+    except OSError:
+        return "no output"
+    return next((line.strip()[:200] for line in reversed(lines) if line.strip()), "no output")
 
 
 def _progress(study: Study, running: Sequence[Running], waiting: int) -> str:

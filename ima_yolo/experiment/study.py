@@ -2,34 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ima_yolo.errors import IMAError
 from ima_yolo.experiment.arms import Arm
-from ima_yolo.files import write_json
+from ima_yolo.experiment.identity import code_version
+from ima_yolo.files import read_json, write_json
 
-# What can change the outcome of a training; reports and commands cannot.
-TRAINING_CODE = (
-    *(
-        "features.py",
-        "host.py",
-        "align.py",
-        "masks.py",
-        "moments.py",
-        "weighting.py",
-        "criterion.py",
-        "checkpoint.py",
-        "distill.py",
-    ),
-    *("trainer.py", "config.py", "teachers/*.py", "losses/*.py", "experiment/worker.py"),
-)
-TRAINING_PACKAGES = ("torch", "torchvision", "ultralytics", "numpy", "opencv-python")
+MACHINE_KEYS = frozenset({"model", "data", "device"})  # of `yolo train`: these say where, not what
 
 
 @dataclass(frozen=True)
@@ -47,21 +31,34 @@ class Job:
 
 @dataclass(frozen=True)
 class Study:
-    """Arms and seeds that share teacher and keys.
+    """Arms and seeds that share teacher, data and keys.
+
+    A folder may be copied to another machine, with or without its `runs/`: `study.json` names models and data by what
+    they hold, and only `places.json`, which each call writes anew, says where they lie.
 
     Attributes:
         folder: Where everything is kept.
-        teacher: Checkpoint to learn from.
-        common: Keys of every training, `model` among them.
-        arms: What is compared; the first is the baseline of the tables.
+        made_of: Names and digests of `teacher`, `student` and `data`, and `holdout`, the share of train that stands in
+            for val, or None.
+        common: Keys of every training, without those of `places`.
+        places: On this machine: `teacher`, `model`, `data` and, if given, `device`; empty for a folder that came from
+            another machine.
+        arms: What is compared.
         seeds: What is repeated.
+        against: Arms that the tables compare with; those that are no arm of this study are passed over.
+        title: Heading of the report.
+        command: Words that run it again.
     """
 
     folder: Path
-    teacher: str
+    made_of: dict[str, Any]
     common: dict[str, Any]
+    places: dict[str, str]
     arms: tuple[Arm, ...]
     seeds: tuple[int, ...]
+    against: tuple[str, ...] = ()
+    title: str = "Comparison"
+    command: tuple[str, ...] = field(default=(), compare=False)
 
     def jobs(self) -> Iterator[Job]:
         """All trainings, seed by seed, so that an unfinished study holds whole pairs."""
@@ -69,22 +66,39 @@ class Study:
             for arm in self.arms:
                 yield Job(arm, seed)
 
+    @property
+    def data(self) -> str | None:
+        """The data set that trainings use on this machine, after holding out; None where it is not known."""
+        held = self.folder / "data" / "data.yaml"
+        return self.places.get("data") if self.made_of.get("holdout") is None else str(held) if self.places else None
+
     def result_path(self, job: Job) -> Path:
         """Where a finished training leaves its result."""
         return self.folder / "results" / f"{job.name}.json"
 
+    def analysis_path(self, name: str) -> Path:
+        """Where the detections of a finished training, or of the teacher, leave what the report shows of them."""
+        return self.folder / "analysis" / f"{name}.json"
+
     def run_folder(self, job: Job) -> Path:
         """Where a training keeps checkpoints and curves."""
         return self.folder / "runs" / job.name
+
+    def weights(self, job: Job) -> Path:
+        """The best checkpoint of a finished training; absent where the folder was copied without `runs/`."""
+        return self.run_folder(job) / "weights" / "best.pt"
 
     def is_finished(self, job: Job) -> bool:
         """Whether a training has a result; results appear whole or not at all."""
         return self.result_path(job).is_file()
 
     def results(self) -> list[dict[str, Any]]:
-        """Results of all finished trainings of this study's arms and seeds."""
-        paths = [self.result_path(job) for job in self.jobs() if self.is_finished(job)]
-        return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+        """Results of all finished trainings of this study's arms and seeds.
+
+        Raises:
+            IMAError: For a result that cannot be read.
+        """
+        return [read_json(self.result_path(job)) for job in self.jobs() if self.is_finished(job)]
 
     def save(self, force: bool = False) -> None:
         """Write the study, or check that the one that is there may be continued.
@@ -99,22 +113,23 @@ class Study:
         """
         path = self.folder / "study.json"
         if path.exists():
-            self._check_continues(json.loads(path.read_text(encoding="utf-8")), force)
-        write_json(path, {**self._identity(), "arms": [asdict(arm) for arm in self.arms], "seeds": list(self.seeds)})
+            self._check_continues(read_json(path), force)
+        self._check_results(force)
+        shown = {"arms": [asdict(arm) for arm in self.arms], "seeds": self.seeds, "against": self.against}
+        write_json(path, {**self._identity(), **shown, "title": self.title, "command": self.command})
+        write_json(self.folder / "places.json", self.places)
 
     def _identity(self) -> dict[str, Any]:
-        return {"teacher": self.teacher, "common": self.common, "code": code_version()}
+        return {"made_of": self.made_of, "common": self.common, "code": code_version()}
 
     def _check_continues(self, before: Mapping[str, Any], force: bool) -> None:
         now = json.loads(json.dumps(self._identity()))
-        if before["teacher"] != now["teacher"] or before["common"] != now["common"]:
-            changed = [key for key in {*before["common"], *now["common"]} if _differs(before, now, key)]
-            what = ", ".join(sorted(changed)) or "teacher"
-            raise IMAError(f"{self.folder} holds another study ({what} differs); choose another name=")
+        if changed := _differences(before, now):
+            raise IMAError(f"{self.folder} holds another study ({', '.join(changed)} differs); choose another name=")
         if before["code"] != now["code"] and not force:
             raise IMAError(
-                f"{self.folder} was begun with other code or packages; finish it with those, choose another name=, "
-                f"or mix them with force=True"
+                f"{self.folder} was begun with other code or packages ({_changed_code(before['code'], now['code'])}); "
+                f"finish it with those, choose another name=, or mix them with force=True"
             )
         arms = {arm["name"]: arm for arm in before["arms"]}
         for arm in self.arms:
@@ -123,9 +138,37 @@ class Study:
                     f"{self.folder} holds an arm '{arm.name}' with other settings; give this one another name"
                 )
 
+    def _check_results(self, force: bool) -> None:
+        """Refuse results of arms that bear the name of one of these but other settings, or that other code made."""
+        for result in self.results():
+            arm = next(arm for arm in self.arms if arm.name == result["arm"])
+            where = f"{self.folder}: the result {arm.name}-seed{result['seed']}"
+            if result["settings"] != json.loads(json.dumps(arm.settings)):
+                raise IMAError(f"{where} was made with other settings of that arm; give the arm another name")
+            if not force and result["code"] != code_version():
+                raise IMAError(
+                    f"{where} was made with other code or packages ({_changed_code(result['code'], code_version())}); "
+                    f"remove it, or mix them with force=True"
+                )
 
-def _differs(before: Mapping[str, Any], now: Mapping[str, Any], key: str) -> bool:
-    return bool(before["common"].get(key) != now["common"].get(key))
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What all trainings share and two studies do not: models and data by their digests, keys by their values."""
+    if not {"made_of", "common", "code"} <= before.keys():
+        return ["format"]
+
+    def content(part: Any) -> Any:
+        return part["digest"] if isinstance(part, Mapping) else part
+
+    made = {*before["made_of"], *now["made_of"]}
+    parts = [key for key in made if content(before["made_of"].get(key)) != content(now["made_of"].get(key))]
+    common = {*before["common"], *now["common"]}
+    return sorted(parts) + sorted(key for key in common if before["common"].get(key) != now["common"].get(key))
+
+
+def _changed_code(before: Mapping[str, str], now: Mapping[str, str]) -> str:
+    changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
+    return ", ".join(f"{key} {before.get(key, 'absent')}, now {now.get(key, 'absent')}" for key in changed)
 
 
 def load_study(folder: Path) -> Study:
@@ -137,18 +180,26 @@ def load_study(folder: Path) -> Study:
     path = folder / "study.json"
     if not path.is_file():
         raise IMAError(f"{folder}: no study here (study.json is missing)")
-    saved = json.loads(path.read_text(encoding="utf-8"))
-    arms = tuple(Arm(**arm) for arm in saved["arms"])
-    return Study(folder, saved["teacher"], saved["common"], arms, tuple(saved["seeds"]))
+    saved = read_json(path)
+    if "made_of" not in saved:
+        raise IMAError(f"{path}: written by an earlier version, which this one does not read")
+    places = folder / "places.json"
+    return Study(
+        folder,
+        saved["made_of"],
+        saved["common"],
+        read_json(places) if places.is_file() else {},
+        tuple(Arm(**arm) for arm in saved["arms"]),
+        tuple(saved["seeds"]),
+        tuple(saved["against"]),
+        saved["title"],
+        tuple(saved["command"]),
+    )
 
 
-def code_version() -> dict[str, str]:
-    """Versions of the packages that train, and a digest of our own files that do."""
-    package = Path(__file__).resolve().parents[1]
-    digest = hashlib.sha256()
-    for file in sorted({file for pattern in TRAINING_CODE for file in package.glob(pattern)}):
-        digest.update(file.relative_to(package).as_posix().encode() + file.read_bytes())
-    return {"ima_yolo": digest.hexdigest()[:16], **{name: version(name) for name in TRAINING_PACKAGES}}
+def saved_arms(folder: Path) -> tuple[Arm, ...]:
+    """Arms of the study that a folder holds; none where it holds none."""
+    return load_study(folder).arms if (folder / "study.json").is_file() else ()
 
 
 def read_seeds(given: int | str | Sequence[int]) -> tuple[int, ...]:

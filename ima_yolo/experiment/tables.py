@@ -17,24 +17,31 @@ def by_seed(results: Sequence[Mapping[str, Any]], arm: str, score: str) -> dict[
 
 
 def comparison(
-    results: Sequence[Mapping[str, Any]], arms: Sequence[str], score: str = "map50_95"
+    results: Sequence[Mapping[str, Any]],
+    arms: Sequence[str],
+    score: str = "map50_95",
+    against: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
-    """One row an arm: mean over seeds, and the paired difference to the first arm and to `builtin`.
+    """One row an arm: mean over seeds, and paired differences.
 
     Args:
         results: Finished trainings.
         arms: Names in the order of the table.
         score: Key of the score in a result, a share.
+        against: Arms to compare with, those first that others among them are compared with; by default the first arm
+            and `builtin`.
 
     Returns:
         Rows with name, seeds, mean and half width of its interval in points, time in seconds, and the differences.
     """
+    references = [other for other in dict.fromkeys(against or (arms[0], "builtin")) if other in arms]
     rows = []
     for arm in arms:
         scores = by_seed(results, arm, score)
         if not scores:
             continue
-        against = [other for other in dict.fromkeys((arms[0], "builtin")) if other != arm and other in arms]
+        # Each pair once: a reference is compared with those before it.
+        others = references[: references.index(arm)] if arm in references else references
         rows.append(
             {
                 "arm": arm,
@@ -42,37 +49,93 @@ def comparison(
                 "mean": fmean(scores.values()),
                 "half": half_interval(list(scores.values())),
                 "seconds": fmean(result["seconds"] for result in results if result["arm"] == arm),
-                "against": {other: paired(scores, by_seed(results, other, score)) for other in against},
+                "against": {other: paired(scores, by_seed(results, other, score)) for other in others},
             }
         )
     return rows
 
 
-def markdown(rows: Sequence[Mapping[str, Any]], heading: str = "mAP50-95") -> str:
-    """The rows as a Markdown table."""
-    others = list(dict.fromkeys(other for row in rows for other in row["against"]))
-    lines = [["arm", "seeds", heading, *(f"against {other}" for other in others), "minutes"]]
-    lines.append(["---", "---:", "---:", *("---" for _ in others), "---:"])
+def compared_with(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Names of the arms that others are compared with, in the order of the longest list of them."""
+    longest = max((list(row["against"]) for row in rows), key=len, default=[])
+    return list(dict.fromkeys([*longest, *(other for row in rows for other in row["against"])]))
+
+
+def markdown_table(heads: Sequence[str], lines: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
+    """A Markdown table.
+
+    Args:
+        heads: One a column.
+        lines: The cells.
+        right: Columns that are aligned to the right.
+    """
+    rule = ["---:" if column in right else "---" for column in range(len(heads))]
+    return "\n".join("| " + " | ".join(line) + " |" for line in [heads, rule, *lines])
+
+
+def comparison_cells(rows: Sequence[Mapping[str, Any]], heading: str = "mAP50-95") -> tuple[list[str], list[list[str]]]:
+    """The rows as text: heads and cells."""
+    others = compared_with(rows)
+    heads = ["arm", "seeds", heading, *(f"against {other}" for other in others), "minutes"]
+    lines = []
     for row in rows:
-        differences = [_difference(row["against"].get(other)) for other in others]
+        differences = [difference_text(row["against"].get(other)) for other in others]
         mean = f"{row['mean']:.2f}" + ("" if row["half"] is None else f" ± {row['half']:.2f}")
         lines.append([row["arm"], str(row["seeds"]), mean, *differences, f"{row['seconds'] / 60:.1f}"])
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return heads, lines
 
 
-def _difference(found: Paired | None) -> str:
+def markdown(rows: Sequence[Mapping[str, Any]], heading: str = "mAP50-95") -> str:
+    """The rows as a Markdown table."""
+    heads, lines = comparison_cells(rows, heading)
+    return markdown_table(heads, lines, right=(1, 2, len(heads) - 1))
+
+
+def difference_text(found: Paired | None) -> str:
+    """A paired difference with its interval and what may be said of it; empty without a common seed."""
     if found is None:
         return ""
     interval = "" if found.low is None else f" [{found.low:+.2f}, {found.high:+.2f}]"
     return f"{found.mean:+.2f}{interval} {found.verdict}"
 
 
+def conclusions(rows: Sequence[Mapping[str, Any]], score: str = "mAP50-95") -> list[str]:
+    """What the paired differences allow to say, one sentence each, in words."""
+    said = []
+    for row in rows:
+        for other, found in row["against"].items():
+            if found is not None:
+                said.append(_sentence(row["arm"], other, found, score))
+    return said
+
+
+def _sentence(arm: str, other: str, found: Paired, score: str) -> str:
+    if found.low is None:
+        return (
+            f"{arm} against {other}: no evidence either way, since one seed gives no interval "
+            f"({found.mean:+.2f} {score} in that one pair)."
+        )
+    measured = f"{found.mean:+.2f} {score}, 95% interval {found.low:+.2f} to {found.high:+.2f}, "
+    measured += f"{len(found.differences)} pairs"
+    word = {"better": "is better than", "worse": "is worse than"}.get(found.verdict)
+    return f"{arm} {word} {other} ({measured})." if word else f"{arm} against {other}: no evidence ({measured})."
+
+
 def same_conditions(results: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Seeds whose arms did not start from the same weights, or did not see the same images in the same order."""
+    """What keeps the pairs of a study from being alike: other weights, images, devices or code, and resumed trainings.
+
+    Digests of a resumed training cover a part of it only and are left empty; such trainings are named instead.
+    """
     faults = []
     for seed in sorted({result["seed"] for result in results}):
         of_seed = [result for result in results if result["seed"] == seed]
-        for key, what in (("initial_digest", "initial weights"), ("data_digest", "images")):
-            if len({result[key] for result in of_seed}) > 1:
+        for key, what in (("initial_digest", "initial weights"), ("data_digest", "images"), ("device", "device")):
+            if len({result[key] for result in of_seed if result.get(key)}) > 1:
                 faults.append(f"seed {seed}: the arms differ in their {what}")
+    versions = {tuple(sorted(result["code"].items())) for result in results if "code" in result}
+    if len(versions) > 1:
+        faults.append(f"the results come from {len(versions)} versions of code or packages")
+    resumed = sorted(f"{result['arm']}-seed{result['seed']}" for result in results if result.get("resumed"))
+    if resumed:
+        faults.append(f"stopped and resumed, so not equal bit for bit to unbroken trainings: {', '.join(resumed)}")
     return faults

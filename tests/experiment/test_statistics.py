@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from ima_yolo.experiment.statistics import half_interval, paired
-from ima_yolo.experiment.tables import comparison, markdown, same_conditions
+from ima_yolo.experiment.tables import comparison, conclusions, markdown, same_conditions
 
 
 def test_the_interval_is_students_t() -> None:
@@ -54,13 +54,38 @@ RESULTS = [
 def test_the_table_compares_with_the_first_arm_and_with_builtin() -> None:
     none, builtin, ima = comparison(RESULTS, ["none", "builtin", "ima"])
     assert none["mean"] == pytest.approx(50.0)
-    assert set(none["against"]) == {"builtin"}
+    assert none["against"] == {}, "each pair is compared once"
     assert set(builtin["against"]) == {"none"}
     assert ima["against"]["none"].mean == pytest.approx(2.0)
     assert ima["against"]["builtin"].mean == pytest.approx(1.0)
     text = markdown([none, builtin, ima])
     assert "| ima | 3 | 52.00 ±" in text
     assert "+2.00 [+1.75, +2.25] better" in text  # 0.1 * 4.3027 / sqrt(3) = 0.248
+
+
+def test_conclusions_are_sentences_that_say_no_more_than_the_interval() -> None:
+    said = conclusions(comparison(RESULTS, ["none", "builtin", "ima"]))
+    assert said[0] == "builtin is better than none (+1.00 mAP50-95, 95% interval +1.00 to +1.00, 3 pairs)."
+    assert len(said) == 3
+    noisy = [*RESULTS[:6], *(result("ima", seed, score) for seed, score in enumerate((0.40, 0.53, 0.61)))]
+    assert "ima against none: no evidence (" in conclusions(comparison(noisy, ["none", "ima"]))[0]
+    worse = [*RESULTS[:6], *(result("ima", seed, 0.3 + 0.1 * seed) for seed in range(3))]
+    assert conclusions(comparison(worse, ["none", "ima"]))[0].startswith("ima is worse than none (-10.00")
+    single = conclusions(comparison([one for one in RESULTS if one["seed"] == 0], ["none", "ima"]))
+    assert "no evidence either way, since one seed gives no interval (+2.00" in single[0]
+
+
+def test_what_makes_pairs_unlike_is_named() -> None:
+    mixed = [{**one, "device": "cpu", "code": {"torch": "2"}, "resumed": []} for one in RESULTS]
+    assert same_conditions(mixed) == []
+    mixed[0] = {**mixed[0], "device": "H200"}
+    mixed[1] = {**mixed[1], "code": {"torch": "3"}}
+    mixed[2] = {**mixed[2], "resumed": [3], "data_digest": "", "initial_digest": ""}
+    assert same_conditions(mixed) == [
+        "seed 0: the arms differ in their device",
+        "the results come from 2 versions of code or packages",
+        "stopped and resumed, so not equal bit for bit to unbroken trainings: none-seed2",
+    ]
 
 
 def test_an_arm_without_results_has_no_row() -> None:

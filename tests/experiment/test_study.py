@@ -1,28 +1,35 @@
 from __future__ import annotations
 
+import errno
 import json
-import subprocess
-import sys
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from ultralytics.data.utils import check_det_dataset
 
-from ima_yolo import cli
 from ima_yolo.errors import IMAError
+from ima_yolo.experiment import identity
 from ima_yolo.experiment import study as module
 from ima_yolo.experiment.arms import NAMED, Arm
-from ima_yolo.experiment.runner import run
+from ima_yolo.experiment.identity import data_identity, model_identity
+from ima_yolo.experiment.images import held_out, hold_out, label_path
+from ima_yolo.experiment.setup import read_slots
 from ima_yolo.experiment.study import Job, Study, load_study, read_seeds
 from ima_yolo.files import write_json
 
-SHARED = {"model": "yolo26n.yaml", "epochs": 1}
+SHARED = {"epochs": 1}
+MADE_OF = {"teacher": {"name": "t.pt", "digest": "a"}, "data": {"name": "d.yaml", "digest": "b"}, "holdout": None}
+PLACES = {"teacher": "here/t.pt", "model": "yolo26n.yaml", "data": "here/d.yaml"}
 
 
 def make(folder: Path, **changes: Any) -> Study:
-    values = {"teacher": "t.pt", "common": SHARED, "arms": (NAMED["none"], NAMED["ima"]), "seeds": (0, 1)}
-    return Study(folder, **{**values, **changes})
+    values = {"made_of": MADE_OF, "common": SHARED, "places": PLACES, "arms": (NAMED["none"], NAMED["ima"])}
+    return Study(folder, **{**values, "seeds": (0, 1), **changes})
 
 
 def test_trainings_go_seed_by_seed(tmp_path: Path) -> None:
@@ -30,9 +37,10 @@ def test_trainings_go_seed_by_seed(tmp_path: Path) -> None:
 
 
 def test_a_study_comes_back_from_its_folder(tmp_path: Path) -> None:
-    study = make(tmp_path)
+    study = make(tmp_path, against=("none",), title="T", command=("ima-yolo", "compare"))
     study.save()
     assert load_study(tmp_path) == study
+    assert load_study(tmp_path).command == study.command
     with pytest.raises(IMAError, match="no study here"):
         load_study(tmp_path / "elsewhere")
 
@@ -46,7 +54,9 @@ def test_arms_and_seeds_may_be_added(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"teacher": "other.pt"}, "holds another study (teacher differs)"),
+        ({"made_of": {**MADE_OF, "teacher": {"name": "t.pt", "digest": "c"}}}, "another study (teacher differs)"),
+        ({"made_of": {**MADE_OF, "data": {"name": "d.yaml", "digest": "c"}}}, "another study (data differs)"),
+        ({"made_of": {**MADE_OF, "holdout": 0.3}}, "holds another study (holdout differs)"),
         ({"common": {**SHARED, "epochs": 2}}, "holds another study (epochs differs)"),
         ({"arms": (NAMED["none"], Arm("ima", "ima", {"ima_weight": 1}))}, "holds an arm 'ima' with other settings"),
     ],
@@ -58,19 +68,77 @@ def test_what_would_mix_two_studies_is_refused(tmp_path: Path, changes: dict[str
     assert message in str(caught.value)
 
 
+def test_the_same_files_under_other_names_and_in_other_places_go_on(tmp_path: Path) -> None:
+    make(tmp_path / "a").save()
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    moved = {**MADE_OF, "teacher": {"name": "renamed.pt", "digest": "a"}}
+    make(tmp_path / "b", made_of=moved, places={**PLACES, "teacher": "there/renamed.pt"}).save()
+    assert load_study(tmp_path / "b").places["teacher"] == "there/renamed.pt"
+    assert str(tmp_path) not in (tmp_path / "a" / "study.json").read_text()
+    assert "here" not in (tmp_path / "a" / "study.json").read_text()
+
+
+def test_a_study_of_an_earlier_format_is_one_line(tmp_path: Path) -> None:
+    write_json(tmp_path / "study.json", {"teacher": "t.pt", "common": {}, "arms": [], "seeds": []})
+    with pytest.raises(IMAError, match="format differs"):
+        make(tmp_path).save()
+    with pytest.raises(IMAError, match="earlier version"):
+        load_study(tmp_path)
+
+
 def test_other_code_is_refused_unless_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make(tmp_path).save()
     monkeypatch.setattr(module, "code_version", lambda: {"ima_yolo": "other"})
-    with pytest.raises(IMAError, match="begun with other code"):
+    with pytest.raises(IMAError, match=r"begun with other code or packages \(.*ima_yolo \w+, now other"):
         make(tmp_path).save()
     make(tmp_path).save(force=True)
 
 
+def test_results_of_other_settings_or_code_are_refused(tmp_path: Path) -> None:
+    """Also where the arm was left out in between, or its result came from another folder."""
+    study = make(tmp_path, arms=(NAMED["none"], NAMED["cwd"]))
+    job = Job(NAMED["cwd"], 1)
+    made = {"arm": "cwd", "seed": 1, "settings": NAMED["cwd"].settings, "code": identity.code_version()}
+    write_json(study.result_path(job), made)
+    study.save()
+    make(tmp_path).save()
+    other = make(tmp_path, arms=(NAMED["none"], Arm("cwd", "ima", {"ima_loss": "cwd", "ima_temperature": 4})))
+    with pytest.raises(IMAError, match="cwd-seed1 was made with other settings"):
+        other.save(force=True)
+    write_json(study.result_path(job), {**made, "code": {"torch": "1.0"}})
+    with pytest.raises(IMAError, match=r"cwd-seed1 was made with other code or packages \(.*torch 1\.0, now "):
+        study.save()
+    study.save(force=True)
+
+
 def test_the_code_version_covers_every_file_that_trains() -> None:
-    package = Path(module.__file__).parents[1]
-    covered = {file for pattern in module.TRAINING_CODE for file in package.glob(pattern)}
+    package = Path(identity.__file__).parents[1]
+    covered = {file for pattern in identity.TRAINING_CODE for file in package.glob(pattern)}
     assert {package / "losses" / "ima.py", package / "distill.py", package / "teachers" / "yolo.py"} <= covered
-    assert all(list(package.glob(pattern)) for pattern in module.TRAINING_CODE), "a pattern matches nothing"
+    assert all(list(package.glob(pattern)) for pattern in identity.TRAINING_CODE), "a pattern matches nothing"
+
+
+def test_a_full_disk_leaves_the_file_that_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "result.json"
+    write_json(path, {"score": 1})
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write_json(path, {"score": 2})
+    assert json.loads(path.read_text()) == {"score": 1}
+    assert list(tmp_path.iterdir()) == [path], "nothing half-written stays"
+
+
+def test_a_damaged_result_is_one_line(tmp_path: Path) -> None:
+    study = make(tmp_path)
+    path = study.result_path(Job(NAMED["none"], 0))
+    path.parent.mkdir()
+    path.write_text('{"arm": ')
+    with pytest.raises(IMAError, match=r"none-seed0\.json: cannot be read"):
+        study.results()
 
 
 @pytest.mark.parametrize(("given", "seeds"), [(0, (0,)), ("0,1,2", (0, 1, 2)), ((3, 4), (3, 4)), ([5], (5,))])
@@ -84,98 +152,80 @@ def test_wrong_seeds_are_refused(given: Any) -> None:
         read_seeds(given)
 
 
-def test_a_training_that_fails_stops_no_other_and_is_run_again(tmp_path: Path, monkeypatch) -> None:
-    """Workers are replaced by processes that write a result at once, or fail."""
-    study = make(tmp_path)
-    study.save()
-    script = (
-        "import json, sys, pathlib; folder, arm, seed = sys.argv[1:4]\n"
-        "if arm == 'ima' and seed == '0' and not pathlib.Path(folder, 'ok').exists(): sys.exit(3)\n"
-        "path = pathlib.Path(folder, 'results', f'{arm}-seed{seed}.json'); path.parent.mkdir(exist_ok=True)\n"
-        "path.write_text(json.dumps({'arm': arm}))\n"
-    )
-    started: list[list[str]] = []
-    original = subprocess.Popen
-
-    def popen(words: list[str], **keys: Any) -> Any:
-        started.append(words[3:])
-        return original([sys.executable, "-c", script, *words[3:]], **keys)
-
-    monkeypatch.setattr("ima_yolo.experiment.runner.subprocess.Popen", popen)
-    monkeypatch.setattr("ima_yolo.experiment.runner.POLL", 0.05)
-    said: list[str] = []
-    failed = run(study, [None, None], said.append)
-    assert [job.name for job in failed] == ["ima-seed0"]
-    assert len(started) == 4
-    assert any(line.startswith("FAILED ima-seed0 with code 3") for line in said)
-    (tmp_path / "ok").touch()
-    assert run(study, [None], said.append) == []
-    assert started[4:] == [[str(tmp_path), "ima", "0"]], "what was finished is not run again"
-
-
-def test_interruption_ends_the_running_ones_and_keeps_results(tmp_path: Path, monkeypatch) -> None:
-    study = make(tmp_path)
-    study.save()
-    write_json(study.result_path(Job(NAMED["none"], 0)), {"arm": "none"})
-    processes: list[Any] = []
-    original = subprocess.Popen
-
-    def popen(words: list[str], **keys: Any) -> Any:
-        processes.append(original([sys.executable, "-c", "import time; time.sleep(60)"], **keys))
-        return processes[-1]
-
-    def interrupt(_: float) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("ima_yolo.experiment.runner.subprocess.Popen", popen)
-    monkeypatch.setattr("ima_yolo.experiment.runner.time.sleep", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        run(study, [None], lambda _: None)
-    assert [process.poll() is None for process in processes] == [False]
-    assert study.is_finished(Job(NAMED["none"], 0))
-
-
-def test_compare_as_typed(capfd, tiny_checkpoint: Callable[..., Path], tiny_data: Path, tmp_path: Path) -> None:
-    words = [
-        "compare",
-        f"teacher={tiny_checkpoint('yolo26s.yaml', seed=1)}",
-        f"student={tiny_checkpoint()}",
-        f"data={tiny_data}",
-        *[
-            "arms=none,builtin,ima",
-            "seeds=0",
-            "epochs=1",
-            "imgsz=64",
-            "batch=4",
-            "plots=False",
-            "optimizer=AdamW",
-            "jobs=2",
-        ],
-        f"project={tmp_path}",
-        "name=study",
-    ]
-    assert cli.main(words) == 0, capfd.readouterr().err
-    shown = capfd.readouterr().out
-    results = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "study" / "results").glob("*.json")}
-    assert set(results) == {"none-seed0", "builtin-seed0", "ima-seed0"}
-    assert len({result["data_digest"] for result in results.values()}) == 1, "every arm sees the same images"
-    assert len({result["initial_digest"] for result in results.values()}) == 1, "and starts from the same weights"
-    assert "differ" not in shown
-    assert "one seed: no interval, no evidence" in shown
-    assert "| ima | 1 |" in (tmp_path / "study" / "report.md").read_text()
-    assert cli.main(words) == 0
-    assert "3 of 3 trainings are finished already" in capfd.readouterr().out
-
-
 @pytest.mark.parametrize(
-    ("words", "message"),
-    [("arms=none", "at least two"), ("seeds=x", "seeds=x"), ("jobs=0", "jobs=0"), ("arms=none,best", "no arm 'best'")],
+    ("devices", "jobs", "slots"),
+    [
+        (None, None, [None]),
+        (None, 3, [None, None, None]),
+        ("cpu", None, ["cpu"]),
+        ((0, 1), None, ["0", "1"]),
+        ((0, 1), 5, ["0", "1", "0", "1", "0"]),
+        (0, 8, ["0"] * 8),
+    ],
 )
-def test_a_mistake_in_a_comparison_is_one_line(
-    capsys, words: str, message: str, tiny_checkpoint: Callable[..., Path], tiny_data: Path, tmp_path: Path
-) -> None:
-    base = [f"teacher={tiny_checkpoint()}", f"student={tiny_checkpoint()}", f"data={tiny_data}", f"project={tmp_path}"]
-    assert cli.main(["compare", *base, words]) == 2
-    error = capsys.readouterr().err
-    assert message in error
-    assert not (tmp_path / "compare").exists()
+def test_trainings_are_dealt_out_over_devices(devices: Any, jobs: Any, slots: list[str | None]) -> None:
+    assert read_slots(devices, jobs) == slots
+
+
+def test_models_are_known_by_what_they_hold(tiny_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    path = tiny_checkpoint()
+    shutil.copyfile(path, tmp_path / "renamed.pt")
+    first, renamed = (model_identity(str(p), "teacher") for p in (path, tmp_path / "renamed.pt"))
+    assert first["digest"] == renamed["digest"]
+    assert first["digest"] != model_identity(str(tiny_checkpoint(seed=5)), "teacher")["digest"]
+    assert model_identity("yolo26n.yaml", "student") != model_identity("yolo26s.yaml", "student")
+
+
+def test_data_is_known_by_names_sizes_and_labels(tiny_data: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "moved"
+    shutil.copytree(tiny_data.parent, moved)
+    content = {**yaml.safe_load(tiny_data.read_text()), "path": str(moved)}
+    (moved / "data.yaml").write_text(yaml.safe_dump(content))
+
+    def digest(path: Path) -> str:
+        return data_identity(str(path), check_det_dataset(str(path)))["digest"]
+
+    assert digest(tiny_data) == digest(moved / "data.yaml")
+    label = moved / "labels" / "train" / "0.txt"
+    before = label.read_text()
+    label.write_text(before.replace("0.", "0.1", 1))
+    assert digest(tiny_data) != digest(moved / "data.yaml"), "a label changed"
+    label.write_text(before)
+    (moved / "images" / "val" / "0.png").unlink()
+    assert digest(tiny_data) != digest(moved / "data.yaml"), "an image is gone"
+
+
+def test_the_held_out_part_is_the_same_for_any_order() -> None:
+    names = [f"{index}.png" for index in range(1000)]
+    chosen = held_out(names, 0.3)
+    assert len(chosen) == 300
+    assert chosen == held_out(reversed(names), 0.3)
+    assert held_out(["a", "b"], 0.999) < {"a", "b"}, "something is left to train on"
+    assert len(held_out(["a", "b"], 0.001)) == 1
+
+
+def test_holding_out_splits_train_and_leaves_the_originals_alone(tiny_data: Path, tmp_path: Path) -> None:
+    before = sorted(tiny_data.parent.rglob("*"))
+    source = check_det_dataset(str(tiny_data))
+    made = hold_out(source, 0.25, tmp_path / "data")
+    found = check_det_dataset(str(made))
+    parts = {part: {file.name for file in Path(found[part]).iterdir()} for part in ("train", "val")}
+    assert (len(parts["train"]), len(parts["val"])) == (6, 2)
+    assert not parts["train"] & parts["val"]
+    assert parts["train"] | parts["val"] == {file.name for file in Path(source["train"]).iterdir()}
+    for image in Path(found["val"]).iterdir():
+        assert label_path(image).read_text() == label_path(Path(source["train"]) / image.name).read_text()
+    assert found["names"] == source["names"]
+    assert sorted(tiny_data.parent.rglob("*")) == before
+    stamp = made.stat().st_mtime_ns
+    assert hold_out(source, 0.25, tmp_path / "data").stat().st_mtime_ns == stamp, "an intact split is kept"
+
+
+def test_a_split_whose_links_broke_is_made_again(tiny_data: Path, tmp_path: Path) -> None:
+    source = check_det_dataset(str(tiny_data))
+    hold_out(source, 0.25, tmp_path / "data")
+    broken = next((tmp_path / "data" / "images" / "train").iterdir())
+    broken.unlink()
+    broken.symlink_to(tmp_path / "nowhere.png")
+    hold_out(source, 0.25, tmp_path / "data")
+    assert broken.exists()

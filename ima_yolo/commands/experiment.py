@@ -1,0 +1,190 @@
+"""`ima-yolo compare`, `ablate`, `sweep`, `report`: does distillation help on one's own data, and which part of it?"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ima_yolo.commands.options import load_safely, no_bare_words, with_recipe
+from ima_yolo.errors import IMAError
+
+DEFAULT_ARMS = "none,builtin,ima"
+RAY = ("ray", "ray_cpus", "ray_gpus")
+SHARED = ("seeds", "holdout", "jobs", "devices", "resume_arms", "force", "project", "name", *RAY)
+
+
+def compare(options: dict[str, Any]) -> int:
+    """Train every arm with every seed under the same conditions, and report paired differences."""
+    own, options = _read(options, "arms")
+    from ima_yolo.experiment.arms import read_arms
+
+    arms = read_arms(own["arms"] or DEFAULT_ARMS)
+    return _carry_out("compare", own, options, arms=arms, title="Comparison", against=(arms[0].name, "builtin"))
+
+
+def ablate(options: dict[str, Any]) -> int:
+    """Train the rows of the paper's table, or the readings of one step, and report what each brings."""
+    own, options = _read(options, "what", "values")
+    from ima_yolo.experiment.ablation import read_ablation
+
+    what = own["what"] or "parts"
+    arms, against = read_ablation(what, own["values"])
+    own["name"] = own["name"] or str(what)
+    return _carry_out("ablate", own, options, arms=arms, title=f"Ablation: {what}", against=against)
+
+
+def sweep(options: dict[str, Any]) -> int:
+    """Train a grid of settings, or settings that Optuna proposes, and show what each key does."""
+    own, options = _read(options, "space", "trials")
+    from ima_yolo.experiment.arms import NAMED
+    from ima_yolo.experiment.sweep import TRIALS, edges, grid, is_grid, propose_and_run, read_space, tried_arms
+
+    space, trials = read_space(own["space"]), own["trials"]
+    if trials is not None and (isinstance(trials, bool) or not isinstance(trials, int) or trials < 1):
+        raise IMAError(f"trials={trials}: expected a whole number from 1 up")
+    shown = {"title": f"Sweep: {', '.join(space)}", "against": ("none",)}
+    if is_grid(space, trials):
+        return _carry_out("sweep", own, options, arms=grid(space), **shown)
+    none, failed = NAMED["none"], []
+    study, train = _prepared(
+        "sweep",
+        own,
+        options,
+        arms=(none, *edges(space)),
+        begin_with=lambda saved: (none, *tried_arms(saved, space)),
+        **shown,
+    )
+    at_once = own["jobs"] if isinstance(own["jobs"], int) else 1
+    together = max(1, at_once // len(study.seeds))
+    study = propose_and_run(study, space, trials or TRIALS, together, lambda now: failed.extend(train(now)))
+    _report(study)
+    return 1 if failed else 0
+
+
+def _read(options: dict[str, Any], *own_keys: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Separate the keys of an experiment from those of its trainings."""
+    load_safely()
+    options = with_recipe(no_bare_words(options))
+    for key in own_keys:
+        if key in options and options[key] is None:
+            options[key] = "none"  # the name of an arm, which a value of one word turns into nothing
+    own = {key: options.pop(key, None) for key in (*SHARED, *own_keys)}
+    for key in ("force", "resume_arms"):
+        if not isinstance(own[key], bool | None):
+            raise IMAError(f"{key}={own[key]}: expected True or False")
+    return own, options
+
+
+def _carry_out(command: str, own: Mapping[str, Any], options: dict[str, Any], **study_keys: Any) -> int:
+    """Check, train what is open, report."""
+    study, train = _prepared(command, own, options, **study_keys)
+    failed = train(study)
+    _report(study)
+    return 1 if failed else 0
+
+
+def _prepared(
+    command: str, own: Mapping[str, Any], options: dict[str, Any], begin_with: Any = None, **study_keys: Any
+) -> tuple[Any, Callable[[Any], list[Any]]]:
+    """Check everything and lay the study out.
+
+    Args:
+        command: The command's name.
+        own: Keys of the experiment.
+        options: Keys of its trainings.
+        begin_with: From the arms in the study's folder, gives those to begin with; by default those that were checked.
+        **study_keys: Of `build_study`.
+
+    Returns:
+        The study, and what trains all that a study has open and returns the failed trainings.
+    """
+    from ima_yolo.experiment.runner import run
+    from ima_yolo.experiment.setup import build_study, check_devices, lay_out, read_slots
+    from ima_yolo.experiment.study import read_seeds, saved_arms
+
+    slots = read_slots(own["devices"], own["jobs"])
+    check_devices(slots)
+    seeds = read_seeds(0 if own["seeds"] is None else own["seeds"])
+    folder = (Path(str(own["project"] or f"runs/{command}")) / str(own["name"] or command)).absolute()
+    given = {**{key: value for key, value in own.items() if key not in {"force", "resume_arms"}}, **options}
+    words = _words(command, given)
+    study = build_study(folder, options, seeds=seeds, holdout=own["holdout"], command=words, **study_keys)
+    if begin_with is not None:
+        study = type(study)(**{**vars(study), "arms": begin_with(saved_arms(folder))})
+    start = _ray_starter(own)
+    lay_out(study, bool(own["force"]), together=len(slots) > 1 or start is not None)
+    if len(seeds) == 1:
+        _print("one seed gives no interval, and so no evidence; seeds=0,1,2 does")
+
+    def train(now: Any) -> list[Any]:
+        now.save(force=True)
+        places = slots
+        if start is not None and own["jobs"] is None:
+            places = [None] * len(list(now.jobs()))  # the cluster queues what it has no room for
+        return run(now, places, _print, start, bool(own["resume_arms"]))
+
+    return study, train
+
+
+def report(options: dict[str, Any]) -> int:
+    """Write the report of a study again, for example after its folder was copied."""
+    load_safely()
+    options = no_bare_words(options)
+    folder, pictures = options.pop("study", None), options.pop("pictures", True)
+    if not folder:
+        raise IMAError("study= is missing: give a study's folder, for example study=runs/compare/compare")
+    if options or not isinstance(pictures, bool):
+        raise IMAError(f"'{next(iter(options), 'pictures')}': report takes study= and pictures=False alone")
+    from ima_yolo.experiment.study import load_study
+
+    study = load_study(Path(str(folder)).absolute())
+    if not study.results():
+        raise IMAError(f"study={folder}: no training is finished yet")
+    _report(study, pictures)
+    return 0
+
+
+def _report(study: Any, pictures: bool = True) -> None:
+    from ima_yolo.experiment.report.page import write_report
+    from ima_yolo.experiment.tables import comparison, conclusions, markdown, same_conditions
+
+    results = study.results()
+    rows = comparison(results, [arm.name for arm in study.arms], against=study.against)
+    print(f"\n{markdown(rows)}\n", *conclusions(rows), *same_conditions(results), sep="\n")
+    if results:
+        for path in write_report(study, _print, pictures):
+            print(f"report {path}")
+
+
+def _ray_starter(own: Mapping[str, Any]) -> Any:
+    if not own["ray"]:
+        if given := [key for key in RAY if own[key] is not None]:
+            raise IMAError(f"{given[0]}=: needs ray=auto, ray=local or ray=ADDRESS")
+        return None
+    if own["devices"] is not None:
+        raise IMAError("devices=: Ray chooses them; use ray_gpus= to say how much of one a training takes")
+    from ima_yolo.experiment.cluster import starter
+
+    cpus = 1 if own["ray_cpus"] is None else own["ray_cpus"]
+    for key, value in (("ray_cpus", cpus), ("ray_gpus", own["ray_gpus"])):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or value < 0):
+            raise IMAError(f"{key}={value}: expected a number from 0 up")
+    return starter(str(own["ray"]), cpus, own["ray_gpus"])
+
+
+def _words(command: str, given: Mapping[str, Any]) -> tuple[str, ...]:
+    """The command line that does the same again."""
+    words = [f"{key}={_spelt(value)}" for key, value in given.items() if value is not None]
+    return ("ima-yolo", command, *(shlex.quote(word) for word in words))
+
+
+def _spelt(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ",".join(map(str, value))
+    return str(value)
+
+
+def _print(line: str) -> None:
+    print(line, flush=True)

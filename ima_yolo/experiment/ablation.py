@@ -1,0 +1,83 @@
+"""Ablations: the paper's table, and the readings of each step, as arms of a study."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, get_args
+
+from ima_yolo.config import PREFIX, Settings, own_keys, validate
+from ima_yolo.errors import IMAError, nearest
+from ima_yolo.experiment.arms import NAMED, Arm
+
+PARTS = "parts"
+# The paper's table: each row adds a part to the one above it (Guo et al. 2025, ablation of the modules).
+_OFF = {"ima_mask": "none", "ima_standardize": "none", "ima_deflation": "none"}
+TABLE = (
+    Arm("plain", "ima", {"ima_loss": "ima", **_OFF}),
+    Arm("plus-mask", "ima", {"ima_loss": "ima", "ima_standardize": "none", "ima_deflation": "none"}),
+    Arm("plus-standardization", "ima", {"ima_loss": "ima", "ima_deflation": "none"}),
+    Arm("plus-deflation", "ima", {"ima_loss": "ima"}),
+)
+# What else has to be set for a reading to be used at all.
+NEEDS: dict[str, dict[str, Any]] = {
+    "ima_boxes": {"ima_instance": "box"},
+    "ima_box_size": {"ima_instance": "box"},
+    "ima_background": {"ima_objects": "gt"},
+    "ima_deflation_floor": {"ima_deflation": "floor"},
+    "ima_temperature": {"ima_loss": "cwd"},
+    "ima_weight_ratio": {"ima_weight": "auto"},
+}
+
+
+def read_ablation(what: Any = PARTS, values: Any = None) -> tuple[tuple[Arm, ...], tuple[str, ...]]:
+    """Arms of an ablation.
+
+    Args:
+        what: "parts" for the paper's table; or one of our keys, with or without its prefix: each of its choices becomes
+            an arm, for example "mask", "instance", "deflation", "objects".
+        values: For a key that is a number, the values; for a key with choices, those of them that are wanted.
+
+    Returns:
+        The arms, `none` (no teacher) first, and the names of those to compare with: `none`, and the row above for the
+        paper's table, or the default's reading.
+
+    Raises:
+        IMAError: For something that cannot be ablated, or a value that its key does not take.
+    """
+    what = str(what)
+    if what == PARTS:
+        if values is not None:
+            raise IMAError(f"values=: what={PARTS} has none; it is the paper's table")
+        return (NAMED["none"], *TABLE), ("none", *(arm.name for arm in TABLE[:-1]))
+    key = what if what.startswith(PREFIX) else PREFIX + what
+    if key not in Settings.model_fields:
+        known = [PARTS, *sorted(name.removeprefix(PREFIX) for name in own_keys() if name.startswith(PREFIX))]
+        raise IMAError(f"what={what}: there is no such part{nearest(what, known)}; there are {', '.join(known)}")
+    chosen = _values(key, what, values)
+    needed = {name: value for name, value in NEEDS.get(key, {}).items() if name != key}
+    arms = tuple(_arm(key, value, needed) for value in chosen)
+    default = Settings.model_fields[key].default
+    reference = _name(key, default) if any(arm.name == _name(key, default) for arm in arms) else arms[0].name
+    return (NAMED["none"], *arms), ("none", reference)
+
+
+def _values(key: str, what: str, values: Any) -> list[Any]:
+    choices = [value for value in get_args(Settings.model_fields[key].annotation) if isinstance(value, str)]
+    if values is None:
+        if len(choices) < 2:
+            raise IMAError(f"what={what}: a number; say which, for example what={what} values=0.1,0.5,0.9")
+        return choices
+    listed = values.split(",") if isinstance(values, str) else values if isinstance(values, Sequence) else [values]
+    chosen = ["none" if value is None else value for value in listed]
+    if len(chosen) < 2 or len({str(value) for value in chosen}) < len(chosen):
+        raise IMAError(f"values={values}: an ablation needs at least two different values")
+    return list(chosen)
+
+
+def _arm(key: str, value: Any, needed: dict[str, Any]) -> Arm:
+    settings = validate({"teacher": "any", **needed, key: value})
+    return Arm(_name(key, value), "ima", {**needed, key: getattr(settings, key)})
+
+
+def _name(key: str, value: Any) -> str:
+    return f"{key.removeprefix(PREFIX)}-{value}"

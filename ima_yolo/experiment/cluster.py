@@ -1,0 +1,125 @@
+"""Trainings on the machines and devices of a Ray cluster (the extra `ima-yolo[ray]`).
+
+Every machine needs this package, and teacher, student and data under the paths that the study names, for example on a
+shared drive. Results come back to the machine that runs the study; checkpoints stay where they were trained, unless the
+study's folder is shared too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from filelock import FileLock
+
+from ima_yolo.errors import IMAError, one_line
+from ima_yolo.experiment.runner import Starter, log_path, start_process
+from ima_yolo.experiment.setup import lay_out
+from ima_yolo.experiment.study import Job, Study
+from ima_yolo.files import read_json, write_json
+
+Written = tuple[int, str, Any, Any]  # exit code, output, result and analysis; None for what was not written
+
+LOCAL = "local"  # address that starts Ray on this machine alone
+
+
+@dataclass
+class RayTask:
+    """A training somewhere on the cluster, with the face of `subprocess.Popen`."""
+
+    ray: Any
+    reference: Any
+    study: Study
+    job: Job
+    code: int | None = None
+
+    def poll(self) -> int | None:
+        """Exit code, or None while it runs; fetches what the training wrote."""
+        if self.code is None and self.ray.wait([self.reference], timeout=0)[0]:
+            self.code = self._fetch()
+        return self.code
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+        if self.code is None:
+            self.ray.cancel(self.reference, force=True)
+
+    def wait(self) -> None:
+        """Return at once: a task that was cancelled by force has ended."""
+
+    def _fetch(self) -> int:
+        log = log_path(self.study, self.job)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            code, text, result, analysis = self.ray.get(self.reference)
+        except Exception as error:  # a machine that was lost, a worker that was killed
+            log.write_text(one_line(error), encoding="utf-8")
+            return 1
+        log.write_text(text, encoding="utf-8")
+        for path, content in (
+            (self.study.analysis_path(self.job.name), analysis),
+            (self.study.result_path(self.job), result),
+        ):
+            if content is not None and not path.exists():
+                write_json(path, content)
+        return int(code)
+
+
+def starter(
+    address: str, cpus: float = 1, gpus: float | None = None, task: Callable[[Study, Job, bool], Written] | None = None
+) -> Starter:
+    """Connect to a cluster and return what starts trainings on it.
+
+    Args:
+        address: "auto" for the running cluster that this machine belongs to, "local" for this machine alone, or the
+            address of a head node.
+        cpus: CPU cores that a training reserves.
+        gpus: GPUs that a training reserves, for example 0.25 for four on one; by default one, or none where the cluster
+            has none.
+        task: What a machine does for a training; by default `train_here`.
+
+    Raises:
+        IMAError: If Ray is not installed or the cluster cannot be reached.
+    """
+    try:
+        import ray
+    except ImportError:
+        raise IMAError("ray=: Ray is not installed; pip install 'ima-yolo[ray]'") from None
+    try:
+        named: dict[str, Any] = {"include_dashboard": False} if address == LOCAL else {"address": address}
+        ray.init(**named, log_to_driver=False, ignore_reinit_error=True)
+    except Exception as error:
+        raise IMAError(f"ray={address}: {one_line(error)}") from error
+    share = min(1.0, ray.cluster_resources().get("GPU", 0.0)) if gpus is None else gpus
+    remote = ray.remote(num_cpus=cpus, num_gpus=share, max_calls=1, max_retries=0)(task or train_here)
+
+    def start(study: Study, job: Job, device: str | None, resume: bool) -> RayTask:
+        return RayTask(ray, remote.remote(study, job, resume), study, job)
+
+    return start
+
+
+def train_here(study: Study, job: Job, resume: bool, start: Starter = start_process) -> Written:
+    """Run one training on the machine that Ray chose.
+
+    Args:
+        study: Where it belongs; its folder is made on machines that do not share it.
+        job: Arm and seed.
+        resume: As in `run`.
+        start: Starts the process.
+    """
+    lock = study.folder / "locks" / "study.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock):  # several trainings may reach a machine at once
+        if not (study.folder / "study.json").is_file():  # a machine that does not share the folder
+            lay_out(study)
+    process = start(study, job, None, resume)
+    try:
+        code = process.wait()
+    finally:
+        process.terminate()
+    written = [
+        read_json(path) if path.is_file() else None for path in (study.result_path(job), study.analysis_path(job.name))
+    ]
+    return code, log_path(study, job).read_text(encoding="utf-8", errors="replace"), written[0], written[1]

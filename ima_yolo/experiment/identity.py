@@ -1,0 +1,76 @@
+"""What a study is made of, recognised by content: the same wherever the files lie."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from ultralytics.nn.tasks import yaml_model_load
+
+from ima_yolo.experiment.images import label_path, relative_names
+from ima_yolo.host import load_model
+from ima_yolo.preflight import images_in
+from ima_yolo.teachers.module import weights_digest
+
+# What can change the outcome of a training; reports and commands cannot.
+TRAINING_CODE = (
+    *("features.py", "host.py", "align.py", "masks.py", "moments.py", "weighting.py", "criterion.py", "checkpoint.py"),
+    *("distill.py", "trainer.py", "config.py", "pairing.py", "unlabelled.py", "teachers/*.py", "losses/*.py"),
+    "experiment/worker.py",
+)
+TRAINING_PACKAGES = ("torch", "torchvision", "ultralytics", "numpy", "opencv-python")
+DIGITS = 16  # hexadecimal digits of a digest that are kept
+
+
+def code_version() -> dict[str, str]:
+    """Versions of the packages that train, and a digest of our own files that do."""
+    package = Path(__file__).resolve().parents[1]
+    digest = hashlib.sha256()
+    for file in sorted({file for pattern in TRAINING_CODE for file in package.glob(pattern)}):
+        digest.update(file.relative_to(package).as_posix().encode() + file.read_bytes())
+    return {"ima_yolo": digest.hexdigest()[:DIGITS], **{name: version(name) for name in TRAINING_PACKAGES}}
+
+
+def model_identity(path: str, role: str) -> dict[str, str]:
+    """Name and digest of a checkpoint's weights, or of an architecture's description.
+
+    Args:
+        path: A `.pt` or `.yaml` file, here or among those of Ultralytics.
+        role: For messages.
+    """
+    if path.endswith(".pt"):
+        digest = weights_digest(load_model(path, role)[0])
+    else:
+        description = {key: value for key, value in yaml_model_load(path).items() if key != "yaml_file"}
+        digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
+    return {"name": Path(path).name, "digest": digest[:DIGITS]}
+
+
+def data_identity(path: str, data: Mapping[str, Any]) -> dict[str, str]:
+    """Name of a data set and digest of its classes, image names and sizes, and labels.
+
+    Images are not read, only their sizes in bytes are: a study may have a hundred thousand of them.
+
+    Args:
+        path: The data set's YAML file.
+        data: The data set as Ultralytics reads it; empty for a file that Ultralytics has yet to convert.
+    """
+    digest = hashlib.sha256()
+    if not data:
+        digest.update(Path(path).read_bytes())
+    else:
+        digest.update(json.dumps({str(index): name for index, name in data["names"].items()}).encode())
+        for part in ("train", "val"):
+            _add_images(digest, part, images_in(data[part]))
+    return {"name": Path(path).name, "digest": digest.hexdigest()[:DIGITS]}
+
+
+def _add_images(digest: Any, part: str, images: Iterable[Path]) -> None:
+    for name, image in relative_names(images):
+        label = label_path(image)
+        size = image.stat().st_size if image.is_file() else -1
+        digest.update(f"{part}/{name}:{size}\n".encode() + (label.read_bytes() if label.is_file() else b""))

@@ -1,0 +1,148 @@
+"""Everything a report is made from: results, and what was measured on the validation images and kept beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ultralytics.data.utils import check_det_dataset
+
+from ima_yolo.errors import one_line
+from ima_yolo.experiment.report.analysis import analysis, detections, ground_truth
+from ima_yolo.experiment.study import Job, Study
+from ima_yolo.files import read_json, write_json
+from ima_yolo.preflight import images_in
+from ima_yolo.summary import Row, measure
+
+TEACHER = "teacher"
+
+
+@dataclass
+class Measured:
+    """A study with what is known of it.
+
+    Attributes:
+        study: Arms, seeds and settings.
+        results: Finished trainings.
+        analyses: By name of the training, or "teacher".
+        efficiency: Size and speed of "teacher" and "student".
+    """
+
+    study: Study
+    results: list[dict[str, Any]]
+    analyses: dict[str, dict[str, Any]]
+    efficiency: dict[str, Row]
+
+    @cached_property
+    def arms(self) -> list[str]:
+        """Arms that have a result, in the study's order."""
+        have = {result["arm"] for result in self.results}
+        return [arm.name for arm in self.study.arms if arm.name in have]
+
+    def of_arm(self, arm: str) -> list[dict[str, Any]]:
+        """Analyses of an arm's seeds; of the teacher for "teacher"."""
+        names = [TEACHER] if arm == TEACHER else [f"{arm}-seed{seed}" for seed in self.study.seeds]
+        return [self.analyses[name] for name in names if name in self.analyses]
+
+    @cached_property
+    def plain(self) -> str | None:
+        """The arm without a teacher, or the first one."""
+        return next((name for name in self.arms if name == "none"), next(iter(self.arms), None))
+
+    @cached_property
+    def distilled(self) -> str | None:
+        """The arm of ours with the best mean; without one, the best of the others."""
+        kinds = {arm.name: arm.kind for arm in self.study.arms}
+        others = [name for name in self.arms if name != self.plain]
+        ours = [name for name in others if kinds[name] == "ima"] or others
+        return max(ours, key=self._mean, default=None)
+
+    def leading(self, count: int) -> list[str]:
+        """All arms, or where there are more than `count`, the plain one and the best of the others."""
+        if len(self.arms) <= count:
+            return self.arms
+        others = sorted((name for name in self.arms if name != self.plain), key=self._mean, reverse=True)
+        best = {self.plain, *others[: count - 1]}
+        return [name for name in self.arms if name in best]
+
+    @cached_property
+    def pictured(self) -> list[str]:
+        """What detailed figures show: the teacher, the plain student and the best distilled one."""
+        shown = [TEACHER if self.of_arm(TEACHER) else None, self.plain, self.distilled]
+        return [name for name in shown if name is not None]
+
+    def _mean(self, arm: str) -> float:
+        scores = [result["map50_95"] for result in self.results if result["arm"] == arm]
+        return sum(scores) / len(scores)
+
+
+def analyse(study: Study, name: str, weights: Path, device: str | None = None) -> None:
+    """Analyse a model's detections on the study's validation images, unless that is done already.
+
+    Args:
+        study: Where the data lies, and where the analysis is kept.
+        name: Of the training, or "teacher".
+        weights: Its checkpoint.
+        device: As in `yolo predict`.
+    """
+    path = study.analysis_path(name)
+    if path.is_file() or not weights.is_file() or study.data is None:
+        return
+    images, names = validation(study)
+    found = detections(weights, images, names, study.common.get("imgsz", 640), device or study.places.get("device"))
+    write_json(path, analysis(ground_truth(images, names), found, names))
+
+
+def validation(study: Study) -> tuple[list[Path], dict[int, str]]:
+    """The images that the study is judged on, and the class names by index."""
+    data = check_det_dataset(study.data)
+    return list(images_in(data["val"])), {int(index): str(name) for index, name in data["names"].items()}
+
+
+def collect(study: Study, say: Callable[[str], None]) -> Measured:
+    """Measure what is missing and can be measured here, and read everything.
+
+    Args:
+        study: With or without its `runs/`.
+        say: Receives a line for what could not be measured.
+    """
+    finished = [job for job in study.jobs() if study.is_finished(job)]
+    for name, weights in [(job.name, study.weights(job)) for job in finished] + _teacher(study):
+        attempt(f"details of {name}", lambda: analyse(study, name, weights), say)  # noqa: B023
+    attempt("size and speed", lambda: _measure_efficiency(study, finished), say)
+    analyses = {
+        name: read_json(study.analysis_path(name))
+        for name in [TEACHER, *(job.name for job in finished)]
+        if study.analysis_path(name).is_file()
+    }
+    kept = study.folder / "efficiency.json"
+    rows = {name: Row(**row) for name, row in read_json(kept).items()} if kept.is_file() else {}
+    return Measured(study, study.results(), analyses, rows)
+
+
+def attempt(what: str, work: Callable[[], object], say: Callable[[str], object]) -> None:
+    """Run work that a report can do without: it must not cost the tables."""
+    try:
+        work()
+    except Exception as error:
+        say(f"the report goes without {what}: {one_line(error)}")
+
+
+def _teacher(study: Study) -> list[tuple[str, Path]]:
+    return [(TEACHER, Path(study.places[TEACHER]))] if TEACHER in study.places else []
+
+
+def _measure_efficiency(study: Study, finished: Sequence[Job]) -> None:
+    weights = next((study.weights(job) for job in finished if study.weights(job).is_file()), None)
+    path = study.folder / "efficiency.json"
+    if path.is_file() or weights is None or study.data is None:
+        return
+    keys: dict[str, Any] = {key: study.common[key] for key in ("batch", "workers") if key in study.common}
+    if "device" in study.places:
+        keys["device"] = study.places["device"]
+    models = {TEACHER: Path(study.places[TEACHER]), "student": weights}
+    data, imgsz = Path(study.data), study.common.get("imgsz", 640)
+    write_json(path, {name: asdict(measure(model, data, imgsz, name, **keys)) for name, model in models.items()})

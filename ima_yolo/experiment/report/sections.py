@@ -1,0 +1,262 @@
+"""What a report says, as sections of text, tables and figures; how it looks is left to `page.py`."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import Any
+
+from ima_yolo.experiment.report import figures
+from ima_yolo.experiment.report.examples import example_figures
+from ima_yolo.experiment.report.figures import Figure
+from ima_yolo.experiment.report.measured import TEACHER, Measured, attempt
+from ima_yolo.experiment.report.mistakes import KINDS
+from ima_yolo.experiment.statistics import half_interval
+from ima_yolo.experiment.tables import (
+    POINTS,
+    by_seed,
+    comparison,
+    comparison_cells,
+    conclusions,
+    difference_text,
+    same_conditions,
+)
+
+MOST_ROWS = 30  # of the table by class
+MOST_SENTENCES = 14  # of the verdict; where there are more, only the best arms are spoken of
+MOST_BEST = 3
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table: heads, cells and the columns that are aligned to the right."""
+
+    heads: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    right: Sequence[int] = ()
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the report."""
+
+    title: str
+    text: Sequence[str] = ()
+    points: Sequence[str] = ()
+    tables: Sequence[Table] = ()
+    figures: Sequence[Figure] = ()
+    code: Sequence[str] = field(default=())
+
+
+def sections(measured: Measured, say: Callable[[str], None], pictured: bool = True) -> list[Section]:
+    """Everything that the report says, in order.
+
+    Args:
+        measured: The study.
+        say: Receives a line for what could not be made.
+        pictured: Whether images of the data are shown.
+    """
+    rows = comparison(measured.results, measured.arms, against=measured.study.against)
+    colour = figures.colours(measured.arms)
+    pictures: list[Figure] = []
+    if pictured:
+        attempt("pictures", lambda: pictures.extend(example_figures(measured)), say)
+    made = [
+        outcome(measured, rows, figures.difference_figures(rows, colour)),
+        sweep(measured, rows),
+        Section("Curves", curves_text(measured), figures=figures.curve_figures(measured, colour)),
+        by_class(measured, figures.precision_figures(measured, colour)),
+        errors_and_sizes(measured, figures.bar_figures(measured, colour)),
+        efficiency(measured),
+        examples(pictures) if pictured else Section("Pictures"),
+        provenance(measured),
+        again(measured),
+    ]
+    return [one for one in made if one.text or one.points or one.tables or one.figures or one.code]
+
+
+def outcome(measured: Measured, rows: Sequence[Mapping[str, Any]], made: Sequence[Figure]) -> Section:
+    """The verdict in words, the table, and what keeps the pairs from being alike."""
+    heads, cells = comparison_cells(rows)
+    said = conclusions(rows)
+    if len(said) > MOST_SENTENCES:  # a sweep's table says the rest
+        best = [row for row in sorted(rows, key=lambda row: row["mean"], reverse=True) if row["against"]]
+        said = conclusions(best[:MOST_BEST])
+    points = [*said, *(f"Mind: {fault}." for fault in same_conditions(measured.results))]
+    jobs = list(measured.study.jobs())
+    if missing := len(jobs) - len(measured.results):
+        points.append(f"Mind: {missing} of {len(jobs)} trainings are not finished.")
+    if measured.study.made_of.get("holdout"):
+        points.append("Judged on a held-out part of train; a teacher that was trained on it looks better than it is.")
+    text = [
+        "Each arm trains the same student from the same initial weights on the same images in the same order, seed by "
+        "seed. Differences are paired by seed; the interval is Student's t at 95%. mAP in points, 0 to 100."
+    ]
+    tables = [Table(heads, cells, (1, 2, len(heads) - 1)), _other_scores(measured)]
+    return Section("Outcome", text, points, tables, made)
+
+
+def _other_scores(measured: Measured) -> Table:
+    keys = {"mAP50-95": "map50_95", "mAP50": "map50", "mAP75": "map75", "mAP50-95, last epoch": "last_map50_95"}
+    rows = [
+        [arm, *(_mean_text(list(by_seed(measured.results, arm, key).values())) for key in keys.values())]
+        for arm in measured.arms
+    ]
+    teacher = measured.efficiency.get(TEACHER)
+    if teacher is not None and teacher.map50_95 is not None and teacher.map50 is not None:
+        rows.append([TEACHER, f"{POINTS * teacher.map50_95:.2f}", f"{POINTS * teacher.map50:.2f}", "", ""])
+    return Table(["arm", *keys], rows, (1, 2, 3, 4))
+
+
+def _mean_text(values: Sequence[float], digits: int = 2, interval: bool = True) -> str:
+    if not values:
+        return ""
+    half = half_interval(values) if interval else None
+    return f"{fmean(values):.{digits}f}" + ("" if half is None else f" ± {half:.{digits}f}")
+
+
+def sweep(measured: Measured, rows: Sequence[Mapping[str, Any]]) -> Section:
+    """Accuracy by each key of which several values were tried, best arms first."""
+    keys = figures.swept_keys(measured.study.arms)
+    if not keys:
+        return Section("Sweep")
+    settings = {arm.name: arm.settings for arm in measured.study.arms}
+    other = next(iter(measured.study.against), "none")
+    lines = [
+        [
+            row["arm"],
+            *(str(settings[row["arm"]].get(key, "")) for key in keys),
+            f"{row['mean']:.2f}" + ("" if row["half"] is None else f" ± {row['half']:.2f}"),
+            difference_text(row["against"].get(other)),
+        ]
+        for row in sorted(rows, key=lambda row: row["mean"], reverse=True)
+    ]
+    text = [
+        "The best of several arms owes a part of its lead to having been chosen: confirm it with new seeds, and on "
+        "images that the choice was not made on, before you rely on it."
+    ]
+    table = Table(["arm", *keys, "mAP50-95", f"against {other}"], lines, (len(keys) + 1,))
+    return Section("Sweep", text, tables=[table], figures=figures.sweep_figures(measured, keys))
+
+
+def curves_text(measured: Measured) -> list[str]:
+    """Which arms the curves show, where they are too many for one figure."""
+    shown = len(measured.leading(len(figures.COLOURS)))
+    return [] if shown == len(measured.arms) else [f"{measured.plain} and the best {shown - 1} other arms."]
+
+
+def by_class(measured: Measured, made: Sequence[Figure]) -> Section:
+    """AP by class, and precision by recall."""
+    scores = {arm: [r["map50_95_of_class"] for r in measured.results if r["arm"] == arm] for arm in measured.arms}
+    classes = dict.fromkeys(kind for found in scores.values() for one in found for kind in one)
+    rows = [
+        [kind, *(_mean_text([POINTS * one[kind] for one in found if kind in one]) for found in scores.values())]
+        for kind in list(classes)[:MOST_ROWS]
+    ]
+    text = [f"The first {MOST_ROWS} of {len(classes)} classes."] if len(classes) > MOST_ROWS else []
+    table = Table(["AP50-95 of class", *scores], rows, tuple(range(1, len(scores) + 1)))
+    return Section("By class", text, tables=[table] if rows else [], figures=made)
+
+
+def errors_and_sizes(measured: Measured, made: Sequence[Figure]) -> Section:
+    """Kinds of error and AP by size, for every arm."""
+    names = [name for name in (TEACHER, *measured.arms) if measured.of_arm(name)]
+    if not names:
+        return Section("Kinds of error, sizes of objects")
+    rows = []
+    for name in names:
+        found = measured.of_arm(name)
+        rates = {kind: [figures.rate(one, kind) for one in found] for kind in KINDS}
+        rows.append([name, *(_mean_text(values, 1, interval=False) for values in rates.values())])
+    sizes = list(measured.of_arm(names[0])[0]["ap_of_size"])
+    of_size = [
+        [name, *(_mean_text(_scores_of_size(measured.of_arm(name), size), interval=False) for size in sizes)]
+        for name in names
+    ]
+    text = [
+        "class: right place, wrong class. location: right class, overlap 0.1 to 0.5. both: neither right. duplicate: a "
+        "second box on one object. background: nothing there. missed: an object that nothing found.",
+        "These figures come from detections as prediction gives them, one label a box, judged by COCO's rules, and "
+        "can differ by some tenths from the validation above. Means over seeds.",
+    ]
+    tables = [
+        Table(["per 100 objects", *KINDS], rows, tuple(range(1, len(KINDS) + 1))),
+        Table(["AP50-95 of", *sizes], of_size, tuple(range(1, len(sizes) + 1))),
+    ]
+    return Section("Kinds of error, sizes of objects", text, tables=tables, figures=made)
+
+
+def _scores_of_size(found: Sequence[Mapping[str, Any]], size: str) -> list[float]:
+    return [POINTS * one["ap_of_size"][size] for one in found if one["ap_of_size"][size] is not None]
+
+
+def efficiency(measured: Measured) -> Section:
+    """Size and speed of teacher and student, and what distillation costs while training."""
+    found = measured.efficiency
+    if not {TEACHER, "student"} <= found.keys():
+        return Section("Size and speed")
+    teacher, student = found[TEACHER], found["student"]
+    rows = []
+    for row in (teacher, student):
+        times, own = teacher.milliseconds_per_image, row.milliseconds_per_image
+        speed = f"{times / own:.2f}x" if times and own else ""
+        cells = [_or_dash(row.parameters, ",d"), _or_dash(row.gflops, ".2f"), _or_dash(own, ".1f"), speed]
+        rows.append([row.name, *cells])
+    heads = ["model", "parameters", "GFLOPs", f"ms an image ({student.timing})", "speed-up"]
+    text = [
+        "All arms end with the same network: the distilled student is as small and as fast as the plain one. Times are "
+        "medians of 30 passes of the network alone, on the machine that first wrote this report."
+    ]
+    return Section("Size and speed", text, tables=[Table(heads, rows, (1, 2, 3, 4))])
+
+
+def _or_dash(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def examples(made: Sequence[Figure]) -> Section:
+    """Pictures, or why there are none."""
+    why = "No pictures: they need the checkpoints of both students and the images, which are not on this machine."
+    return Section("Pictures", [] if made else [why], figures=made)
+
+
+def provenance(measured: Measured) -> Section:
+    """Models, data, settings, versions, devices."""
+    study = measured.study
+    made_of = {role: study.made_of.get(role) for role in ("teacher", "student", "data")}
+    rows = [[role, one["name"], one["digest"]] for role, one in made_of.items() if one]
+    settings = {**study.common, "holdout": study.made_of.get("holdout"), "seeds": ", ".join(map(str, study.seeds))}
+    keys = [[key, str(value)] for key, value in settings.items() if value is not None]
+    arms = [
+        [arm.name, arm.kind, ", ".join(f"{key}={value}" for key, value in arm.settings.items())] for arm in study.arms
+    ]
+    versions = {
+        name: {r["code"].get(name, "") for r in measured.results} for r in measured.results for name in r["code"]
+    }
+    versions["device"] = {str(result.get("device", "")) for result in measured.results}
+    tables = [
+        Table(["what", "file", "digest of its content"], rows),
+        Table(["key of all trainings", "value"], keys),
+        Table(["arm", "kind", "its own keys"], arms),
+        Table(["what trained", "version"], [[name, ", ".join(sorted(found))] for name, found in versions.items()]),
+    ]
+    return Section("Settings and versions", tables=tables)
+
+
+def again(measured: Measured) -> Section:
+    """Commands: the whole study, and one training of each arm."""
+    study = measured.study
+    code = [" ".join(study.command)] if study.command else []
+    named = {key: str(study.made_of[key]["name"]) for key in ("teacher", "student", "data") if study.made_of.get(key)}
+    if {"teacher", "student", "data"} <= named.keys():
+        common = {**study.common, "model": named["student"], "data": named["data"], "seed": study.seeds[0]}
+        for arm in study.arms:
+            options = arm.options(common, named["teacher"])
+            words = [shlex.quote(f"{key}={value}") for key, value in options.items()]
+            code.append(" ".join(["ima-yolo" if arm.kind == "ima" else "yolo", "train", *words]))
+    text = [
+        "The first line is the whole study; the others are one training of each arm, where files lie in the folder."
+    ]
+    return Section("Run it again", text if code else [], code=code)

@@ -1,0 +1,126 @@
+"""From what the user wrote to a study: everything is checked before a folder is made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ultralytics.data.utils import check_det_dataset
+from ultralytics.utils.torch_utils import parse_device, select_device
+
+from ima_yolo.config import split
+from ima_yolo.errors import IMAError, one_line
+from ima_yolo.experiment.arms import Arm
+from ima_yolo.experiment.identity import data_identity, model_identity
+from ima_yolo.experiment.images import hold_out, scan_labels
+from ima_yolo.experiment.study import MACHINE_KEYS, Study
+from ima_yolo.preflight import Plan, prepare
+
+DECIDED = frozenset({"seed", "resume", "save_dir", "exist_ok"})  # keys of `yolo train` that each training gets from us
+
+
+def build_study(
+    folder: Path,
+    options: Mapping[str, Any],
+    arms: tuple[Arm, ...],
+    seeds: tuple[int, ...],
+    holdout: float | None = None,
+    **shown: Any,
+) -> Study:
+    """Check every arm as a training would be checked, and put the study together; nothing is written.
+
+    Args:
+        folder: Where the study will be kept.
+        options: Keys of all trainings, ours and Ultralytics'.
+        arms: What is compared.
+        seeds: What is repeated.
+        holdout: Share of train that stands in for val, in (0, 1); None is the data set's own val.
+        **shown: `against`, `title` and `command` of the study.
+
+    Raises:
+        IMAError: For the first thing that cannot work.
+    """
+    if holdout is not None and (isinstance(holdout, bool) or not isinstance(holdout, float) or not 0 < holdout < 1):
+        raise IMAError(f"holdout={holdout}: expected a share of train between 0 and 1, for example holdout=0.3")
+    if taken := sorted(DECIDED & options.keys()):
+        raise IMAError(f"{taken[0]}=: differs between the trainings of a study; leave it out (seeds= names the seeds)")
+    options = {**options, "project": str(folder.parent), "name": folder.name}
+    plan = _checked(options, {})
+    for arm in arms:
+        if arm.kind == "ima":
+            _checked(options, arm.settings)
+    model, data = str(plan.overrides["model"]), str(options["data"])
+    found = {} if data.endswith(".ndjson") else check_det_dataset(data)
+    if holdout is not None and not found:
+        raise IMAError(f"data={data}: holdout= needs a data set of folders or lists, not an ndjson file")
+    made_of = {
+        "teacher": model_identity(plan.settings.teacher, "teacher"),
+        "student": model_identity(model, "student"),
+        "data": data_identity(data, found),
+        "holdout": holdout,
+    }
+    ours, rest = split(options)
+    apart = {*MACHINE_KEYS, "teacher", "project", "name"}
+    common = {key: value for key, value in {**rest, **ours}.items() if key not in apart}
+    file = Path(found.get("yaml_file", data)).absolute()
+    places = {"teacher": plan.settings.teacher, "model": model, "data": str(file)}
+    if rest.get("device") is not None:
+        places["device"] = str(rest["device"])
+    return Study(folder, made_of, common, places, arms, seeds, **shown)
+
+
+def _checked(options: Mapping[str, Any], settings: Mapping[str, Any]) -> Plan:
+    return prepare({**options, **settings})
+
+
+def lay_out(study: Study, force: bool = False, together: bool = False) -> None:
+    """Write the study to its folder, or check that the one that is there goes on; split the data if it asks for that.
+
+    Args:
+        study: As `build_study` returned it.
+        force: As in `Study.save`.
+        together: Whether several trainings will start at once, and must find the labels read.
+    """
+    study.save(force)
+    share = study.made_of["holdout"]
+    if share is not None:
+        hold_out(check_det_dataset(study.places["data"]), share, study.folder / "data")
+    if together and study.data is not None and not study.data.endswith(".ndjson"):
+        scan_labels(study.data, study.common.get("fraction", 1.0))
+
+
+def read_slots(devices: Any, jobs: Any) -> list[str | None]:
+    """Devices of the trainings that run at a time.
+
+    Args:
+        devices: "0,1", a list, or None for Ultralytics' choice.
+        jobs: How many run at a time; by default one a device. More than devices are dealt out in turn.
+
+    Raises:
+        IMAError: For a number of trainings or devices that makes no sense.
+    """
+    listed: Sequence[Any] = [None]
+    if devices is not None:
+        given = devices.split(",") if isinstance(devices, str) else devices
+        listed = list(given) if isinstance(given, (list, tuple)) else [given]
+    if not listed or any(device == "" for device in listed):
+        raise IMAError(f"devices={devices}: expected a device or several, for example devices=0,1")
+    if jobs is not None and (isinstance(jobs, bool) or not isinstance(jobs, int) or jobs < 1):
+        raise IMAError(f"jobs={jobs}: expected a whole number from 1 up")
+    count = jobs or len(listed)
+    return [None if listed[i % len(listed)] is None else str(listed[i % len(listed)]) for i in range(count)]
+
+
+def check_devices(devices: Iterable[str | None]) -> None:
+    """Refuse a device that this machine does not have; found out by each training, it would cost one line a training.
+
+    Raises:
+        IMAError: For the first that is not there.
+    """
+    for device in dict.fromkeys(devices):
+        if device is not None:
+            try:
+                select_device(parse_device(device), verbose=False)
+            except ValueError as error:
+                raise IMAError(f"devices={device}: {one_line(error)}") from error

@@ -1,0 +1,193 @@
+"""The report of a study whose results are written by hand: no training, no checkpoints."""
+
+from __future__ import annotations
+
+import base64
+import re
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from ima_yolo import cli
+from ima_yolo.experiment.arms import NAMED, Arm
+from ima_yolo.experiment.report import figures
+from ima_yolo.experiment.report.measured import collect
+from ima_yolo.experiment.report.mistakes import KINDS
+from ima_yolo.experiment.report.page import write_report
+from ima_yolo.experiment.study import Study
+from ima_yolo.files import write_json
+
+CODE = {"ima_yolo": "abc", "torch": "2.9"}
+CLASSES = ("cell", "plate & <b>")
+SCORES = {"none": 0.40, "builtin": 0.41, "ima": 0.43}
+
+
+def curves(score: float, own: str | None) -> list[dict[str, float]]:
+    rows = []
+    for epoch in (1, 2, 3, 4):
+        row = {"epoch": epoch, "time": 10.0 * epoch, "train/box_loss": 2 / epoch, "val/box_loss": 1.0}
+        row["metrics/mAP50-95(B)"] = score * epoch / 4
+        rows.append({**row, **({own: 0.5} if own else {})})
+    return rows
+
+
+def result(arm: str, seed: int) -> dict[str, Any]:
+    score = SCORES.get(arm, 0.4) + 0.1 * seed
+    own = {"ima": "train/ima_loss", "builtin": "train/dis_loss"}.get(arm)
+    common = {"seconds": 60.0, "device": "cpu", "resumed": [], "data_digest": "d", "initial_digest": "i", "code": CODE}
+    maps = {"map50_95": score, "map50": score + 0.2, "map75": score - 0.1, "last_map50_95": score - 0.01}
+    settings = NAMED[arm].settings if arm in NAMED else {"ima_weight": arm.removeprefix("weight-")}
+    return {
+        "arm": arm,
+        "seed": seed,
+        "settings": settings,
+        **maps,
+        "map50_95_of_class": dict.fromkeys(CLASSES, score),
+        **common,
+    } | {"curves": curves(score, own)}
+
+
+def details(score: float) -> dict[str, Any]:
+    precision = {name: list(np.linspace(1, score, 101)) for name in CLASSES}
+    mistakes = {**dict.fromkeys(KINDS, 3), "correct": 40, "objects": 50}
+    sizes = {"small": score, "medium": score, "large": None}
+    counts = {"small": 20, "medium": 30, "large": 0}
+    return {"images": 9, "mistakes": mistakes, "objects_of_size": counts, "ap_of_size": sizes, "precision": precision}
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Study:
+    made_of = {role: {"name": f"{role}.pt", "digest": "0123"} for role in ("teacher", "student", "data")}
+    arms = tuple(NAMED[name] for name in SCORES)
+    keys = {"title": "Comparison", "against": ("none", "builtin"), "command": ("ima-yolo", "compare", "seeds=0,1,2")}
+    made = Study(tmp_path / "s", {**made_of, "holdout": 0.3}, {"epochs": 4, "imgsz": 96}, {}, arms, (0, 1, 2), **keys)
+    made.save()
+    for job in made.jobs():
+        write_json(made.result_path(job), result(job.arm.name, job.seed))
+        write_json(made.analysis_path(job.name), details(SCORES[job.arm.name]))
+    write_json(made.analysis_path("teacher"), details(0.6))
+    size = {"parameters": 1000, "gflops": 2.0, "map50_95": 0.6, "map50": 0.8, "timing": "cpu, batch 1"}
+    rows = {
+        name: {"name": name, **size, "milliseconds_per_image": ms}
+        for name, ms in (("teacher", 30.0), ("student", 10.0))
+    }
+    write_json(made.folder / "efficiency.json", rows)
+    return made
+
+
+def test_the_page_stands_alone_and_says_everything(study: Study) -> None:
+    said: list[str] = []
+    page, text = write_report(study, said.append)
+    html, markdown = page.read_text(), text.read_text()
+    for title in ("Outcome", "Curves", "By class", "Kinds of error", "Size and speed", "Settings", "Run it again"):
+        assert f"{title}" in html
+        assert f"## {title}" in markdown
+    assert not re.search(r'(src|href)="(?!data:|#)', html), "nothing is fetched from elsewhere"
+    assert "<script" not in html
+    assert "ima is better than none (+3.00 mAP50-95, 95% interval +3.00 to +3.00, 3 pairs)." in html
+    assert "held-out part of train" in html
+    assert "plate &amp; &lt;b&gt;" in html, "names are text, not markup"
+    assert "plate &amp; &lt;b&gt;" in markdown
+    assert "3.00x" in html, "the student is three times as fast"
+    assert "No pictures: they need the checkpoints" in html
+    assert "ima-yolo compare seeds=0,1,2" in html
+    assert "distill_model=teacher.pt" in html
+    assert "| none | 6.0 | 6.0 |" in markdown, "3 mistakes among 50 objects are 6 of 100"
+    assert said == []
+
+
+def test_each_figure_is_in_the_page_and_beside_the_markdown(study: Study) -> None:
+    page, text = write_report(study, lambda _: None)
+    links = re.findall(r"!\[[^\]]*\]\((figures/[^)]+)\)", text.read_text())
+    names = {Path(link).stem for link in links}
+    assert {"against-none", "against-builtin", "metrics-mAP50-95", "train-box_loss", "train-ima_loss"} <= names
+    assert {"train-dis_loss", "precision-0", "precision-1", "mistakes", "sizes"} <= names
+    assert "val-box_loss" not in names
+    inside = re.findall(r'src="data:image/svg\+xml;base64,([^"]+)"', page.read_text())
+    assert len(inside) == len(links)
+    for content in inside:
+        assert ElementTree.fromstring(base64.b64decode(content)).tag.endswith("svg")
+    assert all((study.folder / link).is_file() for link in links)
+
+
+def test_the_same_study_gives_the_same_page(study: Study) -> None:
+    first = write_report(study, lambda _: None)[0].read_bytes()
+    assert write_report(study, lambda _: None)[0].read_bytes() == first
+
+
+def test_a_study_that_has_only_begun_has_a_report(study: Study) -> None:
+    for job in list(study.jobs())[2:]:
+        study.result_path(job).unlink()
+        study.analysis_path(job.name).unlink()
+    study.analysis_path("teacher").unlink()
+    (study.folder / "efficiency.json").unlink()
+    html = write_report(study, lambda _: None)[0].read_text()
+    assert "7 of 9 trainings are not finished" in html
+    assert "builtin against none: no evidence either way, since one seed gives no interval" in html
+    assert "Size and speed" not in html
+
+
+def test_results_without_details_have_a_report(study: Study) -> None:
+    """As results have that were committed without the folder `analysis/`."""
+    for file in (study.folder / "analysis").iterdir():
+        file.unlink()
+    html = write_report(study, lambda _: None)[0].read_text()
+    assert "Outcome" in html
+    assert "Kinds of error" not in html
+
+
+def test_a_training_that_was_stopped_and_is_cut_short_is_named(study: Study) -> None:
+    job = next(iter(study.jobs()))
+    write_json(study.result_path(job), {**result("none", 0), "resumed": [2], "data_digest": "", "initial_digest": ""})
+    assert "Mind: stopped and resumed, so not equal bit for bit" in write_report(study, lambda _: None)[0].read_text()
+
+
+def test_a_sweep_gets_its_plot_and_a_word_of_caution(study: Study) -> None:
+    arms = (NAMED["none"], *(Arm(f"weight-{w}", "ima", {"ima_weight": w}) for w in (0.1, 1, 10, "auto")))
+    swept = Study(**{**vars(study), "folder": study.folder.parent / "w", "arms": arms, "against": ("none",)})
+    for job in swept.jobs():
+        write_json(swept.result_path(job), result(job.arm.name, job.seed))
+    html = write_report(swept, lambda _: None)[0].read_text()
+    assert "confirm it with new seeds" in html
+    assert (swept.folder / "figures" / "sweep-ima_weight.svg").is_file()
+
+
+def test_which_keys_count_as_swept() -> None:
+    def arms(*settings: dict[str, Any]) -> list[Arm]:
+        return [Arm(str(index), "ima", one) for index, one in enumerate(settings)]
+
+    assert figures.swept_keys(arms({}, {"a": 1, "b": 1}, {"a": 2, "b": 1}, {"a": 3, "b": 1})) == ["a"]
+    assert figures.swept_keys(arms({"a": 1}, {"a": 2})) == []
+
+
+def test_the_arms_that_details_are_shown_of(study: Study) -> None:
+    measured = collect(study, lambda _: None)
+    assert measured.pictured == ["teacher", "none", "ima"]
+    assert [round(one["ap_of_size"]["small"], 2) for one in measured.of_arm("ima")] == [0.43] * 3
+
+
+def test_curves_of_many_arms_show_the_plain_one_and_the_best(study: Study) -> None:
+    arms = (NAMED["none"], *(Arm(f"weight-{w}", "ima", {"ima_weight": w}) for w in range(20)))
+    many = Study(**{**vars(study), "folder": study.folder.parent / "m", "arms": arms, "seeds": (0,)})
+    for job in many.jobs():
+        weight = job.arm.settings.get("ima_weight", -1)
+        write_json(many.result_path(job), {**result(job.arm.name, 0), "map50_95": 0.01 * (weight + 1)})
+    measured = collect(many, lambda _: None)
+    assert measured.leading(4) == ["none", "weight-17", "weight-18", "weight-19"]
+    assert measured.leading(21) == measured.arms
+
+
+def test_report_as_typed(study: Study, capsys) -> None:
+    assert cli.main(["report", f"study={study.folder}"]) == 0
+    assert f"report {study.folder / 'report.html'}" in capsys.readouterr().out
+    assert cli.main(["report"]) == 2
+    assert "study= is missing" in capsys.readouterr().err
+    assert cli.main(["report", f"study={study.folder.parent}"]) == 2
+    assert "no study here" in capsys.readouterr().err
+    for job in study.jobs():
+        study.result_path(job).unlink()
+    assert cli.main(["report", f"study={study.folder}"]) == 2
+    assert "no training is finished yet" in capsys.readouterr().err

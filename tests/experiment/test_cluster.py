@@ -1,0 +1,104 @@
+"""Trainings through a real Ray on this machine; skipped where the extra is not installed."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ima_yolo.errors import IMAError
+from ima_yolo.experiment import cluster, runner
+from ima_yolo.experiment.arms import NAMED
+from ima_yolo.experiment.runner import log_path, run
+from ima_yolo.experiment.study import Job, Study
+
+WORKER = """
+import json, os, pathlib, sys
+folder, arm, seed = sys.argv[1:4]
+if arm == "cwd":
+    sys.exit("no such layer")
+for kind in ("results", "analysis"):
+    path = pathlib.Path(folder, kind, f"{arm}-seed{seed}.json")
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps({"arm": arm, "seed": int(seed)}))
+print("trained", arm)
+"""
+
+
+@pytest.fixture
+def ray(tmp_path: Path) -> Iterator[Any]:
+    ray = pytest.importorskip("ray", reason="the extra ima-yolo[ray] is not installed")
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield ray
+    ray.shutdown()
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Study:
+    arms = (NAMED["none"], NAMED["cwd"], NAMED["ima"])
+    made = Study(
+        tmp_path / "study", {"holdout": None}, {"epochs": 1}, {"teacher": "t", "model": "s", "data": "d"}, arms, (0,)
+    )
+    made.save()
+    return made
+
+
+def train_somewhere(study: Study, job: Job, resume: bool) -> Any:
+    """What a machine of the cluster does, with a folder of its own and a worker that needs no images."""
+    import subprocess
+
+    away = Study(**{**vars(study), "folder": study.folder.parent / "away"})
+
+    def start(study: Study, job: Job, device: str | None, resume: bool) -> Any:
+        log = log_path(study, job)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        words = [sys.executable, "-c", WORKER, str(study.folder), job.arm.name, str(job.seed)]
+        with log.open("wb") as file:
+            return subprocess.Popen(words, stdout=file, stderr=subprocess.STDOUT)
+
+    return cluster.train_here(away, job, resume, start)
+
+
+def test_trainings_run_on_the_cluster_and_their_results_come_back(
+    ray: Any, study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "POLL", 0.1)
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    said: list[str] = []
+    failed = run(study, [None] * 3, said.append, cluster.starter(cluster.LOCAL, task=train_somewhere))
+    ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+    assert [job.name for job in failed] == ["cwd-seed0"], said
+    assert [result["arm"] for result in study.results()] == ["none", "ima"]
+    assert study.analysis_path("ima-seed0").is_file()
+    assert "trained ima" in log_path(study, Job(NAMED["ima"], 0)).read_text()
+    assert any("FAILED cwd-seed0 with code 1: no such layer" in line for line in said), said
+    assert not (study.folder / "runs").exists(), "the checkpoints are where they were trained"
+
+
+def test_a_task_that_is_stopped_ends(ray: Any, study: Study) -> None:
+    reference = ray.remote(lambda: time.sleep(60)).remote()
+    task = cluster.RayTask(ray, reference, study, Job(NAMED["ima"], 0))
+    assert task.poll() is None
+    task.terminate()
+    for _ in range(100):
+        if task.poll() is not None:
+            break
+        time.sleep(0.1)
+    assert task.poll() == 1
+    assert log_path(study, task.job).read_text()
+
+
+def test_without_ray_one_line_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(IMAError, match=r"pip install 'ima-yolo\[ray\]'"):
+        cluster.starter("auto")
+
+
+def test_a_cluster_that_is_not_there_is_one_line() -> None:
+    pytest.importorskip("ray", reason="the extra ima-yolo[ray] is not installed")
+    with pytest.raises(IMAError, match="ray=auto: "):
+        cluster.starter("auto")

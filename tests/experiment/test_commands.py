@@ -1,0 +1,134 @@
+"""`ablate` and `sweep` as typed: everything but the trainings, whose results are written by a stand-in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ima_yolo import cli
+from ima_yolo.experiment.identity import code_version
+from ima_yolo.experiment.study import Study, load_study
+from ima_yolo.files import write_json
+
+
+class Trained:
+    """Stands in for `runner.run`: notes what was open and writes results, a little better for a weight near 1."""
+
+    def __init__(self) -> None:
+        self.ran: list[str] = []
+
+    def __call__(self, study: Study, slots: list, say: Callable, start: Any, resume: bool) -> list:
+        for job in study.jobs():
+            if study.is_finished(job):
+                continue
+            self.ran.append(job.name)
+            weight = job.arm.settings.get("ima_weight", 100)
+            score = 0.4 + 0.1 / (1 + abs(weight - 1)) + 0.01 * job.seed
+            common = {"seconds": 1.0, "device": "cpu", "resumed": [], "data_digest": "d", "initial_digest": "i"}
+            maps = {"map50_95": score, "map50": score, "map75": score, "last_map50_95": score, "map50_95_of_class": {}}
+            row = {"epoch": 1.0, "train/box_loss": 1.0, "metrics/mAP50-95(B)": score}
+            more = {
+                "settings": job.arm.settings,
+                "arm": job.arm.name,
+                "seed": job.seed,
+                "code": code_version(),
+                "curves": [row],
+            }
+            write_json(study.result_path(job), {**common, **maps, **more})
+        return []
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> Trained:
+    made = Trained()
+    monkeypatch.setattr("ima_yolo.experiment.runner.run", made)
+    monkeypatch.setattr("ima_yolo.experiment.report.page.collect", without_measuring)
+    return made
+
+
+def without_measuring(study: Study, _: Any) -> Any:
+    from ima_yolo.experiment.report.measured import Measured
+
+    return Measured(study, study.results(), {}, {})
+
+
+@pytest.fixture
+def words(tiny_checkpoint: Callable[..., Path], tiny_data: Path, tmp_path: Path) -> list[str]:
+    models = [f"teacher={tiny_checkpoint('yolo26s.yaml', seed=1)}", f"student={tiny_checkpoint()}"]
+    return [*models, f"data={tiny_data}", "epochs=1", "imgsz=64", f"project={tmp_path}"]
+
+
+def test_ablate_as_typed(capsys, trained: Trained, words: list[str], tmp_path: Path) -> None:
+    assert cli.main(["ablate", "what=mask", *words, "seeds=0,1"]) == 0
+    assert trained.ran[:4] == ["none-seed0", "mask-spatial-seed0", "mask-frequency-seed0", "mask-none-seed0"]
+    out = capsys.readouterr().out
+    assert "| arm | seeds | mAP50-95 | against none | against mask-spatial |" in out
+    assert "Ablation: mask" in (tmp_path / "mask" / "report.html").read_text()
+    assert cli.main(["ablate", *words]) == 0, "without what=, the paper's table"
+    assert [arm.name for arm in load_study(tmp_path / "parts").arms][1:3] == ["plain", "plus-mask"]
+
+
+def test_an_arm_that_cannot_be_trained_is_found_before_anything_is(
+    capsys, trained: Trained, words: list[str], tmp_path: Path, tiny_checkpoint: Callable[..., Path]
+) -> None:
+    """`ima_objects=teacher` reads the head of the teacher, which this one has under other class names; boxes clash."""
+    assert cli.main(["ablate", "what=objects", *words, "ima_instance=box"]) == 2
+    assert "use ima_objects=none" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+    assert trained.ran == []
+
+
+def test_a_grid_as_typed_goes_on_with_further_seeds(capsys, trained: Trained, words: list[str], tmp_path: Path) -> None:
+    sweep = ["sweep", *words, "space={'ima_weight': [0.1, 1, 10]}"]
+    assert cli.main([*sweep, "seeds=0"]) == 0
+    assert len(trained.ran) == 4
+    assert cli.main([*sweep, "seeds=0,1"]) == 0
+    assert len(trained.ran) == 8
+    assert "weight-1 is better than none" not in capsys.readouterr().out.split("| arm")[1], "one seed proves nothing"
+    report = (tmp_path / "sweep" / "report.md").read_text()
+    assert report.index("| weight-1 | 1 |") < report.index("| weight-10 | 10 |"), "best first"
+    assert "sweep-ima_weight.svg" in report
+
+
+def test_a_range_as_typed_is_searched_and_goes_on(capsys, trained: Trained, words: list[str], tmp_path: Path) -> None:
+    pytest.importorskip("optuna", reason="the extra ima-yolo[sweep] is not installed")
+    sweep = ["sweep", *words, "seeds=0", "space={'ima_weight': {'low': 0.1, 'high': 10, 'log': True}}"]
+    assert cli.main([*sweep, "trials=3"]) == 0, capsys.readouterr().err
+    assert trained.ran == ["none-seed0", "trial000-seed0", "trial001-seed0", "trial002-seed0"]
+    before = json.loads((tmp_path / "sweep" / "study.json").read_text())["arms"]
+    assert cli.main([*sweep, "trials=5"]) == 0
+    assert trained.ran[4:] == ["trial003-seed0", "trial004-seed0"]
+    assert json.loads((tmp_path / "sweep" / "study.json").read_text())["arms"][:4] == before
+    other = [word.replace("'low': 0.1", "'low': 50").replace("'high': 10", "'high': 60") for word in sweep]
+    assert cli.main(other) == 2
+    assert "holds a sweep of another space" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["ablate", "what=maskk"], "did you mean 'mask'?"),
+        (["ablate", "what=mask_ratio"], "values=0.1,0.5,0.9"),
+        (["sweep"], "space= is missing"),
+        (["sweep", "space={'ima_weight': [1, -1]}"], "ima_weight=-1"),
+        (["sweep", "space={'lr': [1, 2]}"], "'lr' is not a setting"),
+        (["sweep", "space={'lr0': [0.1, 'fast']}"], "lr0"),
+        (["sweep", "space={'ima_weight': {'low': -1, 'high': 2}}"], "ima_weight=-1"),
+        (["sweep", "space={'ima_weight': [0, 1]}", "trials=0"], "trials=0"),
+        (["report", "study=gone"], "no study here"),
+        (["report", "study=.", "again=1"], "report takes study= and pictures=False alone"),
+    ],
+)
+def test_a_mistake_is_one_line_and_leaves_nothing(
+    capsys, given: list[str], message: str, trained: Trained, words: list[str], tmp_path: Path
+) -> None:
+    assert cli.main([*given, *(words if given[0] != "report" else [])]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+    assert trained.ran == []

@@ -1,0 +1,119 @@
+"""`ima-yolo compare` as typed, with real trainings of a tiny drawn set."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ima_yolo import cli
+from ima_yolo.experiment.arms import NAMED
+from ima_yolo.experiment.runner import start_process
+from ima_yolo.experiment.study import Job, load_study
+
+SMALL = ["imgsz=64", "batch=4", "plots=False", "optimizer=AdamW", "workers=0"]
+
+
+@pytest.fixture
+def words(tiny_checkpoint: Callable[..., Path], tiny_data: Path, tmp_path: Path) -> list[str]:
+    models = [f"teacher={tiny_checkpoint('yolo26s.yaml', seed=1)}", f"student={tiny_checkpoint()}", f"data={tiny_data}"]
+    return ["compare", *models, *SMALL, f"project={tmp_path}", "name=study"]
+
+
+def results_of(folder: Path) -> dict[str, dict[str, Any]]:
+    return {path.stem: json.loads(path.read_text()) for path in (folder / "results").glob("*.json")}
+
+
+def test_compare_as_typed_and_continued_elsewhere(capfd, words: list[str], tmp_path: Path) -> None:
+    short = [*words, "epochs=1", "seeds=0", "holdout=0.5"]
+    assert cli.main([*short, "arms=none,builtin,ima", "jobs=2"]) == 0, capfd.readouterr().err
+    shown = capfd.readouterr().out
+    results = results_of(tmp_path / "study")
+    assert set(results) == {"none-seed0", "builtin-seed0", "ima-seed0"}
+    assert len({result["data_digest"] for result in results.values()}) == 1, "every arm sees the same images"
+    assert len({result["initial_digest"] for result in results.values()}) == 1, "and starts from the same weights"
+    assert "differ" not in shown
+    assert "one seed gives no interval, and so no evidence" in shown
+    assert "one seed: no interval, no evidence" in shown
+    report = (tmp_path / "study" / "report.md").read_text()
+    assert "| ima | 1 |" in report
+    assert "](figures/features.jpg)" in report, "checkpoints and images are here"
+    assert "| teacher | 9," in report, "size and speed"
+    assert {path.stem for path in (tmp_path / "study" / "analysis").iterdir()} == {*results, "teacher"}
+    assert len(list((tmp_path / "study" / "data" / "images" / "val").iterdir())) == 4, "half of train"
+
+    copied = ("study.json", "results")  # as a repository would keep it
+    for name in copied:
+        source, target = tmp_path / "study" / name, tmp_path / "there" / "study" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        (shutil.copytree if source.is_dir() else shutil.copyfile)(source, target)
+    moved = [word for word in short if not word.startswith("project=")] + [f"project={tmp_path / 'there'}"]
+    assert cli.main([*moved, "arms=none,builtin,ima,cwd"]) == 0, capfd.readouterr().err
+    assert "3 of 4 trainings are finished already" in capfd.readouterr().out
+    assert len({result["data_digest"] for result in results_of(tmp_path / "there" / "study").values()}) == 1
+    assert [path.name for path in (tmp_path / "there" / "study" / "runs").iterdir() if path.is_dir()] == ["cwd-seed0"]
+
+
+@pytest.mark.parametrize("arm", ["builtin", "ima"])
+def test_a_killed_training_begins_again_or_goes_on_as_told(arm: str, capfd, words: list[str], tmp_path: Path) -> None:
+    def stop(_: Any) -> None:
+        raise KeyboardInterrupt
+
+    folder, job = tmp_path / "study", Job(NAMED[arm], 0)
+    long = [*words, "epochs=3", "seeds=0", f"arms={'none,ima' if arm != 'builtin' else 'none,builtin'}"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ima_yolo.experiment.runner.run", stop_at_once)
+        assert cli.main(long) == 130
+    study = load_study(folder)
+    worker = start_process(study, job, None, False)
+    rows = folder / "runs" / job.name / "results.csv"
+    last = folder / "runs" / job.name / "weights" / "last.pt"
+    while worker.poll() is None and not (last.exists() and rows.read_text().count("\n") >= 3):
+        time.sleep(0.05)
+    os.kill(worker.pid, signal.SIGKILL)
+    worker.wait()
+    assert results_of(folder) == {}
+    if last.stat().st_size == 0 or worker.returncode != -signal.SIGKILL:
+        pytest.skip("the training was faster than the kill")
+    assert start_process(study, job, None, True).wait() == 0, (folder / "logs" / f"{job.name}.log").read_text()[-2000:]
+    result = results_of(folder)[job.name]
+    assert result["resumed"] in ([1], [2])
+    assert [row["epoch"] for row in result["curves"]] == [1, 2, 3]
+    assert result["data_digest"] == ""
+    capfd.readouterr()
+
+
+def stop_at_once(*_: Any, **__: Any) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("arms=none", "at least two"),
+        ("seeds=x", "seeds=x"),
+        ("jobs=0", "jobs=0"),
+        ("arms=none,best", "no arm 'best'"),
+        ("devices=7", "device"),
+        ("holdout=1.5", "holdout=1.5: expected a share"),
+        ("holdout=True", "holdout=True: expected a share"),
+        ("seed=3", "seed=: differs between the trainings of a study"),
+        ("resume=True", "resume=: differs between"),
+        ("ray_gpus=1", "ray_gpus=: needs ray="),
+        ("force=maybe", "force=maybe: expected True or False"),
+        ("lr=1", "'lr' is not a setting"),
+    ],
+)
+def test_a_mistake_in_a_comparison_is_one_line(capsys, word: str, message: str, words: list[str], tmp_path) -> None:
+    assert cli.main([*words, word]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "\n" not in error.strip()
+    assert not (tmp_path / "study").exists()
