@@ -25,13 +25,16 @@ Every key of `yolo train` works unchanged. `ima-yolo cfg` explains the ima_* key
     "val": "  ima-yolo val model=best.pt data=my.yaml imgsz=640\n\nEvery key of `yolo val` works unchanged.",
     "predict": """\
   ima-yolo predict model=best.onnx source=images/ conf=0.25
+  ima-yolo predict model=best.onnx source=clip.mp4 save_csv=True
+  ima-yolo predict model=best.onnx source=0 max_frames=100     a camera; or rtsp://..., http://...
   ima-yolo predict model=best.pt source=bus.jpg
 
-A .onnx detector runs with numpy, OpenCV and ONNX Runtime alone:
-  conf= iou= max_det= classes= agnostic_nms=   which detections are kept
-  save= save_txt= save_conf= save_json=        what is written
-  project= name= exist_ok=                     where
-  threads= providers=                          how it runs
+A .onnx model runs with numpy, OpenCV and ONNX Runtime alone:
+  conf= iou= max_det= classes= agnostic_nms=        which detections are kept
+  save= save_txt= save_conf= save_json= save_csv= save_coco=   what is written
+  project= name= exist_ok=                          where
+  vid_stride= max_frames=                           which frames of videos, streams and cameras
+  batch= imgsz= threads= providers=                 how it runs
 Models of other kinds (.pt and so on) go to Ultralytics, with every key of `yolo predict`.""",
     "export": """\
   ima-yolo export model=best.pt format=onnx imgsz=640
