@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import cv2
 import numpy as np
 import onnx
 import pytest
@@ -34,68 +32,18 @@ def photos() -> list[Path]:
     return [ASSETS / "bus.jpg", ASSETS / "zidane.jpg"]
 
 
-SMALL_RTDETR = {
-    "nc": len(NAMES),
-    "backbone": [[-1, 1, "Conv", [c, 3, 2]] for c in (16, 32, 32, 64, 64)],
-    "head": [[[2, 3, 4], 1, "RTDETRDecoder", ["nc", 32, 40, 4, 4, 2]]],
-}
-"""An RT-DETR of five convolutions, 32 channels and 40 queries; strides 8, 16, 32."""
-
-
-def crops_of(photos: list[Path]) -> np.ndarray:
-    """A batch of parts of the photos at the network's size, (B, 3, 96, 96)."""
-    from ima_yolo.export.preprocess import Letterbox
-
-    images = [cv2.imread(str(path)) for path in photos]
-    crops = [crop for image in images for y in range(0, 600, 150) for crop in (image[y:], image[y : y + 150, ::2])]
-    return np.concatenate([Letterbox.fit(crop.shape[:2], (IMGSZ, IMGSZ)).blob(crop) for crop in crops])
-
-
-def enliven(model: Any, batch: np.ndarray) -> None:
-    """Give an untrained model the batch statistics of real pictures, and scores that spread as a trained one's do."""
-    import torch
-    from torch import nn
-
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = 1.0
-    head = model.model[-1]
-    with torch.no_grad():
-        model.train()
-        model.predict(torch.from_numpy(batch))
-        for branch in (*getattr(head, "cv3", ()), *(getattr(head, "one2one_cv3", None) or ())):
-            branch[-1].weight *= 2
-            branch[-1].bias.fill_(-2.0)
-        for scores in getattr(head, "dec_score_head", ()):
-            scores.weight *= 20
-            scores.bias.fill_(-1.0)
-
-
 @pytest.fixture(scope="session")
 def lively(tmp_path_factory: pytest.TempPathFactory, photos: list[Path]) -> Callable[[str], Path]:
     """Factory of untrained checkpoints whose outputs vary: `lively("yolo26n-seg")`, `lively("rtdetr")`."""
     folder = tmp_path_factory.mktemp("lively")
 
     def make(name: str) -> Path:
-        import torch
-        import yaml
-        from ultralytics import RTDETR, YOLO
+        from lively import crops_of, lively_checkpoint
 
         path = folder / name / "lively.pt"
-        if path.exists():
-            return path
-        path.parent.mkdir()
-        config = path.parent / "rtdetr-small.yaml"
-        config.write_text(yaml.safe_dump(SMALL_RTDETR))
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            yolo = RTDETR(config) if name == "rtdetr" else YOLO(f"{name}.yaml", verbose=False)
-            model = type(yolo.model)(yolo.model.yaml, nc=len(NAMES), verbose=False)
-        enliven(model, crops_of(photos))
-        model.names, model.args, model.task = NAMES, yolo.model.args, yolo.task
-        yolo.model = model.eval()
-        yolo.save(path)
-        config.unlink()
+        if not path.exists():
+            path.parent.mkdir()
+            lively_checkpoint(path, name, NAMES, crops_of(photos, IMGSZ))
         return path
 
     return make

@@ -177,9 +177,8 @@ def test_label_lines_equal_ultralytics(
     theirs = predictor(exported(case))(image, verbose=False)[0]
     theirs.save_txt(tmp_path / "x.txt", save_conf=True)
     expected = [[float(v) for v in line.split()] for line in (tmp_path / "x.txt").read_text().splitlines()]
-    found = [
-        [float(v) for v in line.split()] for line in Detector(exported(case))(image).to_yolo_txt(True).splitlines()
-    ]
+    result = Detector(exported(case))(image)
+    found = [[float(v) for v in line.split()] for line in result.to_yolo_txt(True).splitlines()]
     if case == "segment raw":  # where a mask falls apart, they join its parts and we write the largest
         masks = result.masks
         parts = [cv2.connectedComponents(masks.in_network(i).astype(np.uint8))[0] - 1 for i in range(len(masks))]
