@@ -19,6 +19,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "val": ("ima_yolo.commands.run", "val", "measure the accuracy of a .pt or .onnx model on a data set"),
     "predict": ("ima_yolo.commands.run", "predict", "detect in images; an .onnx model runs without torch"),
     "export": ("ima_yolo.commands.run", "export", "write a model as ONNX, checked against torch on real images"),
+    "benchmark": (
+        "ima_yolo.commands.benchmark",
+        "benchmark",
+        "measure an .onnx model's speed and memory, beside Ultralytics'",
+    ),
     "compare": (
         "ima_yolo.commands.compare",
         "compare",

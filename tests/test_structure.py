@@ -51,6 +51,7 @@ ROOMS: dict[str, Room] = {
         "config features host teachers weighting criterion checkpoint distill preflight summary pictures",
     ),
     "runtime": Room("numpy cv2 onnxruntime"),
+    "benchmark": Room("numpy", "runtime"),
     "export": Room("numpy cv2 onnx onnxruntime torch ultralytics", "host checkpoint runtime"),
     "demo": Room("numpy cv2 yaml torch ultralytics", "config host trainer summary pictures runtime export"),
     "experiment": Room(
@@ -64,6 +65,7 @@ ROOMS: dict[str, Room] = {
 # All other files of export/ are the room "runtime": they run where there is no torch, so nothing outside their row is
 # imported inside functions either.
 TORCH_SIDE_OF_EXPORT = {"embedded_nms", "measure", "onnx", "reference"}
+BENCHMARK = {"bench_theirs", "bench_report", "benchmark"}  # runs without torch too, and uses more where it is there
 FRONT_DOORS = {"ima_yolo.export": "__init__"}  # packages whose __init__ is judged by another room's row
 
 MAX_FILE_LINES = 350
@@ -103,6 +105,8 @@ def room_of(name: str) -> str:
     if name in FRONT_DOORS:
         return FRONT_DOORS[name]
     parts = name.split(".")
+    if parts[1:2] == ["export"] and parts[2] in BENCHMARK:
+        return "benchmark"
     if parts[1:2] == ["export"]:
         return "export" if parts[2] in TORCH_SIDE_OF_EXPORT else "runtime"
     return parts[1] if len(parts) > 1 else "__init__"

@@ -44,6 +44,15 @@ The ONNX file is checked and compared with torch on real images before it is put
   output=    file or folder to write          images=    pictures to compare on, a file, folder or pattern
   imgsz= nms= dynamic= quantize=16 ...        as in `yolo export format=onnx`
 Other formats are exported by Ultralytics, with its own keys and without the comparison.""",
+    "benchmark": """\
+  ima-yolo benchmark model=best.onnx source=images/ threads=1,2 batch=1,8
+  ima-yolo benchmark model=best_int8.onnx against=best.onnx
+
+model=     the file that our runtime runs       against=   the file that Ultralytics' predictor runs (model=)
+threads=   threads of an operator, 0 = one a core              batch=    pictures a call
+rounds=    rounds, in which both sides take turns (7)          seconds=  length of a side's part of a round (1)
+source=    pictures (three drawn ones)          output=    folder of the table, the plot and the figures in JSON
+Both sides run in processes of their own; without Ultralytics only ours is measured.""",
     "compare": """\
   ima-yolo compare teacher=yolo26m.pt student=yolo26n.pt data=my.yaml epochs=50 arms=none,builtin,ima seeds=0,1,2
 
