@@ -18,7 +18,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "train": ("ima_yolo.commands.train", "train", "train a student with a teacher"),
     "val": ("ima_yolo.commands.run", "val", "measure the accuracy of a .pt or .onnx model on a data set"),
     "predict": ("ima_yolo.commands.run", "predict", "detect in images; an .onnx model runs without torch"),
-    "export": ("ima_yolo.commands.run", "export", "write a model as ONNX, checked against torch on real images"),
+    "export": ("ima_yolo.commands.export", "export", "write a model as ONNX, checked against torch on real images"),
     "benchmark": (
         "ima_yolo.commands.benchmark",
         "benchmark",

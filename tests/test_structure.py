@@ -52,7 +52,7 @@ ROOMS: dict[str, Room] = {
     ),
     "runtime": Room("numpy cv2 onnxruntime"),
     "benchmark": Room("numpy", "runtime"),
-    "export": Room("numpy cv2 onnx onnxruntime torch ultralytics", "host checkpoint runtime"),
+    "export": Room("numpy cv2 onnx onnxruntime torch ultralytics", "host checkpoint preflight runtime"),
     "demo": Room("numpy cv2 yaml torch ultralytics", "config host trainer summary pictures runtime export"),
     "experiment": Room(
         "numpy scipy yaml torch ultralytics", "config host teachers trainer summary pictures runtime export"
@@ -64,7 +64,7 @@ ROOMS: dict[str, Room] = {
 }
 # All other files of export/ are the room "runtime": they run where there is no torch, so nothing outside their row is
 # imported inside functions either.
-TORCH_SIDE_OF_EXPORT = {"embedded_nms", "measure", "onnx", "reference"}
+TORCH_SIDE_OF_EXPORT = {"embedded_nms", "measure", "onnx", "quantize", "quantize_graph", "reference"}
 BENCHMARK = {"bench_theirs", "bench_report", "benchmark"}  # runs without torch too, and uses more where it is there
 FRONT_DOORS = {"ima_yolo.export": "__init__"}  # packages whose __init__ is judged by another room's row
 

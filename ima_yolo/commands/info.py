@@ -39,10 +39,16 @@ Models of other kinds (.pt and so on) go to Ultralytics, with every key of `yolo
     "export": """\
   ima-yolo export model=best.pt format=onnx imgsz=640
   ima-yolo export model=best.pt nms=False          an NMS-free graph, where the model has such a head
+  ima-yolo export model=best.pt quantize=8 data=my.yaml imgsz=640    int8, as best_int8.onnx
+  ima-yolo export model=best.pt kit=True           a folder to copy to the device, with a self-check
 
 The ONNX file is checked and compared with torch on real images before it is put in place.
   output=    file or folder to write          images=    pictures to compare on, a file, folder or pattern
   imgsz= nms= dynamic= quantize=16 ...        as in `yolo export format=onnx`
+With quantize=8 (model= may be a float .onnx file, too) the training images of data= calibrate, its validation images
+measure, and the most sensitive layers stay in float until the loss is kept:
+  max_loss=0.005             loss of mAP50-95 that is accepted
+  calibration=percentile     or entropy, minmax       percentile=99.999       calibration_images=64
 Other formats are exported by Ultralytics, with its own keys and without the comparison.""",
     "benchmark": """\
   ima-yolo benchmark model=best.onnx source=images/ threads=1,2 batch=1,8

@@ -64,3 +64,28 @@ def faults_of_the_user() -> Iterator[None]:
         raise
     except USER_FAULTS as error:
         raise IMAError(one_line(error)) from error
+
+
+def model_of(options: dict[str, Any]) -> str:
+    """Take the model out of the options.
+
+    Raises:
+        IMAError: If it is missing or no file.
+    """
+    model = options.pop("model", None)
+    if not model:
+        raise IMAError("model= is missing: give a .pt or .onnx file")
+    if not Path(str(model)).exists():
+        raise IMAError(f"model={model}: no such file")
+    return str(model)
+
+
+def checked_keys(options: Mapping[str, Any]) -> None:
+    """Refuse keys that neither Ultralytics nor this package knows.
+
+    Raises:
+        IMAError: Naming the nearest valid one.
+    """
+    from ima_yolo.preflight import check_keys
+
+    check_keys(options)

@@ -1,20 +1,18 @@
-"""`ima-yolo val`, `predict` and `export`: what is done with a trained model."""
+"""`ima-yolo val` and `predict`: what is done with a trained model."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from ima_yolo.commands.options import faults_of_the_user, load_safely, no_bare_words
-from ima_yolo.errors import IMAError
+from ima_yolo.commands.options import checked_keys, faults_of_the_user, load_safely, model_of, no_bare_words
 
 
 def val(options: dict[str, Any]) -> int:
     """Validate a model with Ultralytics' own validator."""
     load_safely()
     options = no_bare_words(options)
-    model = _model_of(options)
-    _checked_keys(options)
+    model = model_of(options)
+    checked_keys(options)
     from ultralytics import YOLO
 
     with faults_of_the_user():
@@ -25,58 +23,16 @@ def val(options: dict[str, Any]) -> int:
 def predict(options: dict[str, Any]) -> int:
     """Detect in images: an .onnx model with our runtime, without torch, anything else with Ultralytics."""
     options = no_bare_words(options)
-    model = _model_of(options)
+    model = model_of(options)
     if model.endswith(".onnx"):
         from ima_yolo.export.predict import run
 
         return run(model, options.pop("source", None), **options)
     load_safely()
-    _checked_keys(options)
+    checked_keys(options)
     from ultralytics import YOLO
 
     with faults_of_the_user():
         for _ in YOLO(model).predict(**{"save": True, **options, "stream": True}):
             pass  # Ultralytics prints and saves as the results go by
     return 0
-
-
-def export(options: dict[str, Any]) -> int:
-    """Export a model; ONNX is compared with torch before the file is put in place."""
-    load_safely()
-    options = no_bare_words(options)
-    model = _model_of(options)
-    form, output, images = str(options.pop("format", "onnx")), options.pop("output", None), options.pop("images", None)
-    _checked_keys(options)
-    if form == "onnx":
-        from ima_yolo.export.onnx import export_onnx
-        from ima_yolo.export.sources import find_images
-
-        chosen = None if images is None else find_images(str(images))
-        export_onnx(model, None if output is None else Path(str(output)), chosen, **options)
-        return 0
-    from ultralytics import YOLO
-
-    with faults_of_the_user():
-        YOLO(model).export(format=form, **options)
-    print(f"format={form} was exported by Ultralytics; only ONNX is compared with torch")
-    return 0
-
-
-def _model_of(options: dict[str, Any]) -> str:
-    """Take the model out of the options.
-
-    Raises:
-        IMAError: If it is missing or no file.
-    """
-    model = options.pop("model", None)
-    if not model:
-        raise IMAError("model= is missing: give a .pt or .onnx file")
-    if not Path(str(model)).exists():
-        raise IMAError(f"model={model}: no such file")
-    return str(model)
-
-
-def _checked_keys(options: dict[str, Any]) -> None:
-    from ima_yolo.preflight import check_keys
-
-    check_keys(options)
