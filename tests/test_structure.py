@@ -325,8 +325,9 @@ def test_a_package_without_files_is_found(tmp_path: Path) -> None:
     ("room", "absent"),
     [
         ("cli", {"pydantic", "torch", "ultralytics", "cv2", "numpy", "onnx", "onnxruntime"}),
-        ("commands", {"torch", "ultralytics", "cv2", "numpy", "onnx", "onnxruntime"}),
-        ("runtime", {"torch", "ultralytics", "onnx", "pydantic"}),
+        ("commands", {"pydantic", "yaml", "torch", "ultralytics", "cv2", "numpy", "onnx", "onnxruntime"}),
+        ("runtime", {"torch", "ultralytics", "onnx", "pydantic", "yaml"}),
+        ("benchmark", {"torch", "ultralytics", "onnx", "pydantic", "yaml", "matplotlib"}),
     ],
 )
 def test_light_rooms_load_nothing_heavy_even_indirectly(room: str, absent: set[str]) -> None:

@@ -9,7 +9,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from ima_yolo.config import read_yaml
 from ima_yolo.errors import IMAError, one_line
 
 # What Ultralytics raises for files and values that a user gave.
@@ -41,6 +40,8 @@ def with_recipe(options: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         IMAError: If the recipe cannot be read.
     """
+    from ima_yolo.config import read_yaml
+
     options = dict(options)
     recipe = options.pop("cfg", None)
     return options if recipe is None else {**read_yaml(recipe_path(str(recipe))), **options}
