@@ -29,10 +29,15 @@ def crops_of(photos: Sequence[Path], imgsz: int) -> np.ndarray:
     return np.concatenate([Letterbox.fit(crop.shape[:2], (imgsz, imgsz)).blob(crop) for crop in crops])
 
 
-def enliven(model: Any, batch: np.ndarray) -> None:
+def enliven(model: Any, batch: np.ndarray, bias: float = -2.0) -> None:
     """Give an untrained model the batch statistics of real pictures, and scores that spread.
 
     Without that its maps in evaluation are almost constant, and any two readers of them agree.
+
+    Args:
+        model: Its modules are changed.
+        batch: Pictures, (B, 3, H, W) float32.
+        bias: Of the class scores before the sigmoid: the lower, the fewer detections.
     """
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -43,13 +48,13 @@ def enliven(model: Any, batch: np.ndarray) -> None:
         model.predict(torch.from_numpy(batch))
         for branch in (*getattr(head, "cv3", ()), *(getattr(head, "one2one_cv3", None) or ())):
             branch[-1].weight *= 2
-            branch[-1].bias.fill_(-2.0)
+            branch[-1].bias.fill_(bias)
         for scores in getattr(head, "dec_score_head", ()):
             scores.weight *= 20
             scores.bias.fill_(-1.0)
 
 
-def lively_checkpoint(path: Path, name: str, names: Mapping[int, str], batch: np.ndarray) -> Path:
+def lively_checkpoint(path: Path, name: str, names: Mapping[int, str], batch: np.ndarray, bias: float = -2.0) -> Path:
     """Write a checkpoint.
 
     Args:
@@ -57,6 +62,7 @@ def lively_checkpoint(path: Path, name: str, names: Mapping[int, str], batch: np
         name: An Ultralytics architecture such as "yolo26n-seg", or "rtdetr" for `SMALL_RTDETR`.
         names: Class index to class name.
         batch: Pictures to take batch statistics from, (B, 3, H, W) float32.
+        bias: As in `enliven`.
     """
     config = path.parent / "rtdetr-small.yaml"
     config.write_text(yaml.safe_dump({"nc": len(names), **SMALL_RTDETR}))
@@ -64,7 +70,7 @@ def lively_checkpoint(path: Path, name: str, names: Mapping[int, str], batch: np
         torch.manual_seed(0)
         yolo = RTDETR(config) if name == "rtdetr" else YOLO(f"{name}.yaml", verbose=False)
         model = type(yolo.model)(yolo.model.yaml, nc=len(names), verbose=False)
-    enliven(model, batch)
+    enliven(model, batch, bias)
     model.names, model.args, model.task = dict(names), yolo.model.args, yolo.task
     yolo.model = model.eval()
     yolo.save(path)
