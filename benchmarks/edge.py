@@ -30,7 +30,7 @@ from ima_yolo.export.quantize import QuantizeOptions, quantize_onnx
 
 SIZES = (224, 320, 640)
 THREADS, BATCHES = (1, 2), (1, 8)
-BIAS = -6.0
+BIAS = -10.0
 PHOTOS = (ASSETS / "bus.jpg", ASSETS / "zidane.jpg")
 
 

@@ -26,9 +26,6 @@ VIDEO_SUFFIXES = frozenset(
 
 STREAMS = ("rtsp://", "rtmp://", "http://", "https://", "tcp://", "udp://")
 
-MAX_PIXELS = 2**28
-"""Larger pictures are refused: decoded, this many take 0.8 GB."""
-
 OPEN_TIMEOUT = 10_000
 """Milliseconds that a stream may take to open, and to give its next frame."""
 
@@ -144,11 +141,9 @@ def load_image(path: Path) -> np.ndarray:
     try:
         image = cv2.imdecode(data, cv2.IMREAD_COLOR)
     except (cv2.error, MemoryError) as error:
-        raise IMAError("is damaged or too large for OpenCV") from error
+        raise IMAError("is damaged, or too large (OPENCV_IO_MAX_IMAGE_PIXELS)") from error
     if image is None or not image.size:
         raise IMAError("is damaged, or no picture that OpenCV reads")
-    if image.shape[0] * image.shape[1] > MAX_PIXELS:
-        raise IMAError(f"has {image.shape[1]}x{image.shape[0]} pixels, at most {MAX_PIXELS} are taken")
     return image
 
 

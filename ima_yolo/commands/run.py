@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from ima_yolo.commands.options import checked_keys, faults_of_the_user, load_safely, model_of, no_bare_words
+
+MAX_PIXELS = 2**28
+"""Larger pictures are refused on the command line: decoded, this many take 0.8 GB."""
 
 
 def val(options: dict[str, Any]) -> int:
@@ -25,6 +29,8 @@ def predict(options: dict[str, Any]) -> int:
     options = no_bare_words(options)
     model = model_of(options)
     if model.endswith(".onnx"):
+        # OpenCV reads this once, when it is loaded; by itself it decodes pictures of up to 3 GB.
+        os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS))
         from ima_yolo.export.predict import run
 
         return run(model, options.pop("source", None), **options)
