@@ -39,6 +39,8 @@ def open_session(
         raise IMAError(f"threads={threads!r}: expected a whole number above 0")
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads or 0
+    # Planning memory ahead holds a fifth more of it (153 against 188 MB for yolo26n at 640 px).
+    options.enable_mem_pattern = False
     options.log_severity_level = 3  # its warnings concern the graph's author, and errors are raised anyway
     content = model if isinstance(model, bytes) else source
     try:
