@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .onnx import ExportReport, export_onnx
-    from .results import Detections
+    from .results import ClassMap, Detections
     from .runtime import Detector
 
-__all__ = ["Detections", "Detector", "ExportReport", "export_onnx"]
+__all__ = ["ClassMap", "Detections", "Detector", "ExportReport", "export_onnx"]
 
 
 def __getattr__(name: str) -> Any:
@@ -22,8 +22,8 @@ def __getattr__(name: str) -> Any:
         from .runtime import Detector
 
         return Detector
-    if name == "Detections":
-        from .results import Detections
+    if name in ("ClassMap", "Detections"):
+        from . import results
 
-        return Detections
+        return getattr(results, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

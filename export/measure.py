@@ -16,7 +16,7 @@ from .metadata import GraphKind, Metadata
 from .parity import FP16, FP32, Difference, compare
 from .preprocess import Letterbox
 from .reference import Reference, build_reference
-from .runtime import INPUT_TYPES, open_session
+from .session import INPUT_TYPES, open_session
 
 DEFAULTS: dict[str, Any] = {"conf": 0.25, "iou": 0.7, "max_det": 300, "agnostic_nms": False, "batch": 1}
 """Ultralytics' own values of the settings that go into a graph."""

@@ -41,6 +41,7 @@ class Metadata:
         end2end: Whether the graph holds the NMS-free head.
         channels: Channels of the input picture.
         args: The settings of the export, as far as Ultralytics records them.
+        kpt_shape: Keypoints of an object and values of each (2: x, y; 3: x, y, visibility); None without keypoints.
     """
 
     task: str
@@ -51,6 +52,20 @@ class Metadata:
     end2end: bool
     channels: int
     args: dict[str, Any]
+    kpt_shape: tuple[int, int] | None = None
+
+    @property
+    def batch(self) -> int:
+        """Pictures that the export was made for."""
+        batch = self.args.get("batch", 1)
+        return batch if type(batch) is int and batch > 0 else 1
+
+    @property
+    def extra(self) -> int | None:
+        """Values of a box after score and class, None where only the graph tells (mask coefficients)."""
+        if self.task == "pose" and self.kpt_shape:
+            return self.kpt_shape[0] * self.kpt_shape[1]
+        return {"detect": 0, "obb": 1}.get(self.task)
 
     @property
     def kind(self) -> GraphKind:
@@ -90,6 +105,7 @@ def parse_metadata(raw: Mapping[str, str], source: str) -> Metadata:
         end2end=reader.value("end2end", bool, False),
         channels=reader.positive_int("channels", 3),
         args=reader.value("args", dict, {}),
+        kpt_shape=reader.kpt_shape(),
     )
 
 
@@ -127,6 +143,16 @@ class _Reader:
         if len(size) != 2 or not all(type(side) is int and side > 0 for side in size):
             raise self.wrong("imgsz", "[height, width] in pixels")
         return size[0], size[1]
+
+    def kpt_shape(self) -> tuple[int, int] | None:
+        shape: list[int] | None = self.value("kpt_shape", list, None)
+        if shape is None:
+            if self.raw["task"] == "pose":
+                raise IMAError(f"{self.source}: metadata kpt_shape is missing, which a pose model needs; export again")
+            return None
+        if len(shape) != 2 or type(shape[0]) is not int or shape[0] < 1 or shape[1] not in (2, 3):
+            raise self.wrong("kpt_shape", "[keypoints, 2 or 3]")
+        return shape[0], shape[1]
 
     def wrong(self, key: str, expected: str) -> IMAError:
         return IMAError(

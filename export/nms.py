@@ -25,22 +25,21 @@ def nms(boxes: np.ndarray, scores: np.ndarray, iou: float, max_det: int) -> np.n
     kept = np.empty(0, np.intp)
     for start in range(0, len(order), BLOCK):
         block = np.arange(start, min(start + BLOCK, len(order)))
-        block = block[~_overlaps(sides[:, kept], sides[:, block], iou).any(axis=0)]
+        if len(kept):
+            block = block[~_overlaps(sides[:, kept], sides[:, block], iou).any(axis=0)]
         kept = np.concatenate([kept, block[_greedy(_overlaps(sides[:, block], sides[:, block], iou))]])
         if len(kept) >= max_det:
             break
     return order[kept[:max_det]]
 
 
-def _greedy(overlaps: np.ndarray) -> list[int]:
+def _greedy(overlaps: np.ndarray) -> np.ndarray:
     """Walk down boxes sorted by score, (N, N) bool overlaps, and keep those that no kept one suppresses."""
-    free = np.ones(len(overlaps), bool)
-    kept = []
-    for index, row in enumerate(overlaps):
+    worse, free = np.triu(overlaps, 1), np.ones(len(overlaps), bool)
+    for index in np.flatnonzero(worse.any(axis=1)):  # most boxes suppress nothing
         if free[index]:
-            kept.append(index)
-            free &= ~row
-    return kept
+            free &= ~worse[index]
+    return np.flatnonzero(free)
 
 
 def _overlaps(first: np.ndarray, second: np.ndarray, iou: float) -> np.ndarray:

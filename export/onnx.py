@@ -24,7 +24,7 @@ from .measure import check_parity
 from .metadata import GraphKind, Metadata
 from .parity import Difference
 from .reference import check_checkpoint
-from .runtime import first_line, open_session, session_metadata
+from .session import first_line, open_session, session_metadata
 from .settings import FP16_SCHEMES, check_export_args, find_target, read_images
 
 SAMPLES = (ASSETS / "bus.jpg", ASSETS / "zidane.jpg")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,15 +13,13 @@ from ima_yolo.errors import IMAError
 
 from .metadata import GraphKind, Metadata
 from .nms import nms
+from .rotated import fast_nms
 
 CLASS_OFFSET = 7680
 """Pixels by which the classes are moved apart before NMS; Ultralytics' figure, since it takes part in the rounding."""
 
 MAX_CANDIDATES = 30000
 """Boxes that enter NMS at most, best first, as in Ultralytics."""
-
-Decoded = tuple[np.ndarray, np.ndarray, np.ndarray]
-"""Boxes (N, 4) float32 xyxy in network pixels, scores (N,) float32, classes (N,) int64; best first."""
 
 
 @dataclass(frozen=True)
@@ -59,48 +58,73 @@ class Thresholds:
             raise IMAError(f"classes={self.classes!r}: expected a list of class indices such as [0, 2]")
 
 
-Decoder = Callable[[Sequence[np.ndarray], Thresholds], Decoded]
+class Rows(NamedTuple):
+    """What a graph found in one picture, best first.
 
-
-def decoder_for(metadata: Metadata, source: str) -> Decoder:
-    """Choose the reader of a file's outputs.
-
-    Raises:
-        IMAError: The task or the kind of graph is one that this runtime does not read.
+    Attributes:
+        boxes: (N, 4) float32 in network pixels: x1, y1, x2, y2; cx, cy, w, h of rotated boxes; of RT-DETR shares of the
+            picture.
+        scores: (N,) float32, 0 to 1.
+        classes: (N,) int64.
+        extra: (N, E) float32: mask coefficients, keypoints or angle.
     """
-    if metadata.task != "detect":
-        raise IMAError(f"{source}: task {metadata.task!r} is not supported by this runtime, supported tasks: detect")
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    classes: np.ndarray
+    extra: np.ndarray
+
+    def take(self, kept: np.ndarray) -> Rows:
+        """The rows of an index or of a mask."""
+        return Rows(self.boxes[kept], self.scores[kept], self.classes[kept], self.extra[kept])
+
+
+Decoder = Callable[[np.ndarray, Thresholds], Rows]
+"""One picture's part of the first output -> rows."""
+
+
+def decoder_for(metadata: Metadata) -> Decoder:
+    """Choose the reader of a file's boxes."""
     if metadata.kind is GraphKind.RAW:
-        return partial(decode_raw, classes=len(metadata.names))
-    if metadata.kind in (GraphKind.NMS_FREE, GraphKind.NMS_EMBEDDED):
-        return decode_topk
-    raise IMAError(f"{source}: head {metadata.head} is not supported by this runtime, supported: YOLO detection heads")
+        return partial(decode_raw, classes=len(metadata.names), rotated=metadata.task == "obb")
+    return decode_queries if metadata.kind is GraphKind.QUERIES else decode_topk
 
 
-def decode_raw(outputs: Sequence[np.ndarray], thresholds: Thresholds, classes: int) -> Decoded:
-    """Read (1, 4 + classes, anchors): best class of each anchor, threshold, then NMS by class or over all."""
-    output = outputs[0][0]  # (1, 4 + C, A) -> (4 + C, A)
+def decode_raw(output: np.ndarray, thresholds: Thresholds, classes: int, rotated: bool = False) -> Rows:
+    """Read (4 + classes + extra, anchors): best class of each anchor, threshold, then NMS by class or over all."""
     candidates = np.flatnonzero(output[4 : 4 + classes].max(axis=0) > thresholds.conf)
-    found = output[:, candidates].T.astype(np.float32)  # (4 + C, A) -> (N, 4 + C)
+    found = output[:, candidates].T.astype(np.float32)  # (4 + C + E, A) -> (N, 4 + C + E)
     labels = found[:, 4 : 4 + classes].argmax(axis=1)
     scores = found[np.arange(len(found)), 4 + labels]
-    half = found[:, 2:4] / 2
-    boxes = np.concatenate([found[:, :2] - half, found[:, :2] + half], axis=1)
+    boxes = found[:, :4] if rotated else _corners(found[:, :4])
     chosen = _best(scores, _of_classes(labels, thresholds.classes), MAX_CANDIDATES)
-    boxes, scores, labels = boxes[chosen], scores[chosen], labels[chosen]
-    offset = 0 if thresholds.agnostic_nms else CLASS_OFFSET
-    apart = boxes + labels[:, None].astype(np.float32) * np.float32(offset)
-    kept = nms(apart, scores, thresholds.iou, thresholds.max_det)
-    return boxes[kept], scores[kept], labels[kept]
+    rows = Rows(boxes, scores, labels, found[:, 4 + classes :]).take(chosen)
+    offset = rows.classes[:, None].astype(np.float32) * np.float32(0 if thresholds.agnostic_nms else CLASS_OFFSET)
+    if rotated:
+        apart = np.concatenate([rows.boxes[:, :2] + offset, rows.boxes[:, 2:], rows.extra[:, -1:]], axis=1)
+        return rows.take(fast_nms(apart, rows.scores, thresholds.iou, thresholds.max_det))
+    return rows.take(nms(rows.boxes + offset, rows.scores, thresholds.iou, thresholds.max_det))
 
 
-def decode_topk(outputs: Sequence[np.ndarray], thresholds: Thresholds) -> Decoded:
-    """Read (1, rows, 6) of x1, y1, x2, y2, score, class, best first: threshold only."""
-    rows = outputs[0][0].astype(np.float32)
+def decode_topk(output: np.ndarray, thresholds: Thresholds) -> Rows:
+    """Read (rows, 6 + extra) of box, score, class, extra, best first: threshold only."""
+    rows = output.astype(np.float32, copy=False)
     labels = rows[:, 5].astype(np.int64)
     keep = (rows[:, 4] > thresholds.conf) & _of_classes(labels, thresholds.classes)
     kept = np.flatnonzero(keep)[: thresholds.max_det]
-    return rows[kept, :4], rows[kept, 4], labels[kept]
+    return Rows(rows[kept, :4], rows[kept, 4], labels[kept], rows[kept, 6:])
+
+
+def decode_queries(output: np.ndarray, thresholds: Thresholds) -> Rows:
+    """Read RT-DETR's (queries, 6) of cx, cy, w, h, score, class: threshold only."""
+    rows = decode_topk(output, thresholds)
+    return rows._replace(boxes=_corners(rows.boxes))
+
+
+def _corners(boxes: np.ndarray) -> np.ndarray:
+    """(N, 4) cx, cy, w, h -> x1, y1, x2, y2."""
+    half = boxes[:, 2:4] / 2
+    return np.concatenate([boxes[:, :2] - half, boxes[:, :2] + half], axis=1)
 
 
 def _of_classes(labels: np.ndarray, classes: Sequence[int] | None) -> np.ndarray:

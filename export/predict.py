@@ -1,26 +1,28 @@
-"""`ima-yolo predict` for an ONNX file: pictures in, drawn pictures, labels and JSON out, without torch."""
+"""`ima-yolo predict` for an ONNX file: pictures and frames in, drawn pictures, labels and tables out, without torch."""
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from itertools import count
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from ima_yolo.errors import IMAError
 
 from .metadata import GraphKind
 from .postprocess import Thresholds
-from .results import Detections
+from .results import Result
 from .runtime import Detector
 from .settings import nearest_key
-from .sources import find_images, read_image
+from .sources import Frame, find_sources, is_endless, is_single_picture, read_frames
+from .writers import Writer
+
+FORMATS = {"save": "picture", "save_txt": "txt", "save_json": "json", "save_csv": "csv", "save_coco": "coco"}
+"""Key -> what `Writer` writes for it."""
 
 
 @dataclass(frozen=True)
@@ -33,15 +35,21 @@ class PredictOptions:
         max_det: Detections kept at most in a picture.
         agnostic_nms: Whether boxes of different classes suppress each other.
         classes: Class index or indices to keep, None for all.
+        imgsz: Size of the network input in pixels, for files exported with dynamic=True; None for the file's own.
+        batch: Pictures that go through the model together; a file exported for a fixed batch has its own.
+        vid_stride: Every how many frames of a video or stream one is looked at.
+        max_frames: Frames after which a video, stream or camera is left, None for its end.
         threads: Threads within an operator, None for one a core.
         providers: Execution provider or providers of ONNX Runtime, None for the CPU.
         project: Folder that holds the results' folder.
         name: The results' folder; a number is added if it exists.
         exist_ok: Whether to write into a folder that exists.
-        save: Whether to write drawn pictures.
+        save: Whether to write drawn pictures and videos.
         save_txt: Whether to write labels in the YOLO format.
         save_conf: Whether labels carry the score.
         save_json: Whether to write predictions.json.
+        save_csv: Whether to write predictions.csv.
+        save_coco: Whether to write coco.json, in COCO's format of results.
     """
 
     conf: float = 0.25
@@ -49,6 +57,10 @@ class PredictOptions:
     max_det: int = 300
     agnostic_nms: bool = False
     classes: int | Sequence[int] | None = None
+    imgsz: int | Sequence[int] | None = None
+    batch: int = 1
+    vid_stride: int = 1
+    max_frames: int | None = None
     threads: int | None = None
     providers: str | Sequence[str] | None = None
     project: str | Path = "runs/detect"
@@ -58,6 +70,8 @@ class PredictOptions:
     save_txt: bool = False
     save_conf: bool = False
     save_json: bool = False
+    save_csv: bool = False
+    save_coco: bool = False
 
     def __post_init__(self) -> None:
         """Refuse values that are not what a key takes.
@@ -65,12 +79,16 @@ class PredictOptions:
         Raises:
             IMAError: Naming the key, its value and what was expected.
         """
-        for key in ("exist_ok", "save", "save_txt", "save_conf", "save_json"):
+        for key in ("exist_ok", "save_conf", *FORMATS):
             if not isinstance(getattr(self, key), bool):
                 raise IMAError(f"{key}={getattr(self, key)!r}: expected True or False")
         for key in ("project", "name"):
             if not isinstance(getattr(self, key), (str, Path)) or not str(getattr(self, key)):
                 raise IMAError(f"{key}={getattr(self, key)!r}: expected a folder name")
+        for key in ("batch", "vid_stride", "max_frames"):
+            value = getattr(self, key)
+            if not (key == "max_frames" and value is None) and (type(value) is not int or value < 1):
+                raise IMAError(f"{key}={value!r}: expected a whole number above 0")
 
     @classmethod
     def parse(cls, options: Mapping[str, Any]) -> PredictOptions:
@@ -91,12 +109,12 @@ class PredictOptions:
         return Thresholds(self.conf, self.iou, self.max_det, self.agnostic_nms, classes)
 
 
-def run(model: str | Path, source: str | Path | None, **options: Any) -> int:
-    """Detect in pictures, print a line for each, and write the results to a folder.
+def run(model: str | Path, source: object, **options: Any) -> int:
+    """Look into pictures and frames, print a line for each, and write the results to a folder.
 
     Args:
         model: An ONNX file that `Detector` takes.
-        source: A picture, a folder or a glob pattern.
+        source: As in `find_sources`.
         **options: See `PredictOptions`.
 
     Returns:
@@ -108,18 +126,25 @@ def run(model: str | Path, source: str | Path | None, **options: Any) -> int:
     chosen = PredictOptions.parse(options)
     thresholds = chosen.thresholds()
     providers = [chosen.providers] if isinstance(chosen.providers, str) else chosen.providers
-    detector = Detector(model, chosen.threads, providers)
+    detector = Detector(model, chosen.threads, providers, chosen.imgsz)
     detector.check_classes(thresholds)
-    paths = find_images(source)
+    sources = find_sources(source)
     if detector.metadata.kind is not GraphKind.RAW and options.keys() & {"iou", "agnostic_nms"}:
         _say(f"note: iou= and agnostic_nms= have no effect, {model} gives {detector.metadata.kind.value} outputs")
-    writer = _Writer(chosen)
-    unread = 0
-    for index, path in enumerate(paths, 1):
-        line = _predict_one(detector, thresholds, path, writer)
-        unread += line is None
-        _say(f"image {index}/{len(paths)} {path}: {line or 'cannot be read, left out'}")
-    writer.finish()
+    formats = [what for key, what in FORMATS.items() if getattr(chosen, key)]
+    writer = Writer(Path(chosen.project) / chosen.name, chosen.exist_ok, formats, chosen.save_conf)
+    unread, total = 0, f"/{len(sources)}" if all(is_single_picture(item) for item in sources) else ""
+    try:
+        for frame, number, line in _lines(detector, thresholds, chosen, sources, writer):
+            unread += line is None
+            where = frame.name if frame.number is None else f"{frame.name} frame {frame.number}"
+            _say(f"image {number}{total} {where}: {line or f'cannot be read, left out ({frame.fault})'}")
+    except KeyboardInterrupt:
+        if not any(is_endless(item) for item in sources):
+            raise
+        _say("stopped")  # the only way to end a camera; what was seen so far is written
+    finally:
+        writer.close()
     _say(f"Results saved to {writer.folder}" + (f", {unread} pictures could not be read" if unread else ""))
     return 1 if unread else 0
 
@@ -128,85 +153,34 @@ def _say(line: str) -> None:
     print(line, flush=True)  # noqa: T201 - this module is the command, not the library
 
 
-def _predict_one(detector: Detector, thresholds: Thresholds, path: Path, writer: _Writer) -> str | None:
-    """Detect in one picture and write its results; gives the text of its line, None if it cannot be read."""
-    image = read_image(path)
-    if image is None:
-        return None
-    start = time.perf_counter()
-    found = detector.detect(image, thresholds)
-    milliseconds = (time.perf_counter() - start) * 1e3
-    writer.write(path, image, found)
-    return f"{image.shape[1]}x{image.shape[0]} {found.summary()}, {milliseconds:.1f} ms"
+def _lines(
+    detector: Detector, thresholds: Thresholds, chosen: PredictOptions, sources: Sequence[str | int], writer: Writer
+) -> Iterator[tuple[Frame, int, str | None]]:
+    """Look into all frames and write their results; gives each frame, its number, and its text if it was read."""
+    numbers = count(1)
+    for frames in _batches(read_frames(sources, chosen.vid_stride, chosen.max_frames), chosen.batch):
+        images = [frame.image for frame in frames if frame.image is not None]
+        start = time.perf_counter()
+        results = iter(detector.detect(images, thresholds))
+        milliseconds = (time.perf_counter() - start) * 1e3 / max(len(images), 1)
+        for frame in frames:
+            line = None
+            if frame.image is not None:
+                line = _keep(frame, frame.image, next(results), writer) + f", {milliseconds:.1f} ms"
+            yield frame, next(numbers), line
 
 
-class _Writer:
-    """The results' folder."""
-
-    def __init__(self, options: PredictOptions) -> None:
-        self.options = options
-        self.folder = _new_folder(Path(options.project) / options.name, options.exist_ok)
-        self.stems: set[str] = set()
-        self.records: list[dict[str, Any]] = []
-
-    def write(self, path: Path, image: np.ndarray, found: Detections) -> None:
-        stem = self._stem(path)
-        with self._errors_named():
-            if self.options.save:
-                self._write_picture(stem, path.suffix, found.draw(image))
-            if self.options.save_txt:
-                self._write_labels(stem, found.to_yolo_txt(self.options.save_conf))
-        height, width = found.shape
-        self.records.append({"image": str(path), "width": width, "height": height, "detections": found.to_dicts()})
-
-    def finish(self) -> None:
-        if self.options.save_json:
-            with self._errors_named():
-                (self.folder / "predictions.json").write_text(json.dumps(self.records, indent=1), encoding="utf-8")
-
-    @contextmanager
-    def _errors_named(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise IMAError(f"{self.folder}: cannot be written to ({error.strerror})") from error
-
-    def _stem(self, path: Path) -> str:
-        """The name of a picture's results; a second bus.* becomes bus-2, as in Ultralytics."""
-        stem, number = path.stem, 1
-        while stem in self.stems:
-            number += 1
-            stem = f"{path.stem}-{number}"
-        self.stems.add(stem)
-        return stem
-
-    def _write_picture(self, stem: str, suffix: str, picture: np.ndarray) -> None:
-        # Not every format that can be read can be written.
-        suffix = suffix if cv2.haveImageWriter(f"x{suffix}") else ".jpg"
-        # Encoded to bytes, because cv2.imwrite does not open every file name on every system.
-        cv2.imencode(suffix, picture)[1].tofile(self.folder / f"{stem}{suffix}")
-
-    def _write_labels(self, stem: str, text: str) -> None:
-        """Write a label file; a picture without detections has none, also none from an earlier run."""
-        file = self.folder / "labels" / f"{stem}.txt"
-        file.unlink(missing_ok=True)
-        if text:
-            file.parent.mkdir(exist_ok=True)
-            file.write_text(text, encoding="utf-8")
+def _keep(frame: Frame, image: np.ndarray, found: Result, writer: Writer) -> str:
+    writer.write(frame, image, found)
+    return f"{image.shape[1]}x{image.shape[0]} {found.summary()}"
 
 
-def _new_folder(wanted: Path, exist_ok: bool) -> Path:
-    """Make `wanted`, or the first free of wanted-2, wanted-3, ... as Ultralytics numbers them.
-
-    Raises:
-        IMAError: It cannot be made.
-    """
-    folder, number = wanted, 1
-    try:
-        while folder.exists() and not exist_ok:
-            number += 1
-            folder = wanted.with_name(f"{wanted.name}-{number}")
-        folder.mkdir(parents=True, exist_ok=exist_ok)
-    except OSError as error:
-        raise IMAError(f"{folder}: cannot be made ({error.strerror}); choose another project=") from error
-    return folder
+def _batches(frames: Iterator[Frame], size: int) -> Iterator[list[Frame]]:
+    batch: list[Frame] = []
+    for frame in frames:
+        batch.append(frame)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -11,6 +13,8 @@ from ima_yolo.errors import IMAError
 
 PADDING = 114
 """Grey level of the border, 0 to 255: the value that Ultralytics trains with."""
+
+GREY = np.float32(PADDING) / np.float32(255)
 
 
 @dataclass(frozen=True)
@@ -34,33 +38,101 @@ class Letterbox:
     top: int
 
     @classmethod
-    def fit(cls, image_shape: tuple[int, int], target: tuple[int, int]) -> Letterbox:
-        """Fit a picture of `image_shape` (height, width) into `target` (height, width), enlarging it if it is small."""
+    def fit(cls, image_shape: tuple[int, int], target: tuple[int, int], stride: int | None = None) -> Letterbox:
+        """Fit a picture into the network input, enlarging it if it is small.
+
+        Args:
+            image_shape: Height and width of the picture in pixels.
+            target: Height and width of the network input in pixels.
+            stride: Where the graph takes inputs of any size: padding ends at the next multiple of it, in place of
+                `target`.
+        """
         gain = min(target[0] / image_shape[0], target[1] / image_shape[1])
         # A very thin picture keeps at least one pixel on its short side.
         height, width = (max(round(side * gain), 1) for side in image_shape)
+        if stride is not None:
+            target = (height + (target[0] - height) % stride, width + (target[1] - width) % stride)
         # With an odd rest the spare row or column goes below or to the right.
         top, left = round((target[0] - height) / 2 - 0.1), round((target[1] - width) / 2 - 0.1)
         return cls(image_shape, target, width, height, left, top)
 
-    def blob(self, image: np.ndarray) -> np.ndarray:
-        """Turn a picture, (H, W, 3) BGR uint8, into the network input, (1, 3, *target) RGB float32 in 0 to 1."""
+    @classmethod
+    def stretch(cls, image_shape: tuple[int, int], target: tuple[int, int]) -> Letterbox:
+        """Fill the network input without keeping the picture's proportions, as RT-DETR wants it."""
+        return cls(image_shape, target, target[1], target[0], 0, 0)
+
+    @property
+    def window(self) -> tuple[slice, slice]:
+        """Rows and columns of the network input that the picture fills."""
+        return slice(self.top, self.top + self.height), slice(self.left, self.left + self.width)
+
+    def paint(self, image: np.ndarray, planes: np.ndarray) -> None:
+        """Write a picture, (H, W, 3) BGR uint8, into its window of RGB `planes`, (3, *target) float32, as 0 to 1."""
         if (self.height, self.width) != self.image_shape:
             image = cv2.resize(image, (self.width, self.height), interpolation=cv2.INTER_LINEAR)
-        blob = np.full((1, 3, *self.target), np.float32(PADDING) / np.float32(255), np.float32)
-        window = blob[0, :, self.top : self.top + self.height, self.left : self.left + self.width]
+        rows, columns = self.window
         # One plane after the other: several times faster than a transposed view of the whole picture.
-        for plane, channel in zip(window[::-1], cv2.split(image), strict=True):
+        for plane, channel in zip(planes[::-1, rows, columns], cv2.split(image), strict=True):
             np.divide(channel, np.float32(255), out=plane)
+
+    def blob(self, image: np.ndarray) -> np.ndarray:
+        """Turn a picture, (H, W, 3) BGR uint8, into the network input, (1, 3, *target) RGB float32 in 0 to 1."""
+        blob = np.full((1, 3, *self.target), GREY, np.float32)
+        self.paint(image, blob[0])
         return blob
 
     def to_image(self, boxes: np.ndarray) -> np.ndarray:
         """Map boxes, (N, 4) xyxy in network pixels, back to the picture's pixels, clipped to its borders."""
-        image_height, image_width = self.image_shape
-        gain = np.array([self.width / image_width, self.height / image_height] * 2, np.float32)
-        offset = np.array([self.left, self.top] * 2, np.float32)
-        limit = np.array([image_width, image_height] * 2, np.float32)
-        return np.clip((boxes - offset) / gain, 0, limit)
+        return self.points_to_image(boxes.reshape(-1, 2)).reshape(-1, 4)  # (N, 4) -> (2N, 2) -> (N, 4)
+
+    def points_to_image(self, points: np.ndarray) -> np.ndarray:
+        """Map points, (..., 2) x and y in network pixels, back to the picture's pixels, clipped to its borders."""
+        height, width = self.image_shape
+        offset = np.array([self.left, self.top], np.float32)
+        return np.clip((points - offset) / self.gain, 0, np.array([width, height], np.float32))
+
+    def rotated_to_image(self, boxes: np.ndarray) -> np.ndarray:
+        """Map rotated boxes, (N, 5) cx, cy, w, h, angle in network pixels, back to the picture's pixels."""
+        moved = boxes.copy()
+        moved[:, :2] -= np.array([self.left, self.top], np.float32)
+        moved[:, :4] /= np.tile(self.gain, 2)
+        return moved
+
+    @property
+    def gain(self) -> np.ndarray:
+        """Network pixels a picture's pixel in x and y, (2,) float32; they differ by rounding, or where stretched."""
+        height, width = self.image_shape
+        return np.array([self.width / width, self.height / height], np.float32)
+
+
+class InputBuffer(threading.local):
+    """The network input of one thread: its memory serves one batch after the other, its padding is painted once."""
+
+    def __init__(self) -> None:
+        self._array = np.empty((0, 3, 0, 0), np.float32)
+        self._places: list[Letterbox | None] = []
+
+    def fill(self, images: Sequence[np.ndarray], places: Sequence[Letterbox], batch: int) -> np.ndarray:
+        """Paint pictures into the input.
+
+        Args:
+            images: (H, W, 3) BGR uint8 each.
+            places: Where each lies; one target for all.
+            batch: Pictures that the graph takes; what is left over holds earlier pictures.
+
+        Returns:
+            (batch, 3, *target) float32, valid until the next call by the same thread.
+        """
+        shape = (batch, 3, *places[0].target)
+        if self._array.shape != shape:
+            self._array, self._places = np.full(shape, GREY, np.float32), [None] * batch
+        for index, (image, place) in enumerate(zip(images, places, strict=True)):
+            before = self._places[index]
+            if before is not None and before.window != place.window:
+                self._array[index] = GREY
+            place.paint(image, self._array[index])
+            self._places[index] = place
+        return self._array
 
 
 def as_bgr(image: np.ndarray) -> np.ndarray:

@@ -1,14 +1,19 @@
-"""Detections of one picture, and their forms: dictionaries, YOLO label lines, a drawn picture."""
+"""What was found in one picture, and its forms: dictionaries, YOLO label lines, COCO records, a drawn picture."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 
-GOLDEN_RATIO = 0.61803398875
+from .drawing import paint_boxes, paint_classes
+from .masks import Masks
+from .rotated import corners
+
+DECIMALS = 5
+"""Digits behind the point in COCO records."""
 
 
 @dataclass(frozen=True)
@@ -16,11 +21,15 @@ class Detections:
     """What was found in one picture, best first.
 
     Attributes:
-        boxes: (N, 4) float32, x1, y1, x2, y2 in pixels of the picture, clipped to it.
+        boxes: (N, 4) float32, x1, y1, x2, y2 in pixels of the picture, clipped to it; RT-DETR's are not, and around
+            rotated boxes they are the upright ones.
         scores: (N,) float32, 0 to 1.
         classes: (N,) int64, class indices.
         names: Class index to class name.
         shape: Height and width of the picture in pixels.
+        masks: The objects' masks, of a segmentation model.
+        keypoints: (N, K, 2 or 3) float32, x, y in pixels and visibility 0 to 1, of a pose model.
+        rotated: (N, 5) float32, cx, cy, w, h in pixels and angle in radians, of a model of rotated boxes.
     """
 
     boxes: np.ndarray
@@ -28,6 +37,9 @@ class Detections:
     classes: np.ndarray
     names: dict[int, str]
     shape: tuple[int, int]
+    masks: Masks | None = None
+    keypoints: np.ndarray | None = None
+    rotated: np.ndarray | None = None
 
     def __len__(self) -> int:
         """Number of detections."""
@@ -43,27 +55,83 @@ class Detections:
         return ", ".join(f"{n} {self.label(c)}" for c, n in zip(classes, counts, strict=True)) or "(no detections)"
 
     def to_dicts(self) -> list[dict[str, Any]]:
-        """One plain dictionary a detection: name, class, confidence, box (x1, y1, x2, y2 in pixels); fit for JSON."""
-        rows = zip(self.boxes.tolist(), self.scores.tolist(), self.classes.tolist(), strict=True)
-        return [
-            {"name": self.label(c), "class": c, "confidence": score, "box": {"x1": x1, "y1": y1, "x2": x2, "y2": y2}}
-            for (x1, y1, x2, y2), score, c in rows
-        ]
+        """One plain dictionary a detection, fit for JSON.
+
+        Each holds name, class, confidence and box (x1, y1, x2, y2 in pixels; of rotated boxes four corners, x1 to y4),
+        and where the model gives them segments (the largest outline) and keypoints, as lists of x and y.
+        """
+        points = self.boxes.reshape(-1, 2, 2) if self.rotated is None else corners(self.rotated)
+        records = []
+        for index, (score, c) in enumerate(zip(self.scores.tolist(), self.classes.tolist(), strict=True)):
+            box = {f"{axis}{n}": value for n, xy in enumerate(points[index].tolist(), 1) for axis, value in _xy(xy)}
+            record: dict[str, Any] = {"name": self.label(c), "class": c, "confidence": score, "box": box}
+            if self.masks is not None:
+                record["segments"] = _columns(next(iter(self.masks.polygons(index)), np.empty((0, 2))), "xy")
+            if self.keypoints is not None:
+                record["keypoints"] = _columns(self.keypoints[index], ("x", "y", "visible"))
+            records.append(record)
+        return records
 
     def to_yolo_txt(self, with_conf: bool = False) -> str:
-        """YOLO label lines: class, centre x, centre y, width, height as shares of the picture, then the score if asked.
+        """YOLO label lines, coordinates as shares of the picture, then the score if asked.
+
+        A line holds the class and centre x, centre y, width, height; of a rotated box its four corners; of a mask its
+        largest outline, without which the line is left out; after a box its keypoints.
 
         Returns:
             One line a detection, each ended by a newline; "" without detections.
         """
+        lines = []
+        for index, numbers in enumerate(self._shares()):
+            if len(numbers):
+                score = [self.scores[index]] if with_conf else []
+                lines.append(" ".join(f"{value:g}" for value in (self.classes[index], *numbers, *score)) + "\n")
+        return "".join(lines)
+
+    def _shares(self) -> list[np.ndarray]:
+        """The numbers of each label line between class and score; none where a mask has no outline."""
         size = np.array([self.shape[1], self.shape[0]], np.float32)
+        if self.rotated is not None:
+            return list((corners(self.rotated) / size).reshape(-1, 8))  # (N, 4, 2) -> (N, 8)
+        if self.masks is not None:
+            outlines = (self.masks.polygons(index) for index in range(len(self)))
+            return [(found[0] / size).ravel() if found else np.empty(0) for found in outlines]
         low, high = self.boxes[:, :2] / size, self.boxes[:, 2:] / size
-        columns = [self.classes[:, None], (low + high) / 2, high - low]
-        table = np.concatenate([*columns, self.scores[:, None]] if with_conf else columns, axis=1)
-        return "".join(" ".join(f"{value:g}" for value in row) + "\n" for row in table.tolist())
+        table = [(low + high) / 2, high - low]
+        if self.keypoints is not None:
+            shares = self.keypoints.copy()
+            shares[..., :2] /= size
+            table.append(shares.reshape(len(self), -1))  # (N, K, D) -> (N, K * D)
+        return list(np.concatenate(table, axis=1))
+
+    def to_coco(self, image_id: int | str) -> list[dict[str, Any]]:
+        """Records of the COCO results format; category_id is the class index.
+
+        bbox is x, y, width, height in pixels, segmentation the outlines of a mask or of a rotated box, keypoints
+        x, y, visibility one after the other.
+        """
+        records = []
+        corner, size = self.boxes[:, :2], self.boxes[:, 2:] - self.boxes[:, :2]
+        for index, box in enumerate(np.concatenate([corner, size], axis=1)):
+            record: dict[str, Any] = {
+                "image_id": image_id,
+                "category_id": int(self.classes[index]),
+                "bbox": _rounded(box),
+                "score": round(float(self.scores[index]), DECIMALS),
+            }
+            if self.masks is not None:
+                record["segmentation"] = [_rounded(line) for line in self.masks.polygons(index)]
+            if self.rotated is not None:
+                record["segmentation"] = [_rounded(corners(self.rotated[index : index + 1]))]
+            if self.keypoints is not None:
+                points = self.keypoints[index]
+                visible = points[:, 2:] if points.shape[1] == 3 else np.ones((len(points), 1))
+                record["keypoints"] = _rounded(np.concatenate([points[:, :2], visible], axis=1))
+            records.append(record)
+        return records
 
     def draw(self, image: np.ndarray) -> np.ndarray:
-        """Draw boxes, names and scores.
+        """Draw boxes or rotated boxes, masks, keypoints, names and scores.
 
         Args:
             image: (H, W, 3) BGR uint8, the picture that these detections belong to; it is not changed.
@@ -71,30 +139,60 @@ class Detections:
         Returns:
             A drawn copy.
         """
-        canvas = image.copy()
-        line = max(round(sum(image.shape[:2]) / 2 * 0.003), 1)
-        # The best is drawn last, on top.
-        for index in reversed(range(len(self))):
-            x1, y1, x2, y2 = (int(value) for value in self.boxes[index].round())
-            colour = _colour(int(self.classes[index]))
-            cv2.rectangle(canvas, (x1, y1), (x2, y2), colour, line, cv2.LINE_AA)
-            _write(canvas, f"{self.label(self.classes[index])} {self.scores[index]:.2f}", (x1, y1), colour, line)
-        return canvas
+        texts = [f"{self.label(c)} {score:.2f}" for c, score in zip(self.classes, self.scores, strict=True)]
+        outlines = self.boxes if self.rotated is None else corners(self.rotated)
+        polygons = None if self.masks is None else [self.masks.polygons(index) for index in range(len(self))]
+        return paint_boxes(image, outlines, self.classes.tolist(), texts, polygons, self.keypoints)
 
 
-def _colour(index: int) -> tuple[int, int, int]:
-    """A bright BGR colour; steps of the golden ratio keep neighbouring classes far apart on the colour circle."""
-    hue = round(index * GOLDEN_RATIO % 1 * 179)
-    pixel = cv2.cvtColor(np.array([[[hue, 220, 220]]], np.uint8), cv2.COLOR_HSV2BGR)[0, 0]
-    return int(pixel[0]), int(pixel[1]), int(pixel[2])
+@dataclass(frozen=True)
+class ClassMap:
+    """What a semantic model says of every pixel of one picture.
+
+    Attributes:
+        classes: (H, W) uint8 class indices (int32 where the model has more than 256 classes); 255 where `classes=` left
+            a pixel out. A model of a single class gives 1 for it and 0 for the rest.
+        names: Class index to class name.
+        shape: Height and width of the picture in pixels.
+    """
+
+    classes: np.ndarray
+    names: dict[int, str]
+    shape: tuple[int, int]
+
+    def shares(self) -> dict[int, float]:
+        """Class index to its share of the pixels, for each class that is there."""
+        found, counts = np.unique(self.classes, return_counts=True)
+        shift = 1 if len(self.names) == 1 else 0
+        shares = zip((found.astype(int) - shift).tolist(), (counts / self.classes.size).tolist(), strict=True)
+        return {index: share for index, share in shares if index in self.names}
+
+    def summary(self) -> str:
+        """Shares by class, such as "cell 12.5%"."""
+        return ", ".join(f"{self.names[c]} {share:.1%}" for c, share in self.shares().items()) or "(no classes)"
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """One plain dictionary a class that is there: name, class, pixel_ratio (0 to 1); fit for JSON."""
+        return [{"name": self.names[c], "class": c, "pixel_ratio": share} for c, share in self.shares().items()]
+
+    def draw(self, image: np.ndarray) -> np.ndarray:
+        """Tint each pixel, in a copy of `image`, (H, W, 3) BGR uint8, by its class."""
+        hidden = {0, 255} if len(self.names) == 1 else {255}
+        return paint_classes(image, self.classes, [c for c in np.unique(self.classes).tolist() if c not in hidden])
 
 
-def _write(canvas: np.ndarray, text: str, corner: tuple[int, int], colour: tuple[int, int, int], line: int) -> None:
-    """Write on a filled tab above `corner`, or below it where the picture ends."""
-    font, scale = cv2.FONT_HERSHEY_SIMPLEX, 0.2 + line / 6
-    (width, height), _ = cv2.getTextSize(text, font, scale, 1)
-    x = max(min(corner[0], canvas.shape[1] - width), 0)
-    bottom = corner[1] if corner[1] - height >= 4 else corner[1] + height + 4
-    cv2.rectangle(canvas, (x, bottom - height - 4), (x + width, bottom), colour, cv2.FILLED)
-    dark = sum(colour) < 384
-    cv2.putText(canvas, text, (x, bottom - 2), font, scale, (255,) * 3 if dark else (0,) * 3, 1, cv2.LINE_AA)
+Result = Detections | ClassMap
+"""What a `Detector` gives for one picture."""
+
+
+def _xy(point: Sequence[float]) -> list[tuple[str, float]]:
+    return list(zip("xy", point, strict=True))
+
+
+def _columns(points: np.ndarray, names: Sequence[str]) -> dict[str, list[float]]:
+    """(K, D) -> one list a column."""
+    return {name: column.tolist() for name, column in zip(names, points.T, strict=False)}
+
+
+def _rounded(values: np.ndarray) -> list[float]:
+    return [round(value, DECIMALS) for value in values.astype(float).ravel().tolist()]

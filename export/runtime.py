@@ -1,78 +1,50 @@
-"""Run an exported detector with numpy, OpenCV and ONNX Runtime alone."""
+"""Run an exported model with numpy, OpenCV and ONNX Runtime alone."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 
 from ima_yolo.errors import IMAError
 
-from .metadata import GraphKind, Metadata, parse_metadata
-from .postprocess import Thresholds, decoder_for
-from .preprocess import Letterbox, as_bgr
-from .results import Detections
+from .masks import decode_masks
+from .metadata import GraphKind, Metadata
+from .postprocess import Rows, Thresholds, decoder_for
+from .preprocess import InputBuffer, Letterbox, as_bgr
+from .results import ClassMap, Detections, Result
+from .rotated import enclosing
+from .session import INPUT_TYPES, check_shapes, first_line, open_session, session_metadata
 
-INPUT_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
-
-
-def open_session(
-    model: str | Path | bytes, threads: int | None = None, providers: Sequence[str] | None = None
-) -> ort.InferenceSession:
-    """Open an ONNX model.
-
-    Args:
-        model: The file, or its content.
-        threads: Threads within an operator, None for one a core.
-        providers: Execution providers of ONNX Runtime in order of preference, None for the CPU.
-
-    Raises:
-        IMAError: No such file, not an ONNX file, or a provider that this ONNX Runtime does not have.
-    """
-    source = "(bytes)" if isinstance(model, bytes) else str(model)
-    if not isinstance(model, bytes) and not Path(model).is_file():
-        raise IMAError(f"model={source}: no such file")
-    available = ort.get_available_providers()
-    unknown = [name for name in providers or () if name not in available]
-    if unknown:
-        raise IMAError(f"providers={unknown}: not in this ONNX Runtime, available: {', '.join(available)}")
-    if threads is not None and (type(threads) is not int or threads < 1):
-        raise IMAError(f"threads={threads!r}: expected a whole number above 0")
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads or 0
-    options.log_severity_level = 3  # its warnings concern the graph's author, and errors are raised anyway
-    content = model if isinstance(model, bytes) else source
-    try:
-        return ort.InferenceSession(content, options, providers=list(providers or ["CPUExecutionProvider"]))
-    except Exception as error:  # ONNX Runtime's exceptions have no common class of their own
-        raise IMAError(f"model={source}: not a loadable ONNX file ({first_line(error)}); export it again") from error
-
-
-def session_metadata(session: ort.InferenceSession, source: str) -> Metadata:
-    """Read an open file's Ultralytics metadata.
-
-    Raises:
-        IMAError: It is missing or damaged.
-    """
-    return parse_metadata(session.get_modelmeta().custom_metadata_map, source)
+TASKS = ("detect", "segment", "pose", "obb", "semantic")
 
 
 class Detector:
-    """A detection model in an ONNX file. One object may be used by several threads.
+    """A model in an ONNX file exported from Ultralytics. One object may be used by several threads.
+
+    Tasks detect, segment, pose, obb and semantic; graphs with raw outputs, without NMS, with NMS inside, and RT-DETR:
+    which of them a file is, its metadata tells.
 
     Example:
         >>> detections = Detector("best.onnx")(cv2.imread("cells.jpg"))  # doctest: +SKIP
     """
 
-    def __init__(self, path: str | Path, threads: int | None = None, providers: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        threads: int | None = None,
+        providers: Sequence[str] | None = None,
+        imgsz: int | Sequence[int] | None = None,
+    ) -> None:
         """Open the file and choose how to read its outputs.
 
         Args:
-            path: An ONNX file exported from Ultralytics, of task detect: raw, NMS-free or with embedded NMS.
+            path: An ONNX file exported from Ultralytics.
             threads: Threads within an operator, None for one a core.
             providers: Execution providers of ONNX Runtime in order of preference, None for the CPU.
+            imgsz: Side, or height and width, of the network input in pixels, for files exported with dynamic=True;
+                None for what the file was exported with.
 
         Raises:
             IMAError: The file is missing, damaged, without metadata, or of a task or shape that is not supported.
@@ -80,10 +52,17 @@ class Detector:
         self.path = Path(path)
         self.session = open_session(path, threads, providers)
         self.metadata = session_metadata(self.session, str(path))
-        self._decode = decoder_for(self.metadata, str(path))
-        self._input = self.session.get_inputs()[0]
-        self._check_shapes()
-        self._input_type = INPUT_TYPES[self._input.type]
+        if self.metadata.task not in TASKS:
+            raise IMAError(f"{path}: task {self.metadata.task!r} is not supported, supported tasks: {', '.join(TASKS)}")
+        check_shapes(self.session, self.metadata, str(path))
+        entry = self.session.get_inputs()[0]
+        self._input, self._input_type = entry.name, INPUT_TYPES[entry.type]
+        self._free_size = not all(isinstance(side, int) for side in entry.shape[2:])
+        fixed = self.metadata.batch if self.metadata.kind is GraphKind.NMS_EMBEDDED else None
+        self._batch: int | None = entry.shape[0] if isinstance(entry.shape[0], int) else fixed
+        self.imgsz = self._size(imgsz)
+        self._decode = decoder_for(self.metadata)
+        self._buffer = InputBuffer()
 
     def __call__(
         self,
@@ -93,8 +72,8 @@ class Detector:
         max_det: int = 300,
         agnostic_nms: bool = False,
         classes: Sequence[int] | None = None,
-    ) -> Detections:
-        """Detect in one picture.
+    ) -> Result:
+        """Look into one picture.
 
         Args:
             image: (H, W, 3) BGR uint8 as `cv2.imread` gives it; grey, BGRA and uint16 are taken too.
@@ -104,24 +83,63 @@ class Detector:
             agnostic_nms: Whether boxes of different classes suppress each other; only raw graphs need NMS.
             classes: Class indices to keep, None for all.
 
+        Returns:
+            `Detections`, or `ClassMap` of a semantic model.
+
         Raises:
             IMAError: The array is no picture, or a threshold is out of range.
         """
-        return self.detect(image, Thresholds(conf, iou, max_det, agnostic_nms, classes))
+        return self.detect([image], Thresholds(conf, iou, max_det, agnostic_nms, classes))[0]
 
-    def detect(self, image: np.ndarray, thresholds: Thresholds) -> Detections:
-        """As calling the object, with the thresholds made and checked once for many pictures."""
+    def detect(self, images: Sequence[np.ndarray], thresholds: Thresholds) -> list[Result]:
+        """Look into several pictures, together in one run as far as the graph takes batches.
+
+        Args:
+            images: As in calling the object.
+            thresholds: What is kept.
+
+        Returns:
+            One result a picture.
+
+        Raises:
+            IMAError: An array is no picture, or a class index is not the model's.
+        """
         self.check_classes(thresholds)
-        image = as_bgr(image)
-        shape = (image.shape[0], image.shape[1])
-        place = Letterbox.fit(shape, self.metadata.imgsz)
-        blob = place.blob(image).astype(self._input_type, copy=False)
+        pictures = [as_bgr(image) for image in images]
+        size = self._batch or max(len(pictures), 1)
+        chunks = (pictures[start : start + size] for start in range(0, len(pictures), size))
+        return [result for chunk in chunks for result in self._run(chunk, thresholds)]
+
+    def prepare(self, pictures: Sequence[np.ndarray]) -> tuple[np.ndarray, list[Letterbox]]:
+        """Paint at most one batch of (H, W, 3) BGR uint8 pictures into the network input.
+
+        Returns:
+            The input, (B, 3, H, W), which the next call of this thread overwrites, and where each picture lies in it.
+        """
+        places = self._places([(picture.shape[0], picture.shape[1]) for picture in pictures])
+        blob = self._buffer.fill(pictures, places, self._batch or len(pictures))
+        return blob.astype(self._input_type, copy=False), places
+
+    def infer(self, blob: np.ndarray) -> list[np.ndarray]:
+        """Run the graph.
+
+        Raises:
+            IMAError: ONNX Runtime could not.
+        """
         try:
-            outputs = self.session.run(None, {self._input.name: blob})
+            return self.session.run(None, {self._input: blob})
         except Exception as error:  # as in open_session
             raise IMAError(f"{self.path}: ONNX Runtime could not run it ({first_line(error)})") from error
-        boxes, scores, classes = self._decode(outputs, thresholds)
-        return Detections(place.to_image(boxes), scores, classes, self.metadata.names, shape)
+
+    def read(self, outputs: Sequence[np.ndarray], places: Sequence[Letterbox], thresholds: Thresholds) -> list[Result]:
+        """Turn the graph's outputs into results, one a place."""
+        if self.metadata.kind is GraphKind.DENSE:
+            return [_class_map(outputs[0][i], place, self.metadata, thresholds) for i, place in enumerate(places)]
+        results: list[Result] = []
+        for index, place in enumerate(places):
+            protos = outputs[1][index] if self.metadata.task == "segment" else None
+            results.append(_detections(self._decode(outputs[0][index], thresholds), protos, place, self.metadata))
+        return results
 
     def check_classes(self, thresholds: Thresholds) -> None:
         """Refuse class indices that the model does not have.
@@ -133,27 +151,68 @@ class Detector:
         if unknown:
             raise IMAError(f"classes={unknown}: not in {self.path}, which has 0 to {len(self.metadata.names) - 1}")
 
-    def _check_shapes(self) -> None:
-        """Refuse a graph whose input or output contradicts its metadata, before it fails somewhere inside."""
-        meta, outputs = self.metadata, self.session.get_outputs()
-        if self._input.type not in INPUT_TYPES or len(self.session.get_inputs()) != 1:
-            raise IMAError(f"{self.path}: expected one input of float32 or float16, found {self._input.type}")
-        if meta.channels != 3:
-            raise IMAError(f"{self.path}: made for {meta.channels} channels, this runtime reads colour pictures (3)")
-        raw = meta.kind is GraphKind.RAW
-        self._check_shape("input", self._input.shape, (1, 3, *meta.imgsz))
-        self._check_shape("output", outputs[0].shape, (1, 4 + len(meta.names), None) if raw else (1, None, 6))
+    def _run(self, pictures: Sequence[np.ndarray], thresholds: Thresholds) -> Iterator[Result]:
+        blob, places = self.prepare(pictures)
+        yield from self.read(self.infer(blob), places, thresholds)
 
-    def _check_shape(self, what: str, shape: list[int | str | None], expected: tuple[int | None, ...]) -> None:
-        # A string is a free dimension of a dynamic graph.
-        fits = len(shape) == len(expected) and all(
-            not isinstance(got, int) or want is None or got == want for got, want in zip(shape, expected, strict=True)
-        )
-        if not fits:
-            hint = "; export with batch=1" if shape and shape[0] != 1 else ""
-            raise IMAError(f"{self.path}: {what} has shape {shape}, its metadata asks for {list(expected)}{hint}")
+    def _places(self, shapes: Sequence[tuple[int, int]]) -> list[Letterbox]:
+        """Where pictures of these shapes lie in the network input, as in Ultralytics' predictor."""
+        if self.metadata.kind is GraphKind.QUERIES:
+            return [Letterbox.stretch(shape, self.imgsz) for shape in shapes]
+        alike = len(set(shapes)) == 1
+        stride = self.metadata.stride if self._free_size and alike else None
+        return [Letterbox.fit(shape, self.imgsz, stride) for shape in shapes]
+
+    def _size(self, asked: int | Sequence[int] | None) -> tuple[int, int]:
+        """The size of the network input.
+
+        Raises:
+            IMAError: One is asked for that the graph or its stride does not allow.
+        """
+        if asked is None:
+            return self.metadata.imgsz
+        sides = (asked, asked) if isinstance(asked, int) else tuple(asked)
+        stride = self.metadata.stride
+        if len(sides) != 2 or not all(type(side) is int and side > 0 and side % stride == 0 for side in sides):
+            raise IMAError(f"imgsz={asked!r}: expected a multiple of {stride}, or [height, width] of such")
+        if not self._free_size and sides != self.metadata.imgsz:
+            raise IMAError(f"imgsz={asked!r}: {self.path} is fixed to {list(self.metadata.imgsz)}; use dynamic=True")
+        return sides[0], sides[1]
 
 
-def first_line(error: Exception) -> str:
-    """The part of an exception's text that fits a message of one line."""
-    return next(iter(str(error).splitlines()), type(error).__name__)
+def _detections(rows: Rows, protos: np.ndarray | None, place: Letterbox, metadata: Metadata) -> Detections:
+    """Bring rows of any task to the picture's pixels."""
+    common = (metadata.names, place.image_shape)
+    if metadata.kind is GraphKind.QUERIES:  # shares of the picture
+        height, width = place.image_shape
+        boxes = rows.boxes * np.array([width, height] * 2, np.float32)
+        return Detections(boxes, rows.scores, rows.classes, *common)
+    if metadata.task == "obb":
+        rotated = place.rotated_to_image(np.concatenate([rows.boxes, rows.extra[:, -1:]], axis=1))
+        return Detections(enclosing(rotated), rows.scores, rows.classes, *common, rotated=rotated)
+    masks = keypoints = None
+    if metadata.kpt_shape is not None:
+        keypoints = rows.extra.reshape(-1, *metadata.kpt_shape)  # (N, K * D) -> (N, K, D)
+        keypoints[..., :2] = place.points_to_image(keypoints[..., :2])
+    if protos is not None:
+        masks = decode_masks(protos, rows.extra, rows.boxes, place)
+        kept = np.array([index for index, patch in enumerate(masks.patches) if patch.any()], np.intp)
+        rows, masks = rows.take(kept), masks.take(kept)  # as in Ultralytics, what has no pixel is no object
+    return Detections(place.to_image(rows.boxes), rows.scores, rows.classes, *common, masks, keypoints)
+
+
+def _class_map(output: np.ndarray, place: Letterbox, metadata: Metadata, thresholds: Thresholds) -> ClassMap:
+    """Cut the padding off a class map, (h, w) in network pixels, and bring it to the picture's size, nearest pixel."""
+    window = output[place.window]
+    height, width = place.image_shape
+    rows = _nearest(height, window.shape[0])
+    classes = window[rows][:, _nearest(width, window.shape[1])]
+    if thresholds.classes is not None and len(metadata.names) > 1:
+        classes[~np.isin(classes, np.asarray(thresholds.classes))] = 255
+    return ClassMap(classes, metadata.names, place.image_shape)
+
+
+def _nearest(count: int, available: int) -> np.ndarray:
+    """Indices that enlarge or shrink an axis of `available` to `count`, with torch's rounding."""
+    scaled = np.arange(count, dtype=np.float32) * np.float32(np.float32(available) / np.float32(count))
+    return np.minimum(scaled.astype(np.intp), available - 1)

@@ -25,6 +25,15 @@ FLOAT_SCHEMES = (None, 32, "32", "fp32", "w32a32", *FP16_SCHEMES)
 """Values of `quantize` that keep floats."""
 
 
+INT8_SCHEMES = (8, "8", "int8", "w8a8")
+"""Values of `quantize` for int8."""
+
+
+def asks_for_int8(options: Mapping[str, Any]) -> bool:
+    """Whether export arguments ask for an int8 file."""
+    return options.get("quantize") in INT8_SCHEMES or options.get("int8") is True
+
+
 def nearest_key(key: str, valid: Sequence[str]) -> str:
     """The end of an error message about an unknown key: the nearest valid one, or all of them."""
     found = closest(key, valid)
@@ -32,10 +41,10 @@ def nearest_key(key: str, valid: Sequence[str]) -> str:
 
 
 def check_export_args(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Check the names of export arguments and the precision asked for; Ultralytics checks the values.
+    """Check the names of export arguments and the precision of a float file; Ultralytics checks the values.
 
     Raises:
-        IMAError: An unknown key, another format than ONNX, or int8.
+        IMAError: An unknown key, another format than ONNX, or a precision that is no float.
     """
     args = dict(given)
     if args.pop("format", "onnx") != "onnx":
@@ -48,7 +57,7 @@ def check_export_args(given: Mapping[str, Any]) -> dict[str, Any]:
         args.setdefault("quantize", 16)
     if int8 or args.get("quantize") not in FLOAT_SCHEMES:
         asked = "int8=True" if int8 else f"quantize={args['quantize']}"
-        raise IMAError(f"{asked}: exports are fp32 or fp16, use quantize=16 or leave it out")
+        raise IMAError(f"{asked}: expected 8, 16 or 32; int8 is made by `ima-yolo export ... quantize=8 data=...`")
     return args
 
 

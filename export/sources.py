@@ -1,20 +1,52 @@
-"""Where pictures come from: a file, a folder or a pattern."""
+"""Where pictures come from: files, folders, patterns, lists, videos, cameras and network streams."""
 
 from __future__ import annotations
 
 import glob
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from ima_yolo.errors import IMAError
+from ima_yolo.errors import IMAError, one_line
 
 IMAGE_SUFFIXES = frozenset(
     {".avif", ".bmp", ".dib", ".dng", ".heic", ".heif", ".jp2", ".jpe", ".jpeg", ".jpg"}
     | {".mpo", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 )
 """File endings that count as pictures in a folder or a pattern; one that OpenCV cannot read is reported."""
+
+VIDEO_SUFFIXES = frozenset(
+    {".asf", ".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv"}
+)
+"""File endings that count as videos; of a GIF every picture of its animation is a frame."""
+
+STREAMS = ("rtsp://", "rtmp://", "http://", "https://", "tcp://", "udp://")
+
+OPEN_TIMEOUT = 10_000
+"""Milliseconds that a stream may take to open, and to give its next frame."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A picture on its way to the model.
+
+    Attributes:
+        name: What is shown and written as its origin: a path, or the address of a stream.
+        image: (H, W, 3) BGR uint8, None if it cannot be read.
+        fault: Why it cannot be read, "" if it can.
+        number: Which frame of a video or stream, from 0; None of a picture file.
+        fps: Frames a second of the video or stream, 0 of a picture file.
+    """
+
+    name: str
+    image: np.ndarray | None
+    fault: str = ""
+    number: int | None = None
+    fps: float = 0.0
 
 
 def find_images(source: str | Path | None) -> list[Path]:
@@ -26,9 +58,99 @@ def find_images(source: str | Path | None) -> list[Path]:
     Raises:
         IMAError: Nothing is there, or no file in it is a picture.
     """
+    return _find_files(source, IMAGE_SUFFIXES, "pictures")
+
+
+def find_sources(source: object) -> list[str | int]:
+    """List what a source names: paths of pictures and videos, addresses of streams, numbers of cameras.
+
+    Args:
+        source: A picture or video file, a folder, a glob pattern, a stream's address, a camera's number, or a list of
+            such; None is refused.
+
+    Raises:
+        IMAError: Nothing is there.
+    """
+    if isinstance(source, (list, tuple)):
+        if not source:
+            raise IMAError("source=[]: expected at least one picture, folder, video, stream or camera")
+        return [found for item in source for found in find_sources(item)]
+    if isinstance(source, int) and not isinstance(source, bool) and source >= 0:
+        return [source]
+    if isinstance(source, str) and source.lower().startswith(STREAMS):
+        return [source]
+    if source is not None and not isinstance(source, (str, Path)):
+        raise IMAError(f"source={source!r}: expected a file, folder, pattern, stream's address or camera's number")
+    return [str(path) for path in _find_files(source, IMAGE_SUFFIXES | VIDEO_SUFFIXES, "pictures or videos")]
+
+
+def is_single_picture(source: str | int) -> bool:
+    """Whether one of `find_sources` is a picture file; anything else gives frames."""
+    return isinstance(source, str) and not is_endless(source) and Path(source).suffix.lower() not in VIDEO_SUFFIXES
+
+
+def is_endless(source: str | int) -> bool:
+    """Whether one of `find_sources` is a camera or a stream."""
+    return isinstance(source, int) or source.lower().startswith(STREAMS)
+
+
+def read_frames(sources: Sequence[str | int], stride: int = 1, most: int | None = None) -> Iterator[Frame]:
+    """Read pictures and frames one after the other.
+
+    Args:
+        sources: Of `find_sources`.
+        stride: Every how many frames of a video or stream one is given.
+        most: Frames given of each video or stream, None for all.
+
+    Yields:
+        Each picture and frame; where one cannot be read, a frame without image, and the rest goes on.
+    """
+    for source in sources:
+        if is_single_picture(source):
+            yield read_picture(Path(str(source)))
+        else:
+            yield from islice(_read_video(source, stride), most)
+
+
+def read_picture(path: Path) -> Frame:
+    """Read a picture file, turned upright by its EXIF note; of an animation the first picture."""
+    try:
+        return Frame(str(path), load_image(path))
+    except IMAError as error:
+        return Frame(str(path), None, str(error))
+
+
+def read_image(path: Path) -> np.ndarray | None:
+    """Read a picture file as (H, W, 3) BGR uint8, turned upright by its EXIF note; None if it cannot be read."""
+    return read_picture(path).image
+
+
+def load_image(path: Path) -> np.ndarray:
+    """Read a picture file as (H, W, 3) BGR uint8; grey, alpha and 16 bits are brought to that.
+
+    Raises:
+        IMAError: Why it cannot be read.
+    """
+    try:
+        # Decoded from bytes, because cv2.imread does not open every file name on every system.
+        data = np.fromfile(path, np.uint8)
+    except OSError as error:
+        raise IMAError(f"cannot be opened ({error.strerror or one_line(error)})") from error
+    if not data.size:
+        raise IMAError("is empty")
+    try:
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    except (cv2.error, MemoryError) as error:
+        raise IMAError("is damaged, or too large (OPENCV_IO_MAX_IMAGE_PIXELS)") from error
+    if image is None or not image.size:
+        raise IMAError("is damaged, or no picture that OpenCV reads")
+    return image
+
+
+def _find_files(source: object, suffixes: frozenset[str], what: str) -> list[Path]:
     if not source:
         raise IMAError("source= is missing: give a picture, a folder or a pattern such as images/*.jpg")
-    path = Path(source)
+    path = Path(str(source))
     if path.is_file():
         return [path]
     if path.is_dir():
@@ -37,17 +159,35 @@ def find_images(source: str | Path | None) -> list[Path]:
         found = [Path(name) for name in glob.glob(str(source), recursive=True)]
     else:
         raise IMAError(f"source={source}: no such file or folder")
-    images = sorted(p for p in found if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
-    if not images:
-        raise IMAError(f"source={source}: no pictures there, looked for {', '.join(sorted(IMAGE_SUFFIXES))}")
-    return images
+    files = sorted(p for p in found if p.suffix.lower() in suffixes and p.is_file())
+    if not files:
+        raise IMAError(f"source={source}: no {what} there, looked for {', '.join(sorted(suffixes))}")
+    return files
 
 
-def read_image(path: Path) -> np.ndarray | None:
-    """Read a picture file as (H, W, 3) BGR uint8, turned upright by its EXIF note; None if it cannot be read."""
+def _read_video(source: str | int, stride: int) -> Iterator[Frame]:
+    """Read frames until the video or stream ends; one that gives none is one frame that cannot be read."""
+    name = str(source)
+    capture = _open(source)
     try:
-        # Decoded from bytes, because cv2.imread does not open every file name on every system.
-        data = np.fromfile(path, np.uint8)
-        return cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-    except (OSError, cv2.error):
-        return None
+        fps, number = capture.get(cv2.CAP_PROP_FPS) or 0.0, 0
+        if not capture.isOpened():
+            yield Frame(name, None, "cannot be opened as a video, stream or camera")
+            return
+        while capture.grab():
+            if number % stride == 0:
+                read, image = capture.retrieve()
+                broken = not read or image is None or not image.size
+                yield Frame(name, None if broken else image, "a frame is damaged" if broken else "", number, fps)
+            number += 1
+        if not number:
+            yield Frame(name, None, "holds no frame that OpenCV reads")
+    finally:
+        capture.release()
+
+
+def _open(source: str | int) -> cv2.VideoCapture:
+    if isinstance(source, int):
+        return cv2.VideoCapture(source)
+    limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, OPEN_TIMEOUT, cv2.CAP_PROP_READ_TIMEOUT_MSEC, OPEN_TIMEOUT]
+    return cv2.VideoCapture(source, cv2.CAP_FFMPEG, limits)

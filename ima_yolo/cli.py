@@ -18,7 +18,12 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "train": ("ima_yolo.commands.train", "train", "train a student with a teacher"),
     "val": ("ima_yolo.commands.run", "val", "measure the accuracy of a .pt or .onnx model on a data set"),
     "predict": ("ima_yolo.commands.run", "predict", "detect in images; an .onnx model runs without torch"),
-    "export": ("ima_yolo.commands.run", "export", "write a model as ONNX, checked against torch on real images"),
+    "export": ("ima_yolo.commands.export", "export", "write a model as ONNX, checked against torch on real images"),
+    "benchmark": (
+        "ima_yolo.commands.benchmark",
+        "benchmark",
+        "measure an .onnx model's speed and memory, beside Ultralytics'",
+    ),
     "compare": (
         "ima_yolo.commands.experiment",
         "compare",
@@ -46,6 +51,21 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "version": ("ima_yolo.commands.info", "version", "print the versions in use"),
 }
 
+OF_EXTRAS = {
+    "cv2",
+    "matplotlib",
+    "onnx",
+    "onnxslim",
+    "pydantic",
+    "PIL",
+    "scipy",
+    "torch",
+    "torchvision",
+    "ultralytics",
+    "yaml",
+}
+HOW_TO_INSTALL = "this command needs `pip install 'ima-yolo[train]'`; 'ima-yolo[edge]' is for running .onnx files alone"
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line.
@@ -64,6 +84,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if os.environ.get("IMA_TRACEBACK"):
             raise
         print(f"ima-yolo: {one_line(error)}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        package = (error.name or "").split(".")[0]
+        if package not in OF_EXTRAS or os.environ.get("IMA_TRACEBACK"):
+            raise
+        print(f"ima-yolo: {package} is not installed; {HOW_TO_INSTALL}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("ima-yolo: interrupted", file=sys.stderr)

@@ -62,7 +62,8 @@ ROOMS: dict[str, Room] = {
         "summary pictures",
     ),
     "runtime": Room("numpy cv2 onnxruntime"),
-    "export": Room("numpy cv2 onnx onnxruntime torch ultralytics", "host checkpoint runtime"),
+    "benchmark": Room("numpy", "runtime"),
+    "export": Room("numpy cv2 onnx onnxruntime torch ultralytics", "host checkpoint preflight runtime"),
     "speed": Room("torch ultralytics", "config features files host teachers weighting distill pairing"),
     "demo": Room("numpy cv2 yaml torch ultralytics", "config host trainer summary pictures runtime export"),
     "experiment": Room(
@@ -76,7 +77,8 @@ ROOMS: dict[str, Room] = {
 }
 # All other files of export/ are the room "runtime": they run where there is no torch, so nothing outside their row is
 # imported inside functions either.
-TORCH_SIDE_OF_EXPORT = {"embedded_nms", "measure", "onnx", "reference"}
+TORCH_SIDE_OF_EXPORT = {"embedded_nms", "measure", "onnx", "quantize", "quantize_graph", "reference"}
+BENCHMARK = {"bench_theirs", "bench_report", "benchmark"}  # runs without torch too, and uses more where it is there
 FRONT_DOORS = {"ima_yolo.export": "__init__"}  # packages whose __init__ is judged by another room's row
 
 MAX_FILE_LINES = 350
@@ -116,6 +118,8 @@ def room_of(name: str) -> str:
     if name in FRONT_DOORS:
         return FRONT_DOORS[name]
     parts = name.split(".")
+    if parts[1:2] == ["export"] and parts[2] in BENCHMARK:
+        return "benchmark"
     if parts[1:2] == ["export"]:
         return "export" if parts[2] in TORCH_SIDE_OF_EXPORT else "runtime"
     return parts[1] if len(parts) > 1 else "__init__"
@@ -334,8 +338,9 @@ def test_a_package_without_files_is_found(tmp_path: Path) -> None:
     ("room", "absent"),
     [
         ("cli", {"pydantic", "torch", "ultralytics", "cv2", "numpy", "onnx", "onnxruntime"}),
-        ("commands", {"torch", "ultralytics", "cv2", "numpy", "onnx", "onnxruntime"}),
-        ("runtime", {"torch", "ultralytics", "onnx", "pydantic"}),
+        ("commands", {"pydantic", "yaml", "torch", "ultralytics", "cv2", "numpy", "onnx", "onnxruntime"}),
+        ("runtime", {"torch", "ultralytics", "onnx", "pydantic", "yaml"}),
+        ("benchmark", {"torch", "ultralytics", "onnx", "pydantic", "yaml", "matplotlib"}),
     ],
 )
 def test_light_rooms_load_nothing_heavy_even_indirectly(room: str, absent: set[str]) -> None:

@@ -37,22 +37,40 @@ Every key of `yolo train` works unchanged. `ima-yolo cfg` explains the ima_* key
     "val": "  ima-yolo val model=best.pt data=my.yaml imgsz=640\n\nEvery key of `yolo val` works unchanged.",
     "predict": """\
   ima-yolo predict model=best.onnx source=images/ conf=0.25
+  ima-yolo predict model=best.onnx source=clip.mp4 save_csv=True
+  ima-yolo predict model=best.onnx source=0 max_frames=100     a camera; or rtsp://..., http://...
   ima-yolo predict model=best.pt source=bus.jpg
 
-A .onnx detector runs with numpy, OpenCV and ONNX Runtime alone:
-  conf= iou= max_det= classes= agnostic_nms=   which detections are kept
-  save= save_txt= save_conf= save_json=        what is written
-  project= name= exist_ok=                     where
-  threads= providers=                          how it runs
+A .onnx model runs with numpy, OpenCV and ONNX Runtime alone:
+  conf= iou= max_det= classes= agnostic_nms=        which detections are kept
+  save= save_txt= save_conf= save_json= save_csv= save_coco=   what is written
+  project= name= exist_ok=                          where
+  vid_stride= max_frames=                           which frames of videos, streams and cameras
+  batch= imgsz= threads= providers=                 how it runs
 Models of other kinds (.pt and so on) go to Ultralytics, with every key of `yolo predict`.""",
     "export": """\
   ima-yolo export model=best.pt format=onnx imgsz=640
   ima-yolo export model=best.pt nms=False          an NMS-free graph, where the model has such a head
+  ima-yolo export model=best.pt quantize=8 data=my.yaml imgsz=640    int8, as best_int8.onnx
+  ima-yolo export model=best.pt kit=True           a folder to copy to the device, with a self-check
 
 The ONNX file is checked and compared with torch on real images before it is put in place.
   output=    file or folder to write          images=    pictures to compare on, a file, folder or pattern
   imgsz= nms= dynamic= quantize=16 ...        as in `yolo export format=onnx`
+With quantize=8 (model= may be a float .onnx file, too) the training images of data= calibrate, its validation images
+measure, and the most sensitive layers stay in float until the loss is kept:
+  max_loss=0.005             loss of mAP50-95 that is accepted
+  calibration=percentile     or entropy, minmax       percentile=99.999       calibration_images=64
 Other formats are exported by Ultralytics, with its own keys and without the comparison.""",
+    "benchmark": """\
+  ima-yolo benchmark model=best.onnx source=images/ threads=1,2 batch=1,8
+  ima-yolo benchmark model=best_int8.onnx against=best.onnx
+
+model=     the file that our runtime runs       against=   the file that Ultralytics' predictor runs (model=)
+threads=   threads of an operator, 0 = one a core              batch=    pictures a call
+rounds=    rounds, in which both sides take turns (7)          seconds=  length of a side's part of a round (1)
+source=    pictures (three drawn ones)          output=    folder of the table, the plot and the figures in JSON
+Both sides run in processes of their own; without Ultralytics only ours is measured.""",
     "compare": f"""\
   ima-yolo compare teacher=yolo26m.pt student=yolo26n.pt data=my.yaml epochs=50 arms=none,builtin,ima seeds=0,1,2
 

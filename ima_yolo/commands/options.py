@@ -9,7 +9,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from ima_yolo.config import read_yaml
 from ima_yolo.errors import USER_FAULTS, IMAError, one_line
 
 
@@ -45,6 +44,8 @@ def with_recipe(options: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         IMAError: If the recipe cannot be read.
     """
+    from ima_yolo.config import read_yaml
+
     options = dict(options)
     name = options.pop("cfg", None)
     if name is None:
@@ -74,3 +75,41 @@ def faults_of_the_user() -> Iterator[None]:
         raise
     except USER_FAULTS as error:
         raise IMAError(one_line(error)) from error
+
+
+def model_of(options: dict[str, Any]) -> str:
+    """Take the model out of the options.
+
+    Raises:
+        IMAError: If it is missing, or neither here nor among the checkpoints that Ultralytics publishes.
+    """
+    model = str(options.pop("model", None) or "")
+    if not model:
+        raise IMAError("model= is missing: give a .pt or .onnx file")
+    if not Path(model).exists() and (model.endswith(".onnx") or not _is_checkpoint(model)):
+        raise IMAError(f"model={model}: no such file")
+    return model
+
+
+def _is_checkpoint(name: str) -> bool:
+    """Whether a name that is no path is a checkpoint in Ultralytics' folder, or one that it publishes ("yolo26n")."""
+    load_safely()
+    from ultralytics.utils.checks import check_model_file_from_stem
+
+    from ima_yolo.host import can_be_had
+
+    return can_be_had(str(check_model_file_from_stem(name)))
+
+
+def checked_keys(options: Mapping[str, Any]) -> None:
+    """Refuse keys that neither Ultralytics nor this package knows.
+
+    Raises:
+        IMAError: Naming the nearest valid one, or saying that it belongs to a training.
+    """
+    from ima_yolo.config import own_keys
+    from ima_yolo.preflight import check_keys
+
+    if training := sorted(own_keys() & options.keys()):
+        raise IMAError(f"'{training[0]}' is a setting of `ima-yolo train` alone")
+    check_keys(options)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import cv2
 import numpy as np
 import onnx
 import pytest
@@ -34,34 +33,26 @@ def photos() -> list[Path]:
 
 
 @pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory, photos: list[Path]) -> Path:
+def lively(tmp_path_factory: pytest.TempPathFactory, photos: list[Path]) -> Callable[[str], Path]:
+    """Factory of untrained checkpoints whose outputs vary: `lively("yolo26n-seg")`, `lively("rtdetr")`."""
+    folder = tmp_path_factory.mktemp("lively")
+
+    def make(name: str) -> Path:
+        from lively import crops_of, lively_checkpoint
+
+        path = folder / name / "lively.pt"
+        if not path.exists():
+            path.parent.mkdir()
+            lively_checkpoint(path, name, NAMES, crops_of(photos, IMGSZ))
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def checkpoint(lively: Callable[[str], Path]) -> Path:
     """An untrained yolo26n whose scores and boxes spread as a trained one's do, so that comparing means something."""
-    import torch
-    from torch import nn
-    from ultralytics import YOLO
-
-    from ima_yolo.export.preprocess import Letterbox
-
-    images = [cv2.imread(str(path)) for path in photos]
-    crops = [crop for image in images for y in range(0, 600, 150) for crop in (image[y:], image[y : y + 150, ::2])]
-    batch = np.concatenate([Letterbox.fit(crop.shape[:2], (IMGSZ, IMGSZ)).blob(crop) for crop in crops])
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        yolo = YOLO("yolo26n.yaml", verbose=False)
-        model = type(yolo.model)(yolo.model.yaml, nc=len(NAMES), verbose=False)
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = 1.0
-    with torch.no_grad():
-        model.train()(torch.from_numpy(batch))
-        for branch in (*model.model[-1].cv3, *model.model[-1].one2one_cv3):
-            branch[-1].weight *= 2
-            branch[-1].bias.fill_(-2.0)
-    model.names, model.args, model.task = NAMES, yolo.model.args, "detect"
-    yolo.model = model.eval()
-    path = tmp_path_factory.mktemp("checkpoint") / "lively.pt"
-    yolo.save(path)
-    return path
+    return lively("yolo26n")
 
 
 @pytest.fixture(scope="session")

@@ -82,7 +82,9 @@ def test_an_unreadable_picture_is_told_and_the_rest_goes_on(
     (pictures / "ab.png").write_bytes(b"")
     assert run(model, pictures) == 1
     lines = capsys.readouterr().out.splitlines()
-    assert lines[1] == f"image 2/4 {pictures / 'aa.png'}: cannot be read, left out"
+    reason = "cannot be read, left out (is damaged, or no picture that OpenCV reads)"
+    assert lines[1] == f"image 2/4 {pictures / 'aa.png'}: {reason}"
+    assert lines[2] == f"image 3/4 {pictures / 'ab.png'}: cannot be read, left out (is empty)"
     assert lines[3].startswith("image 4/4")
     assert lines[4].endswith(", 2 pictures could not be read")
     assert sorted(p.name for p in Path("runs/detect/predict").iterdir()) == ["a.png", "b.jpg"]
@@ -119,6 +121,11 @@ def test_settings_without_effect_are_told(
         ({"sorce": "x"}, r"did you mean source=\?"),
         ({"conf": 1.5}, "^conf=1.5"),
         ({"iou": "high"}, "^iou='high'"),
+        ({"batch": 0}, "^batch=0: expected a whole number above 0"),
+        ({"max_frames": 1.5}, "^max_frames=1.5"),
+        ({"imgsz": 96}, "^imgsz=96: .* use dynamic=True"),
+        ({"source": []}, r"^source=\[\]"),
+        ({"source": {"a": 1}}, "^source={'a': 1}: expected a file"),
         ({"save_txt": "yes"}, "^save_txt='yes': expected True or False"),
         ({"name": ""}, "^name='': expected a folder name"),
         ({"threads": -1}, "^threads=-1"),

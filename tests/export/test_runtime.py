@@ -64,7 +64,9 @@ def test_equals_ultralytics_on_photos(
     assert assert_equal_to_ultralytics(graphs[kind], images, **thresholds) > 0
 
 
-@pytest.mark.parametrize("args", [{}, {"nms": False}, {"nms": True}], ids=["raw", "nms-free", "nms-embedded"])
+@pytest.mark.parametrize(
+    "args", [{}, {"nms": False}, {"nms": True}, {"quantize": 16}], ids=["raw", "nms-free", "nms-embedded", "half"]
+)
 def test_equals_ultralytics_on_blood_cells(args: dict[str, object], shared: Path, tmp_path: Path) -> None:
     from ima_yolo.export import export_onnx
 
@@ -110,11 +112,16 @@ def test_a_file_that_is_no_model(tmp_path: Path, graphs: dict[str, Path]) -> Non
     [
         ({"drop": "task"}, "no Ultralytics metadata"),
         ({"drop": "names"}, "names missing"),
-        ({"task": "segment"}, "'segment' is not supported .* supported tasks: detect"),
-        ({"task": "classify"}, "'classify' is not supported"),
-        ({"head": "RTDETRDecoder"}, "RTDETRDecoder is not supported"),
-        ({"imgsz": "[96, 64]"}, r"input has shape \[1, 3, 64, 64\], its metadata asks for \[1, 3, 96, 64\]"),
-        ({"names": "{0: 'disc'}"}, r"output has shape \[1, 6, 2\], its metadata asks for \[1, 5, None\]"),
+        ({"task": "classify"}, "'classify' is not supported, supported tasks: detect, segment, pose, obb, semantic"),
+        ({"task": "depth"}, "'depth' is not supported"),
+        ({"task": "segment"}, "has 1 outputs, a segment model has 2"),
+        ({"task": "pose"}, "kpt_shape is missing"),
+        ({"task": "pose", "kpt_shape": "[2, 3]"}, r"asks for \[None, 12, None\]"),
+        ({"task": "obb"}, r"asks for \[None, 7, None\]"),
+        ({"task": "semantic"}, r"asks for \[None, 64, 64\]"),
+        ({"head": "RTDETRDecoder"}, r"asks for \[None, None, 6\]"),
+        ({"imgsz": "[96, 64]"}, r"input has shape \[1, 3, 64, 64\], its metadata asks for \[None, 3, 96, 64\]"),
+        ({"names": "{0: 'disc'}"}, r"output has shape \[1, 6, 2\], its metadata asks for \[None, 5, None\]"),
         ({"end2end": "True"}, r"output has shape \[1, 6, 2\]"),
         ({"channels": "1"}, "1 channels"),
     ],
@@ -134,15 +141,6 @@ def test_a_graph_with_half_precision_input(toy: Callable[..., Path]) -> None:
     assert Detector(path)(PICTURE).scores.tolist() == pytest.approx([0.9])
 
 
-def test_a_graph_for_batches_is_refused(toy: Callable[..., Path]) -> None:
-    path = toy(RAW)
-    model = onnx.load(str(path))
-    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 4
-    onnx.save(model, str(path))
-    with pytest.raises(IMAError, match="export with batch=1"):
-        Detector(path)
-
-
 def test_settings_out_of_range(toy: Callable[..., Path]) -> None:
     path = toy(RAW)
     with pytest.raises(IMAError, match=r"^threads=0"):
@@ -153,6 +151,10 @@ def test_settings_out_of_range(toy: Callable[..., Path]) -> None:
         Detector(path)(PICTURE, conf=2)
     with pytest.raises(IMAError, match=r"^classes=\[2\]: .*0 to 1"):
         Detector(path)(PICTURE, classes=[0, 2])
+    with pytest.raises(IMAError, match=r"^imgsz=96: .* fixed to \[64, 64\]"):
+        Detector(path, imgsz=96)
+    with pytest.raises(IMAError, match=r"^imgsz=50: expected a multiple of 32"):
+        Detector(path, imgsz=50)
     with pytest.raises(IMAError, match=r"^image "):
         Detector(path)(PICTURE.astype(np.float32))
 

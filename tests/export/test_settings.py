@@ -19,7 +19,7 @@ def test_float_exports_pass_through() -> None:
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        ({"quantize": 8}, "^quantize=8: exports are fp32 or fp16"),
+        ({"quantize": 8}, "^quantize=8: expected 8, 16 or 32"),
         ({"quantize": "int8"}, "^quantize=int8: "),
         ({"quantize": "w8a16"}, "^quantize=w8a16: "),
         ({"int8": True}, "^int8=True: "),

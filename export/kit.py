@@ -1,0 +1,197 @@
+"""The deployment kit: a folder with the model, the exact commands for it, a sample picture and a self-check."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ima_yolo.errors import IMAError
+
+from .metadata import GraphKind, Metadata
+from .results import ClassMap, Detections, Result
+from .runtime import Detector
+from .samples import sample_images
+from .sources import load_image
+
+CONF = 0.25
+"""Threshold of the expected detections; where nothing is above it, the lowest of `LOWER` that finds something."""
+
+LOWER = (0.1, 0.01, 0.001)
+
+PIXELS, SCORE = 1.0, 0.01
+"""How far another processor's arithmetic may move a box and a score."""
+
+CHECK = '''"""Run the model on the sample picture and compare with what it gave where this kit was made.
+
+    python self_check.py
+
+Exit code 0: the same detections. 1: they differ.
+"""
+
+from pathlib import Path
+
+from ima_yolo.export.kit import self_check
+
+raise SystemExit(self_check(Path(__file__).resolve().parent))
+'''
+
+
+def write_kit(model: Path, images: Sequence[Path] | None = None) -> Path:
+    """Write the kit of a file beside it, as NAME_kit.
+
+    Args:
+        model: An ONNX file that `Detector` takes.
+        images: Pictures; the first is the sample, one is drawn if there is none.
+
+    Returns:
+        The folder, which must not exist before.
+
+    Raises:
+        IMAError: The folder exists or cannot be written, or the model cannot be used.
+    """
+    detector, folder = Detector(model), model.with_name(f"{model.stem}_kit")
+    if folder.exists():
+        raise IMAError(f"{folder} exists already; move it away first")
+    try:
+        with tempfile.TemporaryDirectory(prefix=".ima-kit-", dir=model.parent) as name:
+            kit = Path(name) / "kit"
+            kit.mkdir()
+            _fill(kit, model, detector, images)
+            os.replace(kit, folder)
+    except OSError as error:
+        raise IMAError(f"{folder}: cannot be written ({error.strerror})") from error
+    return folder
+
+
+def _fill(kit: Path, model: Path, detector: Detector, images: Sequence[Path] | None) -> None:
+    shutil.copyfile(model, kit / model.name)
+    source = images[0] if images else sample_images(kit)[0]
+    sample = kit / f"sample{source.suffix.lower()}"
+    shutil.copyfile(source, sample)
+    for drawn in kit.glob("sample_*"):
+        drawn.unlink()
+    image = load_image(sample)
+    conf, found = _expected(detector, image)
+    content = {"model": model.name, "sample": sample.name, "conf": conf, **_form(found)}
+    (kit / "expected.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    (kit / "self_check.py").write_text(CHECK, encoding="utf-8")
+    (kit / "README.md").write_text(_readme(model, sample, detector.metadata, found), encoding="utf-8")
+
+
+def _expected(detector: Detector, image: np.ndarray) -> tuple[float, Result]:
+    """The result at a threshold at which there is one; at the usual one if nothing is found at any."""
+    usual = detector(image, conf=CONF)
+    for conf in (CONF, *LOWER):
+        found = detector(image, conf=conf)
+        if isinstance(found, ClassMap) or len(found):
+            return conf, found
+    return CONF, usual
+
+
+def _form(found: Result) -> dict[str, Any]:
+    if isinstance(found, ClassMap):
+        return {"shares": {str(index): share for index, share in found.shares().items()}}
+    return {"detections": found.to_dicts(), "boxes": found.boxes.tolist()}
+
+
+def self_check(folder: Path) -> int:
+    """Compare the model's result on this machine with the expected one, and print the outcome.
+
+    Args:
+        folder: A kit.
+
+    Returns:
+        0 if they are the same, else 1.
+
+    Raises:
+        IMAError: The kit is not complete.
+    """
+    try:
+        content = json.loads((folder / "expected.json").read_text(encoding="utf-8"))
+        detector, image = Detector(folder / content["model"]), load_image(folder / content["sample"])
+        fault = differs(content, detector(image, conf=content["conf"]))
+    except (OSError, ValueError, KeyError) as error:
+        if isinstance(error, IMAError):
+            raise
+        raise IMAError(f"{folder}: the kit is not complete ({type(error).__name__}: {error})") from error
+    print(f"self-check FAILED: {fault}" if fault else "self-check passed")  # noqa: T201 - this is the command
+    return 1 if fault else 0
+
+
+def differs(expected: dict[str, Any], found: Result) -> str:
+    """What differs between an expected and a found result, "" if nothing does."""
+    if isinstance(found, ClassMap):
+        shares = {str(index): share for index, share in found.shares().items()}
+        gaps = [abs(shares.get(k, 0) - expected["shares"].get(k, 0)) for k in {*shares, *expected["shares"]}]
+        return f"the share of a class differs by {max(gaps):.3f}" if max(gaps, default=0) > SCORE else ""
+    return _differing_boxes(expected, found)
+
+
+def _differing_boxes(expected: dict[str, Any], found: Detections) -> str:
+    if len(found) != len(expected["boxes"]):
+        return f"{len(found)} detections in place of {len(expected['boxes'])}"
+    free = list(range(len(found)))
+    for box, entry in zip(expected["boxes"], expected["detections"], strict=True):
+        gaps = [np.abs(found.boxes[index] - box).max() for index in free]
+        near = [
+            index
+            for index, gap in zip(free, gaps, strict=True)
+            if gap <= PIXELS
+            and found.classes[index] == entry["class"]
+            and abs(float(found.scores[index]) - entry["confidence"]) <= SCORE
+        ]
+        if not near:
+            return f"no {entry['name']} of confidence {entry['confidence']:.2f} at {[round(side) for side in box]}"
+        free.remove(near[0])
+    return ""
+
+
+def _readme(model: Path, sample: Path, metadata: Metadata, found: Result) -> str:
+    """The exact commands for this model."""
+    height, width = metadata.imgsz
+    names = ", ".join(metadata.names.values())
+    nms = " iou=0.7" if metadata.kind is GraphKind.RAW and metadata.task != "semantic" else ""
+    return f"""# {model.stem}
+
+A {metadata.task} model with {metadata.kind.value} outputs, {width}x{height} px, {len(metadata.names)} classes: {names}.
+It runs with NumPy, OpenCV and ONNX Runtime; PyTorch is not needed.
+
+Install, in a virtual environment of the device (from a clone or a wheel of IMA-YOLO):
+
+```sh
+pip install "ima-yolo[edge]"
+```
+
+Check that the model gives here what it gave where this folder was made ({found.summary()} in `{sample.name}`):
+
+```sh
+python self_check.py
+```
+
+Run it on pictures, a video, a camera (by its number) or a stream:
+
+```sh
+ima-yolo predict model={model.name} source={sample.name} conf=0.25{nms} save_json=True
+ima-yolo predict model={model.name} source=clip.mp4
+ima-yolo predict model={model.name} source=0 max_frames=100
+ima-yolo benchmark model={model.name} source={sample.name}
+```
+
+In Python:
+
+```python
+import cv2
+from ima_yolo.export import Detector
+
+detector = Detector("{model.name}")
+found = detector(cv2.imread("{sample.name}"))
+print(found.summary())
+```
+"""

@@ -1,0 +1,196 @@
+"""The results' folder: drawn pictures and videos, label files, JSON, CSV and COCO records."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from ima_yolo.errors import IMAError
+
+from .results import ClassMap, Detections, Result
+from .sources import Frame
+
+COLUMNS = ("image", "frame", "name", "class", "confidence", "x1", "y1", "x2", "y2")
+ROTATED = ("cx", "cy", "width", "height", "angle")
+DEFAULT_FPS = 25.0
+"""Frames a second of a drawn stream that does not say its own."""
+
+
+class Writer:
+    """Writes each result as it comes; what is one file for all is complete after `close`."""
+
+    def __init__(self, folder: Path, exist_ok: bool, formats: Sequence[str], with_conf: bool = False) -> None:
+        """Make the folder.
+
+        Args:
+            folder: Where to write; the first free of folder, folder-2, ... unless `exist_ok`.
+            exist_ok: Whether to write into a folder that exists.
+            formats: Any of picture, txt, json, csv, coco.
+            with_conf: Whether label lines carry the score.
+
+        Raises:
+            IMAError: It cannot be made.
+        """
+        self.folder = new_folder(folder, exist_ok)
+        self.formats, self.with_conf = frozenset(formats), with_conf
+        self._stems: dict[str, str] = {}
+        self._records: list[dict[str, Any]] = []
+        self._coco: list[dict[str, Any]] = []
+        self._videos: dict[str, cv2.VideoWriter] = {}
+        self._open = ExitStack()
+        self._table: Any = None
+
+    def write(self, frame: Frame, image: np.ndarray, found: Result) -> None:
+        """Write one result.
+
+        Raises:
+            IMAError: The folder cannot be written to.
+        """
+        stem = self._stem(frame)
+        label = stem if frame.number is None else f"{stem}_{frame.number}"
+        with self._errors_named():
+            if "picture" in self.formats:
+                self._write_picture(stem, frame, found.draw(image))
+            if "txt" in self.formats:
+                self._write_labels(label, found)
+            if "csv" in self.formats:
+                self._write_rows(frame, found)
+        if "json" in self.formats:
+            self._records.append(record_of(frame, found))
+        if "coco" in self.formats and isinstance(found, Detections):
+            self._coco += [{**record, "file_name": frame.name} for record in found.to_coco(_image_id(label))]
+
+    def close(self) -> None:
+        """Write what is one file for all, and finish videos.
+
+        Raises:
+            IMAError: The folder cannot be written to.
+        """
+        with self._errors_named():
+            for video in self._videos.values():
+                video.release()
+            self._open.close()
+            for key, name, content in (
+                ("json", "predictions.json", self._records),
+                ("coco", "coco.json", self._coco),
+            ):
+                if key in self.formats:
+                    (self.folder / name).write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+    @contextmanager
+    def _errors_named(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise IMAError(f"{self.folder}: cannot be written to ({error.strerror})") from error
+
+    def _stem(self, frame: Frame) -> str:
+        """The name of a source's results; a second bus.* becomes bus-2, as in Ultralytics."""
+        if frame.number is not None and frame.name in self._stems:
+            return self._stems[frame.name]
+        plain = (
+            Path(frame.name).stem if Path(frame.name).suffix else "".join(c if c.isalnum() else "_" for c in frame.name)
+        )
+        stem, number, taken = plain, 1, set(self._stems.values())
+        while stem in taken:
+            number += 1
+            stem = f"{plain}-{number}"
+        self._stems[frame.name] = stem
+        return stem
+
+    def _write_picture(self, stem: str, frame: Frame, picture: np.ndarray) -> None:
+        if frame.number is not None:
+            self._video(stem, frame, picture).write(picture)
+            return
+        # Not every format that can be read can be written.
+        suffix = Path(frame.name).suffix
+        suffix = suffix if cv2.haveImageWriter(f"x{suffix}") else ".jpg"
+        # Encoded to bytes, because cv2.imwrite does not open every file name on every system.
+        cv2.imencode(suffix, picture)[1].tofile(self.folder / f"{stem}{suffix}")
+
+    def _video(self, stem: str, frame: Frame, picture: np.ndarray) -> cv2.VideoWriter:
+        if stem not in self._videos:
+            path, size = self.folder / f"{stem}.mp4", (picture.shape[1], picture.shape[0])
+            fps = frame.fps if 0 < frame.fps <= 240 else DEFAULT_FPS
+            video = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), fps, size)
+            if not video.isOpened():
+                raise IMAError(f"{path}: OpenCV cannot write videos here; use save=False")
+            self._videos[stem] = video
+        return self._videos[stem]
+
+    def _write_labels(self, stem: str, found: Result) -> None:
+        """Write a label file; a picture without detections has none, also none from an earlier run."""
+        if isinstance(found, ClassMap):  # its labels are a picture of class indices, as Ultralytics trains on
+            path = self.folder / "labels" / f"{stem}.png"
+            path.parent.mkdir(exist_ok=True)
+            cv2.imencode(".png", found.classes.astype(np.uint8))[1].tofile(path)
+            return
+        file, text = self.folder / "labels" / f"{stem}.txt", found.to_yolo_txt(self.with_conf)
+        file.unlink(missing_ok=True)
+        if text:
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(text, encoding="utf-8")
+
+    def _write_rows(self, frame: Frame, found: Result) -> None:
+        if self._table is None:
+            file = self._open.enter_context((self.folder / "predictions.csv").open("w", newline="", encoding="utf-8"))
+            self._table = csv.writer(file)
+            self._table.writerow(columns_of(found))
+        self._table.writerows(rows_of(frame, found))
+
+
+def record_of(frame: Frame, found: Result) -> dict[str, Any]:
+    """One picture's entry in predictions.json."""
+    height, width = found.shape
+    number = {} if frame.number is None else {"frame": frame.number}
+    return {"image": frame.name, **number, "width": width, "height": height, "detections": found.to_dicts()}
+
+
+def columns_of(found: Result) -> list[str]:
+    """The head of predictions.csv: boxes of all models, angles and keypoints where the model gives them."""
+    if isinstance(found, ClassMap):
+        return ["image", "frame", "name", "class", "pixel_ratio"]
+    points = [] if found.keypoints is None else range(found.keypoints.shape[1])
+    names = "xyv"[: 0 if found.keypoints is None else found.keypoints.shape[2]]
+    return [*COLUMNS, *(ROTATED if found.rotated is not None else ()), *(f"{n}_{k}" for k in points for n in names)]
+
+
+def rows_of(frame: Frame, found: Result) -> list[list[Any]]:
+    """One row a detection, or a class that is there."""
+    start = [frame.name, "" if frame.number is None else frame.number]
+    if isinstance(found, ClassMap):
+        return [[*start, *entry.values()] for entry in found.to_dicts()]
+    numbers = [found.scores[:, None], found.boxes]
+    numbers += [] if found.rotated is None else [found.rotated]
+    numbers += [] if found.keypoints is None else [found.keypoints.reshape(len(found), -1)]  # (N, K, D) -> (N, K * D)
+    table = np.concatenate(numbers, axis=1).tolist() if len(found) else []
+    return [[*start, found.label(c), int(c), *row] for c, row in zip(found.classes, table, strict=True)]
+
+
+def new_folder(wanted: Path, exist_ok: bool) -> Path:
+    """Make `wanted`, or the first free of wanted-2, wanted-3, ... as Ultralytics numbers them.
+
+    Raises:
+        IMAError: It cannot be made.
+    """
+    folder, number = wanted, 1
+    try:
+        while folder.exists() and not exist_ok:
+            number += 1
+            folder = wanted.with_name(f"{wanted.name}-{number}")
+        folder.mkdir(parents=True, exist_ok=exist_ok)
+    except OSError as error:
+        raise IMAError(f"{folder}: cannot be made ({error.strerror}); choose another project=") from error
+    return folder
+
+
+def _image_id(stem: str) -> int | str:
+    """COCO numbers its images; names that are no number stay names."""
+    return int(stem) if stem.isascii() and stem.isdigit() else stem

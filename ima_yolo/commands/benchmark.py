@@ -1,0 +1,63 @@
+"""`ima-yolo benchmark`: how fast is a file on this machine?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from ima_yolo.commands.options import no_bare_words
+from ima_yolo.errors import IMAError, nearest
+
+KEYS = ("model", "against", "source", "threads", "batch", "rounds", "seconds", "output")
+
+
+def benchmark(options: dict[str, Any]) -> int:
+    """Measure an ONNX file with our runtime and, where it is installed, with Ultralytics' predictor in turns."""
+    options = no_bare_words(options)
+    for key in options:
+        if key not in KEYS:
+            raise IMAError(f"'{key}' is not a setting of benchmark{nearest(key, KEYS)}; it takes {', '.join(KEYS)}")
+    model = _file(options, "model", None)
+    against = _file(options, "against", model)
+    threads, batches = _numbers(options, "threads", 0, 0), _numbers(options, "batch", 1, 1)
+    rounds, seconds = options.get("rounds", 7), options.get("seconds", 1.0)
+    if not isinstance(rounds, int) or rounds < 1:
+        raise IMAError(f"rounds={rounds}: expected a whole number above 0")
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds <= 3600:
+        raise IMAError(f"seconds={seconds}: expected a number above 0")
+    output = Path(str(options.get("output") or "runs/benchmark"))
+    from ima_yolo.export.bench_report import plot, table
+    from ima_yolo.export.benchmark import run_benchmark
+    from ima_yolo.export.samples import sample_images
+    from ima_yolo.export.sources import find_images
+
+    source = options.get("source")
+    with TemporaryDirectory() as folder:
+        images = find_images(str(source)) if source is not None else sample_images(Path(folder))
+        result = run_benchmark(model, against, images, threads, batches, rounds, float(seconds))
+    output.mkdir(parents=True, exist_ok=True)
+    text = table(result)
+    (output / "benchmark.md").write_text(text + "\n", encoding="utf-8")
+    (output / "benchmark.json").write_text(result.to_json(), encoding="utf-8")
+    picture = plot(result, output / "benchmark.png")
+    print(f"{text}\n\nResults saved to {output}" + ("" if picture else "; no plot, matplotlib is not installed"))
+    return 0
+
+
+def _file(options: dict[str, Any], key: str, default: Path | None) -> Path:
+    value = options.get(key, default)
+    if value is None:
+        raise IMAError(f"{key}= is missing: give an .onnx file")
+    path = Path(str(value))
+    if path.suffix != ".onnx" or not path.is_file():
+        raise IMAError(f"{key}={path}: " + ("no such file" if path.suffix == ".onnx" else "expected an .onnx file"))
+    return path
+
+
+def _numbers(options: dict[str, Any], key: str, default: int, least: int) -> list[int]:
+    value = options.get(key, default)
+    numbers = list(value) if isinstance(value, (list, tuple)) else [value]
+    if not numbers or not all(type(number) is int and number >= least for number in numbers):
+        raise IMAError(f"{key}={value}: expected whole numbers from {least} up, such as {key}=1,2")
+    return numbers

@@ -1,0 +1,106 @@
+"""`ima-yolo export`: a trained model becomes a file for the device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from ima_yolo.commands.options import checked_keys, faults_of_the_user, load_safely, model_of, no_bare_words, switches
+from ima_yolo.errors import IMAError
+
+QUANTIZE_KEYS = ("calibration", "percentile", "calibration_images", "max_loss")
+
+
+@dataclass(frozen=True)
+class _Order:
+    """What is to be made of which model, and where."""
+
+    model: Path
+    output: Path | None
+    images: list[Path] | None
+    args: dict[str, Any]
+    quantize: dict[str, Any] | None
+    kit: bool
+
+
+def export(options: dict[str, Any]) -> int:
+    """Export a model; ONNX is compared with torch before the file is put in place."""
+    load_safely()
+    options = no_bare_words(options, switches())
+    model = model_of(options)
+    form = str(options.pop("format", "onnx")).lower()
+    if form != "onnx":
+        return _export_with_ultralytics(model, form, options)
+    order = _read(model, options)
+    path = _write(order)
+    if order.kit:
+        from ima_yolo.export.kit import write_kit
+
+        print(f"kit {write_kit(path, order.images)}")
+    return 0
+
+
+def _read(model: str, options: dict[str, Any]) -> _Order:
+    """Take our keys out of the options and check the rest."""
+    from ima_yolo.export.settings import asks_for_int8
+    from ima_yolo.export.sources import find_images
+
+    output, images, kit = (options.pop(key, None) for key in ("output", "images", "kit"))
+    if kit not in (None, True, False):
+        raise IMAError(f"kit={kit}: expected True or False")
+    quantize = None
+    chosen = {key: options.pop(key) for key in QUANTIZE_KEYS if key in options}
+    if asks_for_int8(options):
+        options.pop("quantize", None), options.pop("int8", None)
+        quantize = {"data": str(options.pop("data", None) or ""), **chosen}
+    elif chosen:
+        raise IMAError(f"{next(iter(chosen))}= belongs to quantize=8")
+    checked_keys(options)
+    if model.endswith(".onnx") and (options or images is not None):
+        raise IMAError(f"{next(iter(options), 'images')}= belongs to the export of a .pt model; {model} is exported")
+    chosen_images = None if images is None else find_images(str(images))
+    return _Order(
+        Path(model), None if output is None else Path(str(output)), chosen_images, options, quantize, bool(kit)
+    )
+
+
+def _write(order: _Order) -> Path:
+    """Write the float or the int8 file and give its path."""
+    exported = order.model.suffix == ".onnx"
+    if order.quantize is None:
+        if exported and not order.kit:
+            raise IMAError(f"model={order.model} is exported already; use quantize=8 or kit=True")
+        if exported:
+            return order.model
+        from ima_yolo.export.onnx import export_onnx
+
+        return export_onnx(order.model, order.output, order.images, **order.args).path
+    from ima_yolo.export.quantize import QuantizeOptions, quantize_onnx
+    from ima_yolo.export.settings import find_target
+
+    options = QuantizeOptions(**order.quantize)
+    beside = order.model.with_name(f"{order.model.stem}_int8.onnx")
+    target = find_target(beside, order.output)
+    if exported:
+        return quantize_onnx(order.model, target, options).path
+    from ima_yolo.export.onnx import export_onnx
+
+    with TemporaryDirectory() as folder:
+        graph = export_onnx(order.model, Path(folder), order.images, **order.args).path
+        return quantize_onnx(graph, target, options).path
+
+
+def _export_with_ultralytics(model: str, form: str, options: dict[str, Any]) -> int:
+    for key in ("output", "images"):
+        options.pop(key, None)
+    if options.pop("kit", False):
+        raise IMAError(f"kit=True with format={form}: a kit holds an ONNX file")
+    checked_keys(options)
+    from ultralytics import YOLO
+
+    with faults_of_the_user():
+        YOLO(model).export(format=form, **options)
+    print(f"format={form} was exported by Ultralytics; only ONNX is compared with torch")
+    return 0

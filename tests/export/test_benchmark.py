@@ -1,0 +1,125 @@
+"""The benchmark: its ratio by hand, both sides on a real file, ours alone, and what it refuses."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ima_yolo.cli import main
+from ima_yolo.export import bench_report, bench_worker
+from ima_yolo.export import benchmark as bench
+from ima_yolo.export.benchmark import OURS, THEIRS, Benchmark, Cell, run_benchmark
+from ima_yolo.export.samples import sample_images
+
+RAW = np.array([[[32, 32, 32, 16, 0.1, 0.9]]]).transpose(0, 2, 1)
+
+
+def made_up() -> Benchmark:
+    latency = {50: 10.0, 90: 11.0, 99: 12.0}
+    ours = Cell(0, 1, OURS, latency, 100.0, 0.04, [10.0, 8.0, 20.0])
+    theirs = Cell(0, 1, THEIRS, latency, 80.0, 0.2, [12.0, 12.0, 22.0])
+    starts = {OURS: [0.5, 0.6, 0.7], THEIRS: [6.0, 6.0, 6.0]}
+    machine = {"processor": "Abacus", "cores": 2, "load": [0.1], "system": "Linux", "versions": {"numpy": "2"}}
+    return Benchmark(
+        machine,
+        {OURS: "a.onnx", THEIRS: "a.onnx"},
+        (64, 64),
+        [ours, theirs],
+        starts,
+        {OURS: 10**8, THEIRS: 10**9},
+    )
+
+
+def test_the_ratio_is_the_median_over_rounds() -> None:
+    assert made_up().ratio(0, 1) == pytest.approx(1.2)  # 1.2, 1.5, 1.1
+    assert made_up().ratio(2, 1) is None
+    assert json.loads(made_up().to_json())["throughput_ratio"] == {"threads 0, batch 1": pytest.approx(1.2)}
+
+
+def test_table_and_plot(tmp_path: Path) -> None:
+    text = bench_report.table(made_up())
+    assert "| default | 1 | ours | 10.0 | 11.0 | 12.0 | 100.0 | 4.0% | 1.20 |" in text
+    assert "| cold start, s | 0.60 | 6.00 | 0.100 |" in text
+    assert "| peak memory, MB | 100 | 1000 | 0.100 |" in text
+    assert bench_report.plot(made_up(), tmp_path / "x.png").stat().st_size > 5000
+
+
+def test_a_side_counts_its_calls() -> None:
+    calls: list[int] = []
+
+    def read(batch: object) -> float:
+        calls.append(len(batch))
+        return 0.0
+
+    answers = io.StringIO()
+    request = json.dumps({"batch": 2, "seconds": 0}) + "\n"
+    bench_worker.serve(read, [np.zeros((2, 2, 3))] * 3, io.StringIO(request * 2), answers)
+    ready, first, second = (json.loads(line) for line in answers.getvalue().splitlines())
+    assert ready["memory"] > 10**6
+    assert len(first["total"]) == len(second["inside"]) == 3
+    assert calls == [1, *[2] * 3, *[2] * 6]  # the first result, a warm-up once, and two times three calls
+
+
+def test_both_sides_in_turns(graphs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "STARTS", 1)
+    images = sample_images(tmp_path)
+    result = run_benchmark(graphs["raw"], graphs["nms-free"], images, [1], [1, 2], 2, 0.05)
+    assert [(c.threads, c.batch, c.side) for c in result.cells] == [
+        (1, 1, OURS),
+        (1, 1, THEIRS),
+        (1, 2, OURS),
+        (1, 2, THEIRS),
+    ]
+    assert all(0 < c.latency[50] <= c.latency[99] and 0 < c.outside < 1 and len(c.rounds) == 2 for c in result.cells)
+    assert result.files == {OURS: str(graphs["raw"]), THEIRS: str(graphs["nms-free"])}
+    # These two hold on any machine, by far: the other side loads torch.
+    assert result.cold_start[OURS][0] < result.cold_start[THEIRS][0] / 2
+    assert result.memory[OURS] < result.memory[THEIRS] / 2
+
+
+def test_ours_alone_where_ultralytics_is_absent(
+    toy: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(bench, "STARTS", 1)
+    monkeypatch.setattr(bench, "find_spec", lambda name: None)
+    assert main(["benchmark", f"model={toy(RAW)}", "rounds=1", "seconds=0.01", "threads=1", "output=out"]) == 0
+    out = capsys.readouterr().out
+    assert "| 1 | 1 | ours |" in out
+    assert "ultralytics |" not in out.split("cold start")[0].split("images/s")[1]
+    written = sorted(p.name for p in Path("out").iterdir())
+    assert written == ["benchmark.json", "benchmark.md", "benchmark.png"]
+
+
+def test_a_side_that_fails_is_named(
+    toy: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"no picture")
+    assert main(["benchmark", f"model={toy(RAW)}", f"source={tmp_path}"]) == 2
+    assert "benchmark: the side 'ours' stopped" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "model= is missing"),
+        (["model=x.pt"], "model=x.pt: expected an .onnx file"),
+        (["model=x.onnx"], "model=x.onnx: no such file"),
+        (["model={toy}", "treads=2"], "did you mean 'threads'"),
+        (["model={toy}", "batch=0"], "batch=0: expected whole numbers from 1 up"),
+        (["model={toy}", "rounds=0"], "rounds=0"),
+        (["model={toy}", "seconds=-1"], "seconds=-1"),
+        (["model={toy}", "source=nowhere"], "source=nowhere"),
+    ],
+)
+def test_bad_settings(
+    words: list[str], message: str, toy: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = toy(RAW)
+    assert main(["benchmark", *(word.format(toy=model) for word in words)]) == 2
+    assert message in capsys.readouterr().err
+    assert not Path("runs").exists()

@@ -1,0 +1,86 @@
+"""The deployment kit: complete, its commands as typed, and a self-check that notices a difference."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ima_yolo.cli import main
+from ima_yolo.errors import IMAError
+from ima_yolo.export.kit import self_check, write_kit
+
+RAW = np.array([[[32, 32, 32, 16, 0.1, 0.9], [16, 32, 8, 8, 0.5, 0.1]]]).transpose(0, 2, 1)
+
+
+def test_a_kit_is_complete_and_checks_itself(
+    graphs: dict[str, Path], photos: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tmp_path / "best.onnx"
+    model.write_bytes(graphs["raw"].read_bytes())
+    kit = write_kit(model, photos)
+    names = sorted(path.name for path in kit.iterdir())
+    assert names == ["README.md", "best.onnx", "expected.json", "sample.jpg", "self_check.py"]
+    assert self_check(kit) == 0
+    assert capsys.readouterr().out == "self-check passed\n"
+    done = subprocess.run([sys.executable, kit / "self_check.py"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "self-check passed\n"), done.stderr
+    with pytest.raises(IMAError, match="exists already"):
+        write_kit(model)
+
+
+@pytest.mark.parametrize("change", ["box", "score", "class", "fewer"])
+def test_a_difference_fails_the_check(
+    change: str, toy: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    kit = write_kit(toy(RAW))
+    content = json.loads((kit / "expected.json").read_text())
+    assert len(content["boxes"]) == 2
+    if change == "box":
+        content["boxes"][1][0] += 3
+    elif change == "score":
+        content["detections"][0]["confidence"] -= 0.02
+    elif change == "class":
+        content["detections"][0]["class"] = 0
+    else:
+        del content["boxes"][0], content["detections"][0]
+    (kit / "expected.json").write_text(json.dumps(content))
+    assert self_check(kit) == 1
+    assert capsys.readouterr().out.startswith("self-check FAILED: ")
+
+
+def test_a_model_that_finds_little_is_checked_at_a_lower_threshold(toy: Callable[..., Path]) -> None:
+    kit = write_kit(toy(RAW * [[[1], [1], [1], [1], [0.1], [0.1]]]))
+    assert json.loads((kit / "expected.json").read_text())["conf"] == 0.01
+
+
+def test_an_incomplete_kit_is_told(toy: Callable[..., Path]) -> None:
+    kit = write_kit(toy(RAW))
+    (kit / "expected.json").write_text("{}")
+    with pytest.raises(IMAError, match="the kit is not complete"):
+        self_check(kit)
+
+
+def test_the_commands_of_its_readme(
+    toy: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = toy(RAW)
+    assert main(["export", f"model={model}", "kit=True"]) == 0
+    kit = model.with_name("toy_kit")
+    assert f"kit {kit}" in capsys.readouterr().out
+    monkeypatch.chdir(kit)
+    text = Path("README.md").read_text()
+    commands = [
+        line.split()[1:] for line in text.splitlines() if line.startswith("ima-yolo predict") and "sample" in line
+    ]
+    assert len(commands) == 1
+    assert main(commands[0]) == 0
+    assert "1 disc, 1 square" in capsys.readouterr().out
+    assert "1 disc, 1 square" in text
+    exec(text.split("```python\n")[1].split("```")[0], {})
+    assert capsys.readouterr().out == "1 disc, 1 square\n"

@@ -1,0 +1,163 @@
+"""Int8: which nodes, the search over layers, and a real file's accuracy before and after."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+
+from ima_yolo.cli import main
+from ima_yolo.errors import IMAError
+from ima_yolo.export import Detector
+from ima_yolo.export.quantize import QuantizeOptions, keep_in_float, quantize_onnx, rank_layers
+from ima_yolo.export.quantize_graph import OP_TYPES, Plan, calibrate, quantized
+from ima_yolo.export.session import open_session
+
+
+@pytest.fixture
+def blobs(photos: list[Path]) -> list[np.ndarray]:
+    from lively import crops_of
+
+    return [blob[None] for blob in crops_of(photos, 96)[:4]]
+
+
+def test_only_nodes_before_a_convolution_are_quantized(graphs: dict[str, Path]) -> None:
+    model = onnx.load(str(graphs["raw"]))
+    plan = Plan.of(model)
+    nodes, types = set(plan.nodes()), {node.name: node.op_type for node in model.graph.node}
+    last = {name for name, kind in types.items() if kind == "Conv" and name not in nodes}
+    assert len(last) == 6  # boxes and scores of three levels
+    assert {types[name] for name in nodes} <= set(OP_TYPES)
+    assert "/model.23/Sigmoid" in types
+    assert "/model.23/Sigmoid" not in nodes  # the scores
+    assert sum(types[name] == "Conv" for name in nodes) > 80
+    first = next(iter(plan.layers))
+    assert set(plan.nodes([first])) == nodes - set(plan.layers[first])
+
+
+@pytest.mark.parametrize(
+    ("losses", "kept", "loss"),
+    [
+        ({0: 0.001}, 0, 0.001),
+        ({0: 0.1, 1: 0.002}, 1, 0.002),
+        ({0: 0.1, 1: 0.1, 2: 0.1, 4: 0.004}, 4, 0.004),
+        ({0: 0.1, 1: 0.1, 2: 0.1, 4: 0.1, 5: 0.0}, 5, 0.0),  # all but one of six
+    ],
+)
+def test_layers_go_back_to_float_until_the_loss_is_kept(losses: dict[int, float], kept: int, loss: float) -> None:
+    def loss_of(layers: Sequence[str]) -> float:
+        assert list(layers) == ["a", "b", "c", "d", "e", "f"][: len(layers)]
+        return losses[len(layers)]
+
+    assert keep_in_float(loss_of, lambda: list("abcdef"), 0.005, 6) == (list("abcdef")[:kept], loss)
+
+
+def test_a_loss_that_cannot_be_kept_is_told() -> None:
+    with pytest.raises(IMAError, match=r"all layers but one in float the loss is 0\.1000, max_loss=0\.005"):
+        keep_in_float(lambda layers: 0.1, lambda: list("abc"), 0.005, 3)
+
+
+def test_the_most_sensitive_layer_comes_first(graphs: dict[str, Path], blobs: list[np.ndarray]) -> None:
+    plan = Plan.of(onnx.load(str(graphs["raw"])))
+    small = Plan({layer: plan.layers[layer] for layer in list(plan.layers)[:3]})
+    ranges = calibrate(graphs["raw"], blobs, "minmax", small.nodes(), 0)
+    worst = list(small.layers)[1]
+
+    def build(in_float: Sequence[str]) -> onnx.ModelProto:
+        proto = quantized(graphs["raw"], ranges, small.nodes(in_float))
+        if worst not in in_float:  # wreck this layer's scales
+            for tensor in proto.graph.initializer:
+                if tensor.name.endswith("_scale") and (worst in tensor.name or worst.replace("/", ".") in tensor.name):
+                    values = onnx.numpy_helper.to_array(tensor) * np.float32(3)
+                    tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+        return proto
+
+    assert rank_layers(graphs["raw"], build, small, blobs)[0] == worst
+
+
+@pytest.mark.parametrize(
+    ("method", "percentile", "least", "most"),
+    [
+        ("minmax", 0, 0.999999, 1),
+        ("percentile", 100, 0.99, 1.01),
+        ("percentile", 90, 0.1, 0.9),
+        ("entropy", 0, 0.3, 1.01),
+    ],
+)
+def test_ranges_are_those_of_the_pictures(
+    method: str, percentile: float, least: float, most: float, graphs: dict[str, Path], blobs: list[np.ndarray]
+) -> None:
+    model = onnx.load(str(graphs["raw"]))
+    plan = Plan.of(model)
+    first = next(node for node in model.graph.node if node.op_type == "Conv")
+    ranges = calibrate(graphs["raw"], blobs, method, plan.nodes(), percentile)
+    low, high = (np.asarray(value).item() for value in ranges[first.output[0]].range_value)
+    model.graph.output.append(onnx.ValueInfoProto(name=first.output[0]))
+    session = open_session(model.SerializeToString())
+    values = np.concatenate([session.run([first.output[0]], {"images": blob})[0] for blob in blobs])
+    assert least <= (high - low) / float(np.ptp(values)) <= most + 1e-6
+
+
+def test_a_trained_file_keeps_its_accuracy(shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    weights, source = shared / "weights" / "bccd_yolo26s.pt", shared / "data" / "bccd"
+    if not weights.exists() or not source.is_dir():
+        pytest.skip(f"no {weights} or no bccd images")
+    data = tmp_path / "data"
+    for kind in ("images", "labels"):
+        for part, count in (("train", 12), ("val", 8)):
+            (data / kind / part).mkdir(parents=True)
+            for file in sorted((source / kind / part).iterdir())[:count]:
+                (data / kind / part / file.name).write_bytes(file.read_bytes())
+    (data / "data.yaml").write_text((source / "data.yaml").read_text())
+    words = [f"data={data / 'data.yaml'}", "imgsz=224", f"images={data / 'images' / 'val'}", "calibration_images=8"]
+    target = tmp_path / "cells_int8.onnx"
+    code = main(["export", f"model={weights}", "quantize=8", "max_loss=0.03", f"output={target}", *words])
+    assert code == 0, capsys.readouterr().err
+    report = json.loads(target.with_suffix(".json").read_text())
+    assert report["before"]["accuracy"] > 0.4
+    assert report["before"]["accuracy"] - report["after"]["accuracy"] <= 0.03
+    assert report["after"]["size"] < report["before"]["size"] / 3
+    detector = Detector(target)
+    assert detector.metadata.args["quantize"] == 8
+    assert len(detector(cv2.imread(str(next((data / "images" / "val").glob("*.jpg")))))) > 3
+    assert not list(tmp_path.glob(".ima*"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data": ""}, "^quantize=8 needs data="),
+        ({"calibration": "median"}, "^calibration=median: expected one of percentile, entropy, minmax"),
+        ({"percentile": 101}, "^percentile=101"),
+        ({"calibration_images": 0}, "^calibration_images=0"),
+        ({"max_loss": -1}, "^max_loss=-1"),
+    ],
+)
+def test_options_out_of_range(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(IMAError, match=message):
+        QuantizeOptions(**{"data": "x.yaml", **changes})
+
+
+def test_what_cannot_be_quantized(
+    graphs: dict[str, Path], toy: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "x_int8.onnx"
+    with pytest.raises(IMAError, match=r"^data=nowhere\.yaml: "):
+        quantize_onnx(graphs["raw"], target, QuantizeOptions("nowhere.yaml"))
+    half = toy(np.zeros((1, 6, 2)), args="{'quantize': 16}")
+    with pytest.raises(IMAError, match="expected a float32 file"):
+        quantize_onnx(half, target, QuantizeOptions("nowhere.yaml"))
+    for words, message in (
+        ([f"model={graphs['raw']}"], "is exported already"),
+        ([f"model={graphs['raw']}", "quantize=8", "data=x.yaml", "imgsz=64"], "imgsz= belongs to the export of a .pt"),
+        ([f"model={graphs['raw']}", "calibration=entropy"], "calibration= belongs to quantize=8"),
+        ([f"model={graphs['raw']}", "quantize=8"], "quantize=8 needs data="),
+    ):
+        assert main(["export", *words]) == 2
+        assert message in capsys.readouterr().err
+    assert not target.exists()
