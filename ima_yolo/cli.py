@@ -94,7 +94,7 @@ def read_options(words: Sequence[str]) -> Options:
     """
     options: Options = {}
     bare: list[str] = []
-    for word in words:
+    for word in _joined(words):
         key, equals, text = word.lstrip("-").partition("=")
         if not equals:
             bare.append(word)
@@ -103,6 +103,17 @@ def read_options(words: Sequence[str]) -> Options:
         else:
             options[key] = value_of(text)
     return {**options, "": bare} if bare else options
+
+
+def _joined(words: Sequence[str]) -> list[str]:
+    """Join "epochs = 3", "epochs= 3" and "epochs =3" into one word, as `yolo` does."""
+    joined: list[str] = []
+    for word in words:
+        if joined and (word.startswith("=") or (joined[-1].endswith("=") and "=" not in word)):
+            joined[-1] += word
+        else:
+            joined.append(word)
+    return joined
 
 
 def value_of(text: str) -> Any:

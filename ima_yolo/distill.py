@@ -11,6 +11,7 @@ from ultralytics.utils import LOGGER
 
 from ima_yolo.config import Settings
 from ima_yolo.criterion import HeadTerms, Panel, build_criterion, build_head_terms, build_weight
+from ima_yolo.errors import IMAError
 from ima_yolo.features import Features, Predictions
 from ima_yolo.host import UNLABELLED
 from ima_yolo.masks import Regions
@@ -160,7 +161,14 @@ class Distiller(nn.Module):
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from `state`."""
-        self.criterion.load_state_dict(state["adapters"])
+        try:
+            self.criterion.load_state_dict(state["adapters"])
+        except RuntimeError as error:
+            names = ", ".join(teacher.name for teacher in self.teachers)
+            raise IMAError(
+                f"the run's adapters do not fit {names} or this version: resume with the teacher and the "
+                "version that it was started with"
+            ) from error
         self.weight.load(state["weight"])
         if state["rng"].shape == self._rng.get_state().shape:
             self._rng.set_state(state["rng"].cpu())

@@ -13,6 +13,10 @@ class IMAError(ValueError):
     """
 
 
+# What Ultralytics raises for files and values that a user gave.
+USER_FAULTS = (TypeError, ValueError, SyntaxError, AssertionError, RuntimeError, OSError, LookupError, ImportError)
+
+
 def closest(word: str, valid: Iterable[str]) -> str | None:
     """Return the valid word that a misspelt one most likely means, if any comes near."""
     return next(iter(get_close_matches(word, list(valid), n=1)), None)

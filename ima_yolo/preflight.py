@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from ultralytics.cfg import get_cfg, get_save_dir
 from ultralytics.data.utils import IMG_FORMATS, check_det_dataset
 from ultralytics.utils import DEFAULT_CFG_DICT, LOGGER
@@ -32,11 +33,13 @@ class Plan:
         settings: Our keys.
         overrides: Ultralytics' keys.
         teachers: Loaded and frozen.
+        is_new: Whether the folder for results is not there yet.
     """
 
     settings: Settings
     overrides: dict[str, Any]
     teachers: tuple[Teacher, ...]
+    is_new: bool = False
 
 
 def prepare(options: Mapping[str, Any], kind: str | None = None) -> Plan:
@@ -62,6 +65,8 @@ def prepare(options: Mapping[str, Any], kind: str | None = None) -> Plan:
     # a published one is here only now
     settings = settings.model_copy(update={"teacher": teachers_located(settings.teacher)})
     data = _check_data(rest, teachers)
+    if rest.get("data") and Path(str(rest["data"])).is_file():
+        rest["data"] = str(Path(str(rest["data"])).absolute())  # for a run that is resumed from another folder
     if not rest.get("resume"):
         rest["model"] = located(rest.get("model") or "")
         student, found = load_student(rest["model"], data.get("channels", 3))
@@ -69,13 +74,15 @@ def prepare(options: Mapping[str, Any], kind: str | None = None) -> Plan:
         check_layers(rest.get("freeze"), len(student.model))
         check_pairs(student, found, teachers, settings, int(rest.get("imgsz") or 640), data)
         args = get_cfg(DEFAULT_CFG_DICT, {"task": task, "mode": "train", **rest})
-        _check_folder(Path(get_save_dir(args)), f"project={rest.get('project')}")
+        folder = Path(get_save_dir(args))
+        _check_folder(folder, f"project={rest.get('project')}" if rest.get("project") else "results")
     if settings.ima_unlabelled and next(images_in(settings.ima_unlabelled), None) is None:
         raise IMAError(f"ima_unlabelled={settings.ima_unlabelled}: no images in this folder")
     if settings.without_effect:
-        kind = f"ima_loss={settings.ima_loss} ima_weight={settings.ima_weight}"
-        LOGGER.warning(f"without effect with {kind}: {', '.join(settings.without_effect)}")
-    return Plan(settings, rest, teachers)
+        chosen = f"ima_loss={settings.ima_loss} ima_weight={settings.ima_weight}"
+        LOGGER.warning(f"without effect with {chosen}: {', '.join(settings.without_effect)}")
+    is_new = not rest.get("resume") and not folder.exists()
+    return Plan(settings, rest, teachers, is_new)
 
 
 def student_kind(options: Mapping[str, Any]) -> str:
@@ -122,8 +129,21 @@ def _resumed(ours: Mapping[str, Any], rest: Mapping[str, Any]) -> tuple[Settings
     if ignored := sorted(set(ours) - {"teacher"}):
         LOGGER.warning(f"Resume ignores {ignored}, using the run's own values. Start a new run to change them.")
     args = saved["train_args"]
-    _check_folder(Path(args.get("save_dir") or last.absolute().parents[1]), f"resume={last}")
-    return settings, {**rest, "resume": str(last), "data": rest.get("data") or args["data"]}
+    if (best := last.with_name("best.pt")).exists():
+        load_model(best, "resume")  # Ultralytics opens it when the training ends, code and all
+    folder = Path(rest.get("save_dir") or _run_of(last, args))
+    _check_folder(folder, f"resume={last}")
+    return settings, {**rest, "resume": str(last), "data": rest.get("data") or args["data"], "save_dir": str(folder)}
+
+
+def _run_of(last: Path, args: Mapping[str, Any]) -> Path:
+    """Folder of the run that a checkpoint belongs to: where it lies now, for a run that was moved or copied."""
+    saved = Path(args.get("save_dir") or last.absolute().parents[1])
+    here = last.resolve().parents[1]
+    if here == saved.resolve() or last.resolve().parent.name != "weights":
+        return saved
+    LOGGER.warning(f"The run was begun in {saved} and goes on in {here}, where its checkpoint lies")
+    return here
 
 
 def resume_path(rest: Mapping[str, Any]) -> Path:
@@ -150,9 +170,10 @@ def _checked_values(rest: Mapping[str, Any]) -> dict[str, Any]:
     rest = dict(rest)
     try:
         checked = get_cfg(DEFAULT_CFG_DICT, rest)
-    except (TypeError, ValueError, SyntaxError) as error:
+    except (TypeError, ValueError, SyntaxError, ImportError) as error:
         raise IMAError(one_line(error)) from error
-    check_device(checked.device)
+    if check_device(checked.device).type == "cpu" and checked.amp == "bf16":
+        raise IMAError("amp=bf16: Ultralytics has mixed precision on GPUs alone")
     check_ranges(checked)
     if checked.quantize == 8:
         raise IMAError("quantize=8 changes the student's layers while it trains and cannot be combined with a teacher")
@@ -164,8 +185,8 @@ def _checked_values(rest: Mapping[str, Any]) -> dict[str, Any]:
     return rest
 
 
-def check_device(device: Any) -> None:
-    """Refuse a device that is not there.
+def check_device(device: Any) -> torch.device:
+    """Find a device, or refuse one that is not there.
 
     Args:
         device: As in `yolo train`.
@@ -174,9 +195,10 @@ def check_device(device: Any) -> None:
         IMAError: If Ultralytics cannot use it.
     """
     try:
-        select_device(parse_device(device), verbose=False)
+        found: torch.device = select_device(parse_device(device), verbose=False)
     except (TypeError, ValueError, RuntimeError) as error:
         raise IMAError(one_line(error)) from error
+    return found
 
 
 def _check_data(rest: Mapping[str, Any], teachers: Sequence[Teacher]) -> dict[str, Any]:

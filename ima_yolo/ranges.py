@@ -9,6 +9,7 @@ from ima_yolo.errors import IMAError
 
 OPTIMIZERS = ("auto", "SGD", "MuSGD", "Adam", "Adamax", "AdamW", "NAdam", "RAdam", "RMSprop")
 CACHES = (True, False, None, "ram", "disk", "True", "False")
+COPY_PASTE = ("flip", "mixup")
 AT_LEAST_ZERO = ("workers", "close_mosaic", "warmup_epochs", "box", "cls", "dfl", "dis")
 
 
@@ -28,6 +29,7 @@ def check_ranges(checked: SimpleNamespace) -> None:
     _expect(_is_batch(checked.batch), checked, "batch", "a whole number from 1 up, a share of memory in (0, 1), or -1")
     _expect(_are_sizes(checked.imgsz), checked, "imgsz", "whole pixels from 32 up")
     _expect(checked.cache in CACHES, checked, "cache", "True, False, ram or disk")
+    _expect(checked.copy_paste_mode in COPY_PASTE, checked, "copy_paste_mode", _listed(COPY_PASTE))
     _expect(_are_counts(checked.freeze, or_names=True), checked, "freeze", "a number of layers or a list of them")
     _expect(_are_counts(checked.classes), checked, "classes", "a list of class indices")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from ultralytics.utils import DEFAULT_CFG, DEFAULT_CFG_DICT, LOGGER, RANK
 from ima_yolo import checkpoint, host
 from ima_yolo.config import Settings, own_keys, validate
 from ima_yolo.distill import Distiller, build_distiller
-from ima_yolo.errors import IMAError
+from ima_yolo.errors import USER_FAULTS, IMAError, one_line
 from ima_yolo.pairing import fit_teachers, load_teachers
 from ima_yolo.preflight import Plan, prepare, student_kind
 from ima_yolo.students import RTDETR
@@ -63,6 +64,8 @@ class Distilling(BaseTrainer if TYPE_CHECKING else object):  # type: ignore[misc
         plan = _carried(carried, options) if carried else prepare(options, self.kind)
         self.settings: Settings = plan.settings
         self.teachers: tuple[Teacher, ...] = plan.teachers
+        self._is_new = plan.is_new
+        self._has_started = False
         super().__init__(DEFAULT_CFG, plan.overrides, _callbacks)
         self._unlabelled: UnlabelledStream | None = None
         self._teacher_digest = "+".join(teacher.digest() for teacher in self.teachers)
@@ -71,11 +74,21 @@ class Distilling(BaseTrainer if TYPE_CHECKING else object):  # type: ignore[misc
             (self.save_dir / "ima.yaml").write_text(yaml.safe_dump(record, sort_keys=False), encoding="utf-8")
 
     def train(self) -> None:
-        """Train; the student is a plain model again afterwards, whatever happens."""
+        """Train; the student is a plain model again afterwards, whatever happens.
+
+        Raises:
+            IMAError: For data or values that turn out to be unusable before the first step; a new folder is removed.
+        """
         if self.ddp:
             setattr(self.args, CARRIED, self.settings.model_dump(mode="json"))  # the workers get vars(self.args)
         try:
             super().train()
+        except USER_FAULTS as error:
+            if self._has_started or self.ddp:
+                raise
+            if self._is_new:
+                shutil.rmtree(self.save_dir, ignore_errors=True)  # it holds nothing but what was asked for
+            raise IMAError(one_line(error)) from error
         finally:
             self.args.__dict__.pop(CARRIED, None)
             if isinstance(self.model, nn.Module):
@@ -98,6 +111,7 @@ class Distilling(BaseTrainer if TYPE_CHECKING else object):  # type: ignore[misc
             gains={"cls": self.args.cls, "box": self.args.box},
         )
         host.attach(self.model, self.distiller)
+        self.add_callback("on_train_start", _note_start)
         self.add_callback("on_train_epoch_start", _advance)
         for view in views:
             LOGGER.info(f"Distilling from {view.name} at strides {list(view.strides)}")
@@ -222,6 +236,11 @@ TRAINERS: dict[str, type[IMATrainer]] = {
         IMAOBBTrainer,
     )
 }
+
+
+def _note_start(trainer: Distilling) -> None:
+    """From here on there is something to lose."""
+    trainer._has_started = True
 
 
 def _advance(trainer: Distilling) -> None:

@@ -43,6 +43,15 @@ def test_values_are_read_as_yolo_reads_them(text: str, value: Any) -> None:
     assert cli.value_of(text) == value
 
 
+@pytest.mark.parametrize("words", ["epochs=3", "epochs = 3", "epochs= 3", "epochs =3"])
+def test_an_equals_sign_may_stand_apart(words: str) -> None:
+    assert cli.read_options(["resume", *words.split(), "plots=False"]) == {
+        "epochs": 3,
+        "plots": False,
+        "": ["resume"],
+    }
+
+
 def test_options_keep_bare_words_apart() -> None:
     assert cli.read_options(["a=1", "resume", "--b=x"]) == {"a": 1, "b": "x", "": ["resume"]}
 
@@ -260,3 +269,62 @@ def test_a_failed_parity_leaves_no_file_and_code_2(capsys, tiny_checkpoint, tmp_
     assert code == 2
     assert "differs by 3 px" in err
     assert not model.with_suffix(".onnx").exists()
+
+
+def test_a_switch_may_be_a_bare_word() -> None:
+    from ima_yolo.commands.options import no_bare_words, switches
+
+    assert no_bare_words({"": ["resume", "plots"], "epochs": 1}, switches()) == {
+        "resume": True,
+        "plots": True,
+        "epochs": 1,
+    }
+    with pytest.raises(IMAError, match="'epochs': expected key=value"):
+        no_bare_words({"": ["epochs"]}, switches())
+
+
+@pytest.mark.parametrize("word", ["student", "model"])
+def test_a_student_on_the_command_line_wins_over_either_word_in_a_recipe(word: str, tmp_path: Path) -> None:
+    from ima_yolo.commands.options import with_recipe
+
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("student: a.pt\nepochs: 5\nsave_dir: runs/old\n")
+    assert with_recipe({"cfg": str(recipe), word: "b.pt"}) == {word: "b.pt", "epochs": 5}
+    assert with_recipe({"cfg": str(recipe)}) == {"student": "a.pt", "epochs": 5}
+
+
+def test_predict_as_a_process_of_its_own(tiny_checkpoint, tiny_data: Path, tmp_path: Path) -> None:
+    """Ultralytics takes a program whose name ends in "yolo" for its own command and behaves in another way."""
+    program = Path(sys.executable).with_name("ima-yolo")
+    words = [f"model={tiny_checkpoint()}", f"source={tiny_data.parent / 'images' / 'val'}", "imgsz=64"]
+    done = subprocess.run(
+        [program, "predict", *words, f"project={tmp_path}", "device=cpu"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(list(tmp_path.glob("predict/*.jpg"))) == 4
+
+
+def test_a_file_of_augmentations_that_is_not_there(capsys, pair: list[str], tiny_data: Path, tmp_path: Path) -> None:
+    words = [*pair, f"data={tiny_data}", f"project={tmp_path / 'runs'}", "augmentations=foo"]
+    code, _, err = run(capsys, "train", *words)
+    assert code == 2
+    assert err.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("words", [["ima_loss=l2"], ["data=gone.yaml"]])
+def test_a_bad_validation_leaves_no_folder(capsys, words: list[str], tiny_checkpoint, tmp_path: Path) -> None:
+    code, _, err = run(capsys, "val", f"model={tiny_checkpoint()}", *words, f"project={tmp_path / 'runs'}")
+    assert code == 2
+    assert err.count("\n") == 1
+    assert "did you mean 'ima_loss'" not in err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_name_of_a_format_may_be_in_capitals(capsys, tiny_checkpoint, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(
+        "ima_yolo.export.onnx.check_parity", lambda *_: (_ for _ in ()).throw(IMAError("differs by 3 px"))
+    )
+    model = tmp_path / "copy.pt"
+    model.write_bytes(tiny_checkpoint().read_bytes())
+    assert run(capsys, "export", f"model={model}", "format=ONNX", "imgsz=64")[0] == 2

@@ -106,6 +106,7 @@ BAD: dict[str, tuple[Callable[[Path], dict[str, Any]], str]] = {
         lambda tmp: {"single_cls": True, "ima_cls": 1},
         "knows none of the data's classes",
     ),
+    "half precision on a processor": (lambda tmp: {"amp": "bf16", "device": "cpu"}, "amp=bf16"),
     "unknown device": (lambda tmp: {"device": "99"}, "device"),
     "another task": (lambda tmp: {"task": "segment"}, "a model for detect, but segment is to be trained"),
     "a split that is not there": (lambda tmp: {"split": "test"}, "'test:' images not found"),

@@ -37,6 +37,7 @@ def arguments(**changed: Any) -> SimpleNamespace:
         ("imgsz", []),
         ("imgsz", [640, 0]),
         ("cache", "tape"),
+        ("copy_paste_mode", "foo"),
         ("freeze", -1),
         ("freeze", [1.5]),
         ("classes", [-1]),

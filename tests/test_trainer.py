@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -517,6 +519,147 @@ def test_resume_takes_a_teacher_that_has_moved_and_says_if_it_is_another(options
     moved = IMATrainer(overrides={"resume": str(first.last), "teacher": tiny_checkpoint("yolo26s.yaml", seed=2)})
     moved.train()
     assert any("not those that this run was started with" in line for line in said)
+
+
+def test_resume_with_a_teacher_of_other_widths_is_one_line(options: dict[str, Any], tiny_checkpoint) -> None:
+    first = interrupted({**options, "epochs": 2}, epoch=0)
+    other = IMATrainer(overrides={"resume": str(first.last), "teacher": tiny_checkpoint(seed=2)})
+    with pytest.raises(IMAError, match="adapters do not fit"):
+        other.train()
+    assert first.last.exists()
+
+
+def test_a_run_that_was_moved_goes_on_where_it_lies(options: dict[str, Any], tmp_path: Path) -> None:
+    first = interrupted({**options, "epochs": 2}, epoch=0)
+    moved = tmp_path / "elsewhere" / "run"
+    shutil.move(first.save_dir, moved)
+    trainer = IMATrainer(overrides={"resume": str(moved / "weights" / "last.pt")})
+    trainer.train()
+    assert trainer.save_dir == moved
+    assert [row["epoch"] for row in rows(trainer)] == ["1", "2"]
+    assert not first.save_dir.exists()
+
+
+def test_a_run_is_resumed_from_another_folder(options: dict[str, Any], tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(Path(options["data"]).parent)
+    first = interrupted({**options, "data": Path(options["data"]).name, "epochs": 2}, epoch=0)
+    monkeypatch.chdir(tmp_path)
+    trainer = IMATrainer(overrides={"resume": str(first.last)})
+    trainer.train()
+    assert trainer.epoch == 1
+
+
+def test_code_beside_the_checkpoint_is_not_run_on_resume(options: dict[str, Any]) -> None:
+    """Ultralytics opens best.pt when the training ends."""
+    first = interrupted({**options, "epochs": 2}, epoch=0)
+    marker = first.wdir / "touched"
+
+    class Code:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (Path.touch, (marker,))
+
+    torch.save({"model": Code()}, first.best)
+    with pytest.raises(IMAError, match="refused, since it carries code"):
+        IMATrainer(overrides={"resume": str(first.last)})
+    assert not marker.exists()
+
+
+UNUSABLE = {
+    "no labels": lambda root: shutil.rmtree(root / "labels"),
+    "other classes": lambda root: [path.write_text("9 0.5 0.5 0.2 0.2\n") for path in root.glob("labels/*/*.txt")],
+    "damaged images": lambda root: [path.write_bytes(b"x") for path in root.glob("images/*/*.png")],
+}
+
+
+@pytest.mark.parametrize("fault", UNUSABLE)
+def test_data_that_cannot_be_trained_on_is_one_line_and_leaves_no_run(
+    options: dict[str, Any], fault: str, tmp_path: Path
+) -> None:
+    root = tmp_path / "data"
+    shutil.copytree(Path(options["data"]).parent, root, ignore=shutil.ignore_patterns("*.cache"))
+    UNUSABLE[fault](root)
+    text = (root / "data.yaml").read_text().replace(str(Path(options["data"]).parent), str(root))
+    (root / "data.yaml").write_text(text)
+    trainer = IMATrainer(overrides={**options, "data": str(root / "data.yaml"), "project": str(tmp_path / "runs")})
+    with pytest.raises(IMAError) as caught:
+        trainer.train()
+    assert "\n" not in str(caught.value)
+    assert not trainer.save_dir.exists()
+
+
+def test_what_was_in_a_folder_stays_when_the_data_fails(options: dict[str, Any], tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    shutil.copytree(Path(options["data"]).parent, root, ignore=shutil.ignore_patterns("*.cache", "labels"))
+    text = (root / "data.yaml").read_text().replace(str(Path(options["data"]).parent), str(root))
+    (root / "data.yaml").write_text(text)
+    precious = tmp_path / "runs" / "mine" / "precious.txt"
+    precious.parent.mkdir(parents=True)
+    precious.write_text("x")
+    place = {"project": str(tmp_path / "runs"), "name": "mine", "exist_ok": True}
+    with pytest.raises(IMAError):
+        IMATrainer(overrides={**options, "data": str(root / "data.yaml"), **place}).train()
+    assert precious.exists()
+
+
+def test_early_stopping_multi_scale_and_mosaic_do_what_they_do_without_us(options: dict[str, Any]) -> None:
+    """The same sizes, the same stop and the same images as in plain training with the same keys."""
+    seen: dict[str, dict[str, Any]] = {}
+    keys = {"epochs": 4, "patience": 2, "multi_scale": 0.5, "close_mosaic": 3, "ima_weight": 0}
+    for cls, given in ((DetectionTrainer, plain({**options, **keys})), (IMATrainer, {**options, **keys})):
+        trainer = cls(overrides={**given, "name": cls.__name__})
+        sizes: list[int] = []
+        closed: list[int] = []
+        original = trainer.preprocess_batch
+
+        def keep(batch: dict[str, Any], original=original, sizes=sizes) -> dict[str, Any]:
+            batch = original(batch)
+            sizes.append(batch["img"].shape[2])
+            return batch
+
+        trainer.preprocess_batch = keep
+        close = trainer._close_dataloader_mosaic
+
+        def note(trainer=trainer, close=close, closed=closed) -> None:
+            closed.append(trainer.epoch)
+            close()
+
+        trainer._close_dataloader_mosaic = note
+        validate = trainer.validate
+        trainer.validate = lambda validate=validate: (validate()[0], 0.5)  # a fitness that no longer rises
+        trainer.train()
+        seen[cls.__name__] = {"sizes": sizes, "epochs": len(rows(trainer)), "closed": closed}
+    plainly = seen["DetectionTrainer"]
+    assert seen["IMATrainer"] == plainly
+    assert len(set(plainly["sizes"])) > 1
+    assert plainly["closed"]
+    assert plainly["epochs"] < 4
+
+
+def test_each_term_has_a_column_in_the_progress_bar(options: dict[str, Any], caplog) -> None:
+    caplog.set_level("INFO", "ultralytics")
+    IMATrainer(overrides={**options, "ima_cls": 1, "ima_box": 1}).train()
+    (header,) = {line for line in caplog.text.splitlines() if "GPU_mem" in line}
+    for name in ("box_loss", "ima_loss", "kdcls_loss", "kdbox_loss", "Instances"):
+        assert name in header.split(), "columns run into each other"
+
+
+def test_a_process_that_is_killed_goes_on_with_resume(options: dict[str, Any], tmp_path: Path) -> None:
+    words = [f"{key}={value}" for key, value in options.items()] + ["epochs=30", "name=killed"]
+    words = [word for word in words if word != "epochs=1"]
+    process = subprocess.Popen([sys.executable, "-m", "ima_yolo", "train", *words], stdout=subprocess.DEVNULL)
+    results, last = tmp_path / "killed" / "results.csv", tmp_path / "killed" / "weights" / "last.pt"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not (last.exists() and len(results.read_text().splitlines()) > 2):
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    done = len(results.read_text().splitlines()) - 1
+    assert 1 < done < 30
+    trainer = IMATrainer(overrides={"resume": str(last)})
+    trainer.add_callback("on_train_epoch_end", lambda t: setattr(t, "stop", True))
+    trainer.train()
+    assert trainer.start_epoch in {done - 1, done, done + 1}
+    assert trainer.epoch == trainer.start_epoch
 
 
 def test_a_kill_while_saving_leaves_the_last_checkpoint_whole(options: dict[str, Any], monkeypatch) -> None:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from ima_yolo.config import read_yaml
-from ima_yolo.errors import IMAError, one_line
-
-# What Ultralytics raises for files and values that a user gave.
-USER_FAULTS = (FileNotFoundError, TypeError, ValueError, SyntaxError, AssertionError, RuntimeError, OSError)
+from ima_yolo.errors import USER_FAULTS, IMAError, one_line
 
 
 def load_safely() -> None:
@@ -21,7 +18,14 @@ def load_safely() -> None:
     os.environ.setdefault("ULTRALYTICS_SAFE_LOAD", "1")
 
 
-def no_bare_words(options: Mapping[str, Any], allowed: tuple[str, ...] = ()) -> dict[str, Any]:
+def switches() -> frozenset[str]:
+    """Keys of Ultralytics that are on or off, which `yolo` takes as bare words: `plots` for `plots=True`."""
+    from ultralytics.utils import DEFAULT_CFG_DICT
+
+    return frozenset(key for key, value in DEFAULT_CFG_DICT.items() if isinstance(value, bool)) | {"resume"}
+
+
+def no_bare_words(options: Mapping[str, Any], allowed: Collection[str] = ()) -> dict[str, Any]:
     """Return the options, with an allowed bare word such as `resume` read as `resume=True`.
 
     Raises:
@@ -42,8 +46,14 @@ def with_recipe(options: Mapping[str, Any]) -> dict[str, Any]:
         IMAError: If the recipe cannot be read.
     """
     options = dict(options)
-    recipe = options.pop("cfg", None)
-    return options if recipe is None else {**read_yaml(recipe_path(str(recipe))), **options}
+    name = options.pop("cfg", None)
+    if name is None:
+        return options
+    recipe = read_yaml(recipe_path(str(name)))
+    recipe.pop("save_dir", None)  # in the args.yaml of an earlier run, which would be written over
+    if {"student", "model"} & options.keys():  # two words for one thing
+        recipe = {key: value for key, value in recipe.items() if key not in {"student", "model"}}
+    return {**recipe, **options}
 
 
 def recipe_path(name: str) -> Path:

@@ -5,47 +5,56 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ima_yolo.commands.options import faults_of_the_user, load_safely, no_bare_words
+from ima_yolo.commands.options import faults_of_the_user, load_safely, no_bare_words, switches
 from ima_yolo.errors import IMAError
 
 
 def val(options: dict[str, Any]) -> int:
     """Validate a model with Ultralytics' own validator."""
     load_safely()
-    options = no_bare_words(options)
+    options = no_bare_words(options, switches())
     model = _model_of(options)
     _checked_keys(options)
     from ultralytics import YOLO
 
     with faults_of_the_user():
-        YOLO(model).val(**options)
+        yolo = YOLO(model)
+        _check_data(options, str(yolo.task))
+        yolo.val(**options)
     return 0
 
 
 def predict(options: dict[str, Any]) -> int:
     """Detect in images: an .onnx model with our runtime, without torch, anything else with Ultralytics."""
-    options = no_bare_words(options)
     model = _model_of(options)
     if model.endswith(".onnx"):
+        options = no_bare_words(options)
         from ima_yolo.export.predict import run
 
         return run(model, options.pop("source", None), **options)
     load_safely()
+    options = no_bare_words(options, switches())
     _checked_keys(options)
     from ultralytics import YOLO
 
     with faults_of_the_user():
-        for _ in YOLO(model).predict(**{"save": True, **options, "stream": True}):
-            pass  # Ultralytics prints and saves as the results go by
+        # Ultralytics prints and saves as the results go by. Where it takes this process for its own command, since its
+        # name ends in "yolo" as well, it has done so already and returns nothing.
+        for _ in YOLO(model).predict(**{"save": True, **options, "stream": True}) or ():
+            pass
     return 0
 
 
 def export(options: dict[str, Any]) -> int:
     """Export a model; ONNX is compared with torch before the file is put in place."""
     load_safely()
-    options = no_bare_words(options)
+    options = no_bare_words(options, switches())
     model = _model_of(options)
-    form, output, images = str(options.pop("format", "onnx")), options.pop("output", None), options.pop("images", None)
+    form, output, images = (
+        str(options.pop("format", "onnx")).lower(),
+        options.pop("output", None),
+        options.pop("images", None),
+    )
     _checked_keys(options)
     if form == "onnx":
         from ima_yolo.export.onnx import export_onnx
@@ -87,6 +96,17 @@ def _is_checkpoint(name: str) -> bool:
 
 
 def _checked_keys(options: dict[str, Any]) -> None:
+    from ima_yolo.config import own_keys
     from ima_yolo.preflight import check_keys
 
+    if training := sorted(own_keys() & options.keys()):
+        raise IMAError(f"'{training[0]}' is a setting of `ima-yolo train` alone")
     check_keys(options)
+
+
+def _check_data(options: dict[str, Any], task: str) -> None:
+    """Look for the data before Ultralytics makes a folder for results."""
+    from ultralytics.data.utils import check_det_dataset
+
+    if options.get("data") and task != "classify":
+        check_det_dataset(str(options["data"]), split=options.get("split") or "val")

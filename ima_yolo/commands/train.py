@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ima_yolo.commands.options import faults_of_the_user, load_safely, no_bare_words, with_recipe
+from ima_yolo.commands.options import faults_of_the_user, load_safely, no_bare_words, switches, with_recipe
 
 PICTURES = 4  # validation images in the side-by-side picture
 DRAWN = ("detect", "segment", "obb")  # tasks whose labels and results have boxes to draw
@@ -19,7 +19,7 @@ def train(options: dict[str, Any]) -> int:
     from ima_yolo.trainer import IMATrainer
 
     with faults_of_the_user():
-        trainer = IMATrainer(overrides=with_recipe(no_bare_words(options, allowed=("resume",))))
+        trainer = IMATrainer(overrides=with_recipe(no_bare_words(options, switches())))
     trainer.train()
     student = trainer.best if trainer.best.exists() else trainer.last
     _say_where({"student": student, "epochs": trainer.csv, "curves": trainer.save_dir / "results.png"})
