@@ -19,6 +19,9 @@ from typing import Any
 import torch
 from torchvision.models import get_model
 from ultralytics import RTDETR
+from ultralytics.cfg import get_cfg
+from ultralytics.data.build import build_dataloader, build_yolo_dataset
+from ultralytics.data.utils import check_det_dataset
 from ultralytics.models.yolo.detect import DetectionTrainer
 
 from ima_yolo import IMATrainer
@@ -106,17 +109,9 @@ def _train_retinanet(data: Path, output: Path, options: argparse.Namespace) -> s
         RETINANET, weights=None, weights_backbone=None, num_classes=CLASSES, min_size=size, max_size=size
     ).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
-    batches = DetectionTrainer(
-        overrides={
-            "model": STUDENT,
-            "data": str(data),
-            "imgsz": size,
-            "mosaic": 0,
-            "workers": 0,
-            "project": str(output),
-        }
-    )
-    loader = batches.get_dataloader(batches.data["train"], batch_size=8, mode="train")
+    args = get_cfg(overrides={"imgsz": size, "mosaic": 0.0, "task": "detect"})
+    known = check_det_dataset(str(data))
+    loader = build_dataloader(build_yolo_dataset(args, known["train"], 8, known), 8, workers=0)
     for epoch in range(options.teacher_epochs):
         total = 0.0
         for batch in loader:

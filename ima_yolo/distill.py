@@ -164,9 +164,10 @@ class Distiller(nn.Module):
         try:
             self.criterion.load_state_dict(state["adapters"])
         except RuntimeError as error:
+            names = ", ".join(teacher.name for teacher in self.teachers)
             raise IMAError(
-                f"the run's adapters do not fit {', '.join(view.name for view in self.teachers)} or this version: "
-                "resume with the teacher and the version that it was started with"
+                f"the run's adapters do not fit {names} or this version: resume with the teacher and the "
+                "version that it was started with"
             ) from error
         self.weight.load(state["weight"])
         if state["rng"].shape == self._rng.get_state().shape:

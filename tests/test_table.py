@@ -64,7 +64,7 @@ def student_of(config: str) -> tuple[Any, Features]:
 @pytest.fixture
 def teacher_of(lively: Callable[[Path, Path], Path], tmp_path: Path) -> Callable[[str], Teacher]:
     def make(name: str) -> Teacher:
-        from ultralytics import YOLO
+        from ultralytics import RTDETR, YOLO
 
         if name.startswith("timm"):
             pytest.importorskip("timm", reason="the extra `timm` is not installed")
@@ -73,7 +73,7 @@ def teacher_of(lively: Callable[[Path, Path], Path], tmp_path: Path) -> Callable
         if not name.endswith(".yaml"):
             return load_teacher(name)
         path = tmp_path / f"{Path(name).stem}.pt"
-        YOLO(name).save(path)
+        (RTDETR if "rtdetr" in name else YOLO)(name).save(path)
         return load_teacher(str(path if "rtdetr" in name else lively(path, path)))
 
     return make
