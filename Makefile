@@ -10,6 +10,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ima-yolo-installed
 # Options of the demo or of pytest, for example `make test ARGS="-k losses"`.
 ARGS ?=
+# Tests at a time; each takes one core and up to 2 GB.
+JOBS ?= 2
 
 .PHONY: help setup demo test lint types format lock clean
 
@@ -22,7 +24,7 @@ demo: $(STAMP) ## draw a data set, train, distil, export and run: a few minutes 
 	$(BIN)/ima-yolo demo $(ARGS)
 
 test: lint types ## every check: ruff, codespell, mypy, pytest
-	$(BIN)/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) $(ARGS)
 
 lint: $(STAMP) ## style and spelling
 	$(BIN)/ruff check .

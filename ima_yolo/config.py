@@ -84,8 +84,8 @@ class Settings(BaseModel):
     @model_validator(mode="after")
     def _boxes_have_no_background(self) -> Settings:
         if self.ima_instance in ("box", "region") and self.ima_objects != "none":
-            kind = self.ima_instance
-            raise ValueError(f"ima_objects weighs positions of whole images; with ima_instance={kind} use none")
+            kind, rest = self.ima_instance, "use ima_objects=none"
+            raise ValueError(f"ima_objects weighs positions of whole images; with ima_instance={kind} {rest}")
         return self
 
     @model_validator(mode="after")

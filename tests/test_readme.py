@@ -21,10 +21,13 @@ COMMANDS = [
     if line.startswith("ima-yolo ")
 ]
 OPENING = ("train", "val", "export", "predict")
+# Keys of a command that are neither Ultralytics' nor settings of a training; each command tests its own.
 OWN_WORDS = {
-    "teachers": {"candidates", "images", "output"},
     "compare": {"arms", "seeds"},
-    "export": {"images", "format"},
+    "export": {"images", "format", "kit"},
+    "predict": {"save_csv"},
+    "benchmark": {"threads"},
+    "teachers": {"candidates", "images", "output"},
 }
 
 

@@ -27,6 +27,8 @@ NEEDS: dict[str, dict[str, Any]] = {
     "ima_temperature": {"ima_loss": "cwd"},
     "ima_weight_ratio": {"ima_weight": "auto"},
 }
+# Choices that are no reading of their own: `auto` is one of the others, and a region is known for task semantic alone.
+NOT_READINGS = {"ima_instance": ("auto", "region")}
 
 
 def read_ablation(what: Any = PARTS, values: Any = None) -> tuple[tuple[Arm, ...], tuple[str, ...]]:
@@ -66,7 +68,7 @@ def _values(key: str, what: str, values: Any) -> list[Any]:
     if values is None:
         if len(choices) < 2:
             raise IMAError(f"what={what}: a number; say which, for example what={what} values=0.1,0.5,0.9")
-        return choices
+        return [choice for choice in choices if choice not in NOT_READINGS.get(key, ())]
     listed = values.split(",") if isinstance(values, str) else values if isinstance(values, Sequence) else [values]
     chosen = ["none" if value is None else value for value in listed]
     if len(chosen) < 2 or len({str(value) for value in chosen}) < len(chosen):
