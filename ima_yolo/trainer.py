@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 from torch import nn
 from ultralytics.cfg import cfg2dict
-from ultralytics.engine.trainer import BaseTrainer
 from ultralytics.models.rtdetr.train import RTDETRTrainer
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.models.yolo.obb import OBBTrainer
@@ -20,6 +19,7 @@ from ultralytics.utils import DEFAULT_CFG, DEFAULT_CFG_DICT, LOGGER, RANK
 
 from ima_yolo import checkpoint, host
 from ima_yolo.config import Settings, own_keys, validate
+from ima_yolo.continuing import Continuing
 from ima_yolo.distill import Distiller, build_distiller
 from ima_yolo.errors import USER_FAULTS, IMAError, one_line
 from ima_yolo.pairing import fit_teachers, load_teachers
@@ -32,7 +32,7 @@ from ima_yolo.unlabelled import UnlabelledStream
 CARRIED = "ima"  # the argument under which settings travel to the processes of a training on several devices
 
 
-class Distilling(BaseTrainer if TYPE_CHECKING else object):  # type: ignore[misc]
+class Distilling(Continuing):
     """Adds a teacher to an Ultralytics trainer; stands before it among the bases.
 
     Overridden: `__init__` (keeps our keys from Ultralytics), `train` (several devices; restores the student's class),
@@ -137,11 +137,14 @@ class Distilling(BaseTrainer if TYPE_CHECKING else object):  # type: ignore[misc
         if packed["teacher_digest"] != self._teacher_digest:
             LOGGER.warning(f"The weights of {self.settings.teacher} are not those that this run was started with")
         self.distiller.load(packed["distiller"])
+        if not self._has_started:  # on recovery from NaN the same random streams would lead to the same NaN
+            self.go_on_exactly(packed.get("exact"), ckpt["epoch"] + 1)
 
     def save_model(self) -> bool:
         """Write the checkpoints whole or not at all, with what resuming needs under our key."""
         wdir, last, best = self.wdir, self.last, self.best
         packed = checkpoint.pack(self.settings, self._teacher_digest, self.distiller.state())
+        exact = self.exact_state()
         with checkpoint.staged(wdir) as staging:
             self.wdir, self.last, self.best = staging, staging / last.name, staging / best.name
             try:
@@ -149,7 +152,7 @@ class Distilling(BaseTrainer if TYPE_CHECKING else object):  # type: ignore[misc
             finally:
                 self.wdir, self.last, self.best = wdir, last, best
             for file in staging.glob("*.pt"):
-                checkpoint.add(file, packed)
+                checkpoint.add(file, {**packed, "exact": exact} if file.name == last.name else packed)
         return bool(saved)
 
     def final_eval(self) -> None:

@@ -52,13 +52,17 @@ ROOMS: dict[str, Room] = {
     "preflight": Room("yaml torch ultralytics", "config features host teachers checkpoint ranges students pairing"),
     "summary": Room("torch ultralytics", "host"),
     "pictures": Room("numpy PIL torch ultralytics", "host"),
+    "data_order": Room("numpy torch"),
+    "exact": Room("torch ultralytics"),
+    "continuing": Room("torch ultralytics", "data_order exact"),
     "similarity": Room("torch"),
     "ranking": Room(
         "numpy cv2 torch ultralytics", "features host teachers align students preflight summary similarity"
     ),
     "trainer": Room(
         "yaml torch ultralytics",
-        "config features host teachers weighting criterion checkpoint distill unlabelled students pairing preflight "
+        "config features host teachers weighting criterion checkpoint continuing distill unlabelled students pairing "
+        "preflight "
         "summary pictures",
     ),
     "runtime": Room("numpy cv2 onnxruntime"),

@@ -1,0 +1,97 @@
+"""The part of the trainer that makes a resumed run equal to one that never stopped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch.utils.data import RandomSampler
+from ultralytics.engine.trainer import BaseTrainer
+from ultralytics.utils import LOGGER, RANK
+
+from ima_yolo.data_order import DataOrder
+from ima_yolo.exact import Cadence, capture, restore, restore_gradients, trim_results
+
+
+class Continuing(BaseTrainer if TYPE_CHECKING else object):  # type: ignore[misc]
+    """Keeps and restores what Ultralytics' own resume rounds or forgets; for a training in one process.
+
+    Overridden: `_build_train_pipeline` (follows the loader), `preprocess_batch` and `optimizer_step` (count), and
+    `accumulate` (tells Ultralytics' loop when the next step is due).
+    """
+
+    csv: Path
+    _order: DataOrder | None = None
+    _saved: dict[str, Any] | None = None  # until the first resumed epoch begins
+
+    @property
+    def accumulate(self) -> int:
+        """Batches between two optimizer steps."""
+        return self._cadence.asked
+
+    @accumulate.setter
+    def accumulate(self, count: int) -> None:
+        self._cadence.accumulate = count
+
+    @property
+    def _cadence(self) -> Cadence:
+        kept: Cadence = self.__dict__.setdefault("_kept_cadence", Cadence())
+        return kept
+
+    def _build_train_pipeline(self) -> None:
+        """Build loaders, optimizer and scheduler as Ultralytics does, and follow the training images."""
+        super()._build_train_pipeline()
+        loader = self.train_loader
+        sampler = getattr(getattr(loader.batch_sampler, "sampler", None), "sampler", None)
+        self._order = DataOrder(loader) if RANK == -1 and isinstance(sampler, RandomSampler) else None
+        for event, callback in (("on_train_epoch_start", _begin_epoch), ("on_train_batch_start", _count_batch)):
+            if callback not in self.callbacks[event]:  # Ultralytics builds anew with a smaller batch if memory runs out
+                self.add_callback(event, callback)
+
+    def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Take note of the batch, then prepare it as Ultralytics does."""
+        taken = batch if self._order is None else self._order.take(batch)
+        prepared: dict[str, Any] = super().preprocess_batch(taken)
+        return prepared
+
+    def optimizer_step(self) -> None:
+        """Step as Ultralytics does, and take note of it."""
+        super().optimizer_step()
+        self._cadence.stepped()
+
+    def exact_state(self) -> dict[str, Any] | None:
+        """All that a run needs to go on exactly; None where that is not offered."""
+        if self._order is None or self.ema is None:
+            return None
+        kept = capture(self.model, self.ema.ema, self.optimizer, self._cadence)
+        return {**kept, "order": self._order.state()}
+
+    def go_on_exactly(self, saved: dict[str, Any] | None, epochs: int) -> None:
+        """Put back what `exact_state` gave.
+
+        Args:
+            saved: Its value, or None.
+            epochs: How many the checkpoint has behind it.
+        """
+        trim_results(self.csv, epochs)
+        if saved is None or self._order is None or self.ema is None:
+            LOGGER.warning("Resuming from rounded weights and new random streams, as Ultralytics does")
+            return
+        restore(saved, self.model, self.ema.ema, self.optimizer, self._cadence)
+        self._saved = saved
+
+
+def _begin_epoch(trainer: Continuing) -> None:
+    trainer._cadence.batch = trainer.epoch * len(trainer.train_loader) - 1
+    if trainer._saved is None or trainer._order is None:
+        return
+    restore_gradients(trainer._saved, trainer.model)
+    closes_mosaic = trainer.epoch == trainer.epochs - trainer.args.close_mosaic
+    if not trainer._order.restore(trainer._saved["order"], anew=closes_mosaic):
+        LOGGER.warning("Resuming with another number of workers: the images that follow are augmented otherwise")
+    trainer._saved = None
+
+
+def _count_batch(trainer: Continuing) -> None:
+    if trainer._cadence.batch is not None:
+        trainer._cadence.batch += 1

@@ -1,0 +1,220 @@
+"""A run that was stopped and resumed ends with the weights and the rows of one that never stopped, bit for bit."""
+
+from __future__ import annotations
+
+import csv
+import random
+import zlib
+from collections.abc import Callable, Iterator
+from copy import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from ultralytics.cfg import get_cfg
+from ultralytics.data.build import build_dataloader, build_yolo_dataset
+from ultralytics.data.utils import check_det_dataset
+from ultralytics.nn.tasks import torch_safe_load
+
+from ima_yolo import IMATrainer
+from ima_yolo.data_order import DataOrder, set_streams, streams
+from ima_yolo.exact import NOT_YET, Cadence, trim_results
+
+EVENTS = ("on_train_batch_start", "on_train_batch_end", "on_train_epoch_end", "on_val_start", "on_model_save")
+
+
+class Stop(BaseException):
+    """Ends a run at any point, as a signal would."""
+
+
+@pytest.fixture
+def options(tiny_data: Path, tiny_checkpoint: Callable[..., Path], tmp_path: Path) -> dict[str, Any]:
+    return {
+        "teacher": tiny_checkpoint("yolo26s.yaml", seed=1),
+        "model": str(tiny_checkpoint()),
+        "data": str(tiny_data),
+        "epochs": 4,
+        "imgsz": 64,
+        "batch": 3,
+        "workers": 0,
+        "plots": False,
+        "device": "cpu",
+        "lr0": 0.002,
+        "optimizer": "AdamW",
+        "warmup_epochs": 1,
+        "close_mosaic": 2,
+        "project": str(tmp_path),
+    }
+
+
+def outcome(trainer: IMATrainer) -> tuple[dict[str, torch.Tensor], list[list[str]]]:
+    """Final weights, and the rows of results.csv but for the time that they took."""
+    weights = torch_safe_load(trainer.last, safe_only=True)[0]["model"].state_dict()
+    with trainer.csv.open() as file:
+        return weights, [[row[0], *row[2:]] for row in csv.reader(file)]
+
+
+def assert_same(found: IMATrainer, expected: tuple[dict[str, torch.Tensor], list[list[str]]]) -> None:
+    weights, rows = outcome(found)
+    assert rows == expected[1]
+    for name, value in expected[0].items():
+        assert torch.equal(weights[name], value), name
+
+
+def stopped(options: dict[str, Any], event: str, count: int) -> Path:
+    """Start a run and stop it at the `count`-th call of an event; return its last checkpoint."""
+    trainer = IMATrainer(overrides={**options, "name": f"{event}-{count}"})
+    calls = iter(range(count))
+
+    def stop(_: Any) -> None:
+        if next(calls, None) is None:
+            raise Stop
+
+    if event == "on_val_start":
+        trainer.add_callback("on_train_start", lambda t: t.validator.add_callback(event, stop))
+    else:
+        trainer.add_callback(event, stop)
+    with pytest.raises(Stop):
+        trainer.train()
+    return Path(trainer.last)
+
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "accumulating": {"nbs": 12},  # steps of four batches, three batches an epoch
+    "multi_scale": {"multi_scale": 0.5, "nbs": 3, "ima_cls": 1},
+    "mosaic closed late": {"nbs": 6, "close_mosaic": 1},
+    "SGD, frequencies": {"optimizer": "SGD", "lr0": 0.01, "ima_mask": "frequency", "cache": "ram"},
+}
+
+
+@pytest.mark.parametrize("case", SETTINGS)
+def test_a_resumed_run_equals_one_that_never_stopped(case: str, options: dict[str, Any]) -> None:
+    options = {**options, **SETTINGS[case]}
+    whole = IMATrainer(overrides={**options, "name": "whole"})
+    whole.train()
+    expected = outcome(whole)
+    rng = random.Random(case)
+    for _ in range(5):  # random points after the first checkpoint: three batches an epoch, four epochs
+        event = rng.choice(EVENTS)
+        count = rng.randint(3, 10) if "batch" in event else rng.randint(1, 2)
+        last = stopped(options, event, count)
+        trainer = IMATrainer(overrides={"resume": str(last)})
+        trainer.train()
+        assert_same(trainer, expected)
+
+
+def test_a_run_that_is_stopped_twice(options: dict[str, Any]) -> None:
+    options = {**options, "nbs": 12}
+    whole = IMATrainer(overrides={**options, "name": "whole"})
+    whole.train()
+    last = stopped(options, "on_train_batch_end", 4)
+    second = IMATrainer(overrides={"resume": str(last)})
+    calls = iter(range(4))
+
+    def stop(_: Any) -> None:
+        if next(calls, None) is None:
+            raise Stop
+
+    second.add_callback("on_train_batch_end", stop)
+    with pytest.raises(Stop):
+        second.train()
+    third = IMATrainer(overrides={"resume": str(last)})
+    third.train()
+    assert_same(third, outcome(whole))
+
+
+def batches(data: Path, workers: int, state: dict[str, Any] | None = None, close: int = 2) -> Iterator[Any]:
+    """Digests of three epochs' batches, each epoch's followed by the state at its end."""
+    cfg = get_cfg(overrides={"imgsz": 64, "mosaic": 1.0, "task": "detect"})
+    dataset = build_yolo_dataset(cfg, str(data.parent / "images" / "train"), 3, check_det_dataset(str(data)))
+    torch.manual_seed(0)
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002 - Ultralytics augments from it
+    loader = build_dataloader(dataset, 3, workers, shuffle=True, rank=-1, device="cpu")
+    if loader.num_workers != workers:
+        pytest.skip("this machine has one core")
+    order, closed = DataOrder(loader), False
+    for epoch in range(state["epoch"] + 1 if state else 0, 3):
+        if state:
+            assert order.restore(state["order"], anew=epoch == close)
+            state = None
+        if epoch >= close and not closed:  # as Ultralytics' loop does, in a resumed run too
+            closed = True
+            dataset.close_mosaic(copy(cfg))
+            loader.reset()
+        yield [zlib.crc32(order.take(batch)["img"].numpy().tobytes()) for batch in loader]
+        yield {"epoch": epoch, "order": order.state()}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("epoch", [0, 1])
+@pytest.mark.parametrize("close", [1, 2, 9])
+def test_a_loader_goes_on_with_the_same_images(tiny_data: Path, workers: int, epoch: int, close: int) -> None:
+    """Ultralytics has workers on GPUs alone; its loader has them anywhere."""
+    whole = list(batches(tiny_data, workers, close=close))
+    assert whole[0] != whole[2]
+    resumed = list(batches(tiny_data, workers, whole[2 * epoch + 1], close))
+    assert resumed[::2] == whole[2 * epoch + 2 :: 2]
+
+
+def test_a_loader_is_not_changed_by_being_followed(tiny_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    followed = list(batches(tiny_data, 2))[::2]
+    monkeypatch.setattr(DataOrder, "__init__", lambda self, loader: None)
+    monkeypatch.setattr(DataOrder, "take", lambda self, batch: batch)
+    monkeypatch.setattr(DataOrder, "state", lambda self: None)
+    assert list(batches(tiny_data, 2))[::2] == followed
+
+
+def test_other_workers_are_said_to_change_the_images(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("ima_yolo.continuing.LOGGER.warning", said.append)
+    last = stopped(options, "on_train_batch_end", 4)
+    trainer = IMATrainer(overrides={"resume": str(last)})
+    trainer.add_callback("on_train_start", lambda t: t._saved["order"].update(workers=3))
+    trainer.train()
+    assert any("another number of workers" in line for line in said)
+
+
+def test_what_is_kept_for_resuming_is_gone_when_a_run_is_finished(options: dict[str, Any]) -> None:
+    trainer = IMATrainer(overrides={**options, "epochs": 1})
+    trainer.train()
+    assert "exact" not in torch_safe_load(trainer.last, safe_only=True)[0]["ima"]
+
+
+def test_streams_go_on_where_they_were() -> None:
+    random.gauss(0, 1)
+    np.random.randn()  # noqa: NPY002 - as before: half of a pair, the other half is part of the state
+    state = streams()
+
+    def draw() -> list[float]:
+        numpy = [np.random.randn(), np.random.rand()]  # noqa: NPY002
+        return [random.gauss(0, 1), random.random(), *numpy, float(torch.rand(1))]
+
+    first = draw()
+    draw()
+    set_streams(state)
+    assert draw() == first
+
+
+def test_the_rhythm_of_steps_goes_on() -> None:
+    cadence = Cadence()
+    cadence.accumulate = 4
+    cadence.resume(last_step=6)
+    assert cadence.asked == 4, "before the first batch the loop asks for the nominal value"
+    asked = []
+    for cadence.batch in range(9, 13):
+        asked.append(cadence.asked)
+        if cadence.asked != NOT_YET:
+            cadence.stepped()
+    assert asked == [NOT_YET, 4, 4, 4]
+    assert cadence.last_step == 12
+
+
+def test_rows_after_the_checkpoint_are_cut(tmp_path: Path) -> None:
+    file = tmp_path / "results.csv"
+    file.write_text("epoch,time,a\n1,2.5,0.1\n2,5.0,0.2\n3,7.5,0.3\n4,9")
+    trim_results(file, 2)
+    assert file.read_text() == "epoch,time,a\n1,2.5,0.1\n2,5.0,0.2\n"
+    trim_results(tmp_path / "none.csv", 2)
