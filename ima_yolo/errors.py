@@ -28,6 +28,6 @@ def nearest(key: str, valid: Iterable[str]) -> str:
     return f" (did you mean '{found}'?)" if found else ""
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: BaseException) -> str:
     """Return an exception's text as one line, without Ultralytics' ornament; its type where it has no text."""
     return " ".join(str(error).replace("ERROR ❌️", "").split()) or type(error).__name__

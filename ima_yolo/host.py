@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ultralytics.cfg import DEFAULT_CFG_DICT, check_dict_alignment
 from ultralytics.nn.tasks import BaseModel, RTDETRDetectionModel, guess_model_task, torch_safe_load
 from ultralytics.utils import LOGGER, SETTINGS
+from ultralytics.utils.checks import check_yolov5u_filename
 from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES
 from ultralytics.utils.tal import make_anchors
 from ultralytics.utils.torch_utils import unwrap_model
@@ -70,6 +71,9 @@ def load_model(path: str | Path, role: str) -> tuple[BaseModel, dict[str, Any]]:
     """
     if not can_be_had(str(path)):
         raise IMAError(f"{role}={path}: file not found")
+    taken_for = check_yolov5u_filename(str(path), verbose=False)
+    if taken_for != str(path):
+        raise IMAError(f"{role}={path}: Ultralytics takes this name for {Path(taken_for).name}; rename the file")
     try:
         checkpoint, _ = torch_safe_load(str(path), safe_only=True)
     except Exception as error:

@@ -37,13 +37,23 @@ def load_teachers(settings: Settings) -> tuple[Teacher, ...]:
         IMAError: If one cannot be used.
     """
     names = settings.teachers
-    weights: tuple[str | None, ...] = settings.ima_teacher_weights or (None,)
-    if len(weights) == 1:  # one value is meant for those that have no weights of their own
-        weights = tuple(None if has_weights(name) and len(names) > 1 else weights[0] for name in names)
-    return tuple(
-        load_teacher(name, None if own == "none" else own, settings.ima_teacher_conf)
-        for name, own in zip(names, weights, strict=True)
-    )
+    weights = weights_of(names, settings.ima_teacher_weights)
+    pairs = zip(names, weights, strict=True)
+    return tuple(load_teacher(name, own, settings.ima_teacher_conf) for name, own in pairs)
+
+
+def weights_of(names: Sequence[str], given: Sequence[str] | None) -> tuple[str | None, ...]:
+    """Weights of each teacher: one value is meant for all that have none of their own, "none" is random ones.
+
+    Args:
+        names: The teachers.
+        given: One value, or one for each teacher; None for none.
+    """
+    if given is None:
+        return (None,) * len(names)
+    if len(given) != 1:
+        return tuple(None if own == "none" else own for own in given)
+    return tuple(None if given[0] == "none" or (has_weights(name) and len(names) > 1) else given[0] for name in names)
 
 
 def fit_teachers(

@@ -13,6 +13,7 @@ from ultralytics.cfg import get_cfg, get_save_dir
 from ultralytics.data.utils import IMG_FORMATS, check_det_dataset
 from ultralytics.utils import DEFAULT_CFG_DICT, LOGGER
 from ultralytics.utils.files import get_latest_run
+from ultralytics.utils.patches import imread
 from ultralytics.utils.torch_utils import parse_device, select_device
 
 from ima_yolo import checkpoint
@@ -76,8 +77,8 @@ def prepare(options: Mapping[str, Any], kind: str | None = None) -> Plan:
         args = get_cfg(DEFAULT_CFG_DICT, {"task": task, "mode": "train", **rest})
         folder = Path(get_save_dir(args))
         _check_folder(folder, f"project={rest.get('project')}" if rest.get("project") else "results")
-    if settings.ima_unlabelled and next(images_in(settings.ima_unlabelled), None) is None:
-        raise IMAError(f"ima_unlabelled={settings.ima_unlabelled}: no images in this folder")
+    if settings.ima_unlabelled:
+        _check_unlabelled(settings.ima_unlabelled)
     if settings.without_effect:
         kind = f"ima_loss={settings.ima_loss} ima_weight={settings.ima_weight}"
         LOGGER.warning(f"without effect with {kind}: {', '.join(settings.without_effect)}")
@@ -252,6 +253,15 @@ def images_in(places: str | list[str]) -> Iterator[Path]:
             yield from (path.parent / line if line.startswith("./") else Path(line) for line in lines if line)
         elif path.is_dir():
             yield from sorted(file for file in path.rglob("*.*") if file.suffix[1:].lower() in IMG_FORMATS)
+
+
+def _check_unlabelled(folder: str) -> None:
+    """Refuse a folder without an image that can be read; the first such one is enough."""
+    found = list(images_in(folder))
+    if not found:
+        raise IMAError(f"ima_unlabelled={folder}: no images in this folder")
+    if all(imread(str(file)) is None for file in found):
+        raise IMAError(f"ima_unlabelled={folder}: none of its {len(found)} images can be read")
 
 
 def _check_folder(folder: Path, asked_by: str) -> None:

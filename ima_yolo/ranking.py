@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -15,6 +13,8 @@ from torch import Tensor
 from ultralytics.data.augment import LetterBox
 from ultralytics.data.utils import check_det_dataset
 from ultralytics.nn.tasks import BaseModel
+from ultralytics.utils.patches import imread
+from ultralytics.utils.torch_utils import select_device
 
 from ima_yolo.align import standardize
 from ima_yolo.errors import IMAError
@@ -24,10 +24,14 @@ from ima_yolo.preflight import images_in
 from ima_yolo.similarity import cells, divergence, linear_cka
 from ima_yolo.students import load_student, task_of_kind
 from ima_yolo.summary import measure
+from ima_yolo.teacher_cost import cost
+from ima_yolo.teachers import Teacher
 from ima_yolo.teachers.load import is_file, load_teacher
 from ima_yolo.teachers.view import View, fit
 
-HEADINGS = ("teacher", "mAP50-95", "CKA", "gap", "gap aligned", "ms/image", "MB")
+HEADINGS = ("teacher", "mAP50-95", "CKA", "gap", "gap aligned", "ms/image", "MiB")
+BATCH = 8  # images that a network is shown at a time
+CELLS = 256  # cells of each map that are compared: all of them would not fit into memory at a high resolution
 
 
 @dataclass(frozen=True)
@@ -37,25 +41,34 @@ class Candidate:
     Attributes:
         name: As it was given.
         accuracy: Its own mAP50-95 on the data, 0-1; None where it is no Ultralytics model of the task and classes.
+        note: Why there is no accuracy, or what else the validation says; empty where there is nothing to say.
         cka: Linear CKA of its maps with the student's, mean over levels, 0-1.
         gap: Jensen-Shannon divergence of the values of both, mean over levels, 0-1.
         gap_aligned: The same after instance standardization of both.
-        milliseconds: Time of its forward pass for an image, on the device at hand.
-        megabytes: Its weights.
+        milliseconds: Time of its forward pass for an image, in batches, on the device at hand.
+        mebibytes: Peak of the memory that it takes, weights and a batch.
         levels: Strides that it shares with the student.
     """
 
     name: str
     accuracy: float | None
+    note: str
     cka: float
     gap: float
     gap_aligned: float
     milliseconds: float
-    megabytes: float
+    mebibytes: float
     levels: tuple[int, ...]
 
 
-def rank(student: str, data: Path, candidates: Sequence[str], imgsz: int, limit: int = 32) -> list[Candidate]:
+def rank(
+    student: str,
+    data: Path,
+    candidates: Sequence[str],
+    imgsz: int,
+    limit: int = 32,
+    weights: Sequence[str | None] | None = None,
+) -> list[Candidate]:
     """Look at every candidate and order them by likeness to the student, most alike first.
 
     Args:
@@ -64,13 +77,19 @@ def rank(student: str, data: Path, candidates: Sequence[str], imgsz: int, limit:
         candidates: Names as for `teacher=`.
         imgsz: Side of the images in pixels.
         limit: How many images to look at.
+        weights: Of each candidate, as for `ima_teacher_weights=`; None for those of its own, or random ones.
 
     Raises:
         IMAError: If a candidate, the student or the data cannot be used.
     """
-    model, kind = load_student(student)
     images = validation_images(data, imgsz, limit)
-    found = [_look(model, task_of_kind(kind), data, name, images, imgsz) for name in candidates]
+    model, kind = load_student(student, images.shape[1])
+    own = weights or [None] * len(candidates)
+    # all are loaded before the first is measured: a misspelt one should not cost the time of the others
+    loaded = [(name, given, load_teacher(name, given)) for name, given in zip(candidates, own, strict=True)]
+    found = [
+        _look(model, task_of_kind(kind), data, teacher, name, given, images, imgsz) for name, given, teacher in loaded
+    ]
     return sorted(found, key=lambda candidate: -candidate.cka)
 
 
@@ -83,58 +102,82 @@ def validation_images(data: Path, imgsz: int, limit: int) -> Tensor:
         limit: How many at most.
 
     Returns:
-        (B, 3, imgsz, imgsz) RGB in [0, 1].
+        (B, C, imgsz, imgsz) in [0, 1], C as the data says, RGB where that is 3.
 
     Raises:
-        IMAError: If the data has no images.
+        IMAError: If the data has no images that can be read.
     """
     try:
         found = check_det_dataset(str(data), autodownload=False)
     except Exception as error:
         raise IMAError(f"data={data}: no data set that can be read") from error
-    paths = list(images_in(found["val"]))
+    paths, channels = list(images_in(found["val"])), int(found["channels"])
     chosen = paths[:: max(1, len(paths) // limit)][:limit]
-    pictures = [LetterBox((imgsz, imgsz))(image=cv2.imread(str(path))) for path in chosen]
-    if not pictures:
-        raise IMAError(f"data={data}: no images for 'val'")
-    stacked = np.stack(pictures)[..., ::-1].transpose(0, 3, 1, 2)  # (B, H, W, BGR) -> (B, RGB, H, W)
-    return torch.from_numpy(np.ascontiguousarray(stacked)).float() / 255
+    flag = {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR}.get(channels, cv2.IMREAD_UNCHANGED)
+    read = [image for path in chosen if (image := imread(str(path), flags=flag)) is not None]
+    if not read:
+        raise IMAError(f"data={data}: no images for 'val' that can be read")
+    pictures = [LetterBox((imgsz, imgsz))(image=image).reshape(imgsz, imgsz, -1) for image in read]
+    stacked = np.stack(pictures)
+    if channels == 3:
+        stacked = stacked[..., ::-1]  # BGR -> RGB
+    # (B, H, W, C) -> (B, C, H, W)
+    return torch.from_numpy(np.ascontiguousarray(stacked.transpose(0, 3, 1, 2))).float() / 255
 
 
 @torch.no_grad()
 def student_maps(student: BaseModel, images: Tensor) -> Features:
-    """Return a student's neck maps of (B, 3, H, W) images, in evaluation."""
+    """Return a student's neck maps of (B, C, H, W) images, in evaluation."""
     head, levels = neck(student)
     with tap(head, levels, stop=True) as caught:
         student.eval()(images)
     return Features.of_image(caught.maps or [], images.shape[2])
 
 
-def _look(student: BaseModel, task: str, data: Path, name: str, images: Tensor, imgsz: int) -> Candidate:
-    teacher = load_teacher(name)
-    view = fit(teacher, probe(student).strides)
-    start = time.perf_counter()
-    seen = view(images).features
-    milliseconds = 1000 * (time.perf_counter() - start) / len(images)
-    own = student_maps(student, images)
-    pairs = [(own.at(stride), same_size(seen.at(stride), own.at(stride))) for stride in view.strides]
-    cka = [linear_cka(cells(first), cells(second)) for first, second in pairs]
-    gap = [divergence(first, second) for first, second in pairs]
-    aligned = [divergence(standardize(first), standardize(second)) for first, second in pairs]
-    mean = float(np.mean(cka)), float(np.mean(gap)), float(np.mean(aligned))
-    accuracy = measure(Path(name), data, imgsz, name, task, workers=0).map50_95 if is_file(name) else None
-    return Candidate(name, accuracy, *mean, milliseconds, _megabytes(view), view.strides)
+def _look(
+    student: BaseModel,
+    task: str,
+    data: Path,
+    teacher: Teacher,
+    name: str,
+    weights: str | None,
+    images: Tensor,
+    imgsz: int,
+) -> Candidate:
+    view = fit(teacher, probe(student, images.shape[1]).strides, images.shape[1])
+    cka, gap, aligned = _compare(student, view, images)
+    accuracy, note = None, ""
+    if is_file(name):
+        row = measure(Path(name), data, imgsz, name, task, workers=0)
+        accuracy, note = row.map50_95, row.note
+    shape = (min(BATCH, len(images)), teacher.input_channels, imgsz, imgsz)
+    milliseconds, mebibytes = cost(name, weights, shape, select_device("", verbose=False))
+    return Candidate(name, accuracy, note, cka, gap, aligned, milliseconds, mebibytes, view.strides)
 
 
-def _megabytes(view: View) -> float:
-    model: Any = getattr(view.teacher, "_model", None)
-    if not isinstance(model, torch.nn.Module):
-        return float("nan")
-    return sum(value.numel() * value.element_size() for value in model.state_dict().values()) / 1e6
+def _compare(student: BaseModel, view: View, images: Tensor) -> tuple[float, float, float]:
+    """CKA, gap of distributions and gap after standardization, means over the levels that both have."""
+    generator = torch.Generator().manual_seed(0)
+    kept: dict[int, list[tuple[Tensor, ...]]] = {stride: [] for stride in view.strides}
+    for part in images.split(BATCH):
+        own, seen = student_maps(student, part), view(part).features
+        for stride in view.strides:
+            pair = own.at(stride), same_size(seen.at(stride), own.at(stride))
+            count = pair[0].shape[2] * pair[0].shape[3]
+            chosen = torch.randperm(count, generator=generator)[:CELLS]
+            maps = (*pair, *(standardize(level) for level in pair))
+            # (B, C, H, W) -> (B, C, H*W) -> (B, C, CELLS)
+            kept[stride].append(tuple(level.flatten(2)[:, :, chosen, None] for level in maps))
+    levels = [[torch.cat(parts) for parts in zip(*batches, strict=True)] for batches in kept.values()]
+    return (
+        float(np.mean([linear_cka(cells(first), cells(second)) for first, second, _, _ in levels])),
+        float(np.mean([divergence(first, second) for first, second, _, _ in levels])),
+        float(np.mean([divergence(first, second) for _, _, first, second in levels])),
+    )
 
 
 def table(found: Sequence[Candidate]) -> str:
-    """The candidates as a Markdown table."""
+    """The candidates as a Markdown table, with notes below it."""
     rows = [
         [
             candidate.name,
@@ -143,12 +186,13 @@ def table(found: Sequence[Candidate]) -> str:
             f"{candidate.gap:.3f}",
             f"{candidate.gap_aligned:.3f}",
             f"{candidate.milliseconds:.1f}",
-            f"{candidate.megabytes:.1f}",
+            f"{candidate.mebibytes:.0f}",
         ]
         for candidate in found
     ]
     lines = [HEADINGS, ("---", *["---:"] * (len(HEADINGS) - 1)), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    notes = [f"{candidate.name}: {candidate.note}" for candidate in found if candidate.note]
+    return "\n".join(["| " + " | ".join(line) + " |" for line in lines] + (["", *notes] if notes else []))
 
 
 def plot(found: Sequence[Candidate], output: Path) -> Path:
@@ -166,9 +210,9 @@ def plot(found: Sequence[Candidate], output: Path) -> Path:
         axes.plot(candidate.cka, height, "o", color="#1f77d0", markersize=8, clip_on=False, zorder=3)
         highest = max(highest, height)
         label = Path(candidate.name).stem if is_file(candidate.name) else candidate.name
-        axes.annotate(
-            label, (candidate.cka, height), xytext=(-6, 8), textcoords="offset points", ha="right", fontsize=9
-        )
+        side = "left" if candidate.cka < 0.5 else "right"  # of the text: it grows into the picture
+        place = (6 if side == "left" else -6, 8)
+        axes.annotate(label, (candidate.cka, height), xytext=place, textcoords="offset points", ha=side, fontsize=9)
     axes.set_xlabel("likeness to the student (linear CKA)")
     axes.set_ylabel("accuracy on the data (mAP50-95)" if known else "cost (ms for an image)")
     axes.set_xlim(0, 1.02)

@@ -117,6 +117,8 @@ class Distilling(Continuing):
             LOGGER.info(f"Distilling from {view.name} at strides {list(view.strides)}")
             for line in differences(view, student.strides, channels):
                 LOGGER.info(line)
+        if self.settings.ima_unlabelled and self.settings.for_task(self.args.task).ima_instance == "region":
+            LOGGER.info("The classes of images without labels are not known: each of them counts as one instance")
 
     def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Prepare a batch as Ultralytics does, and add images without labels if there are any."""

@@ -14,13 +14,21 @@ import torch
 from torch import Tensor
 from ultralytics.data.build import build_dataloader
 from ultralytics.data.dataset import YOLODataset
+from ultralytics.utils import LOGGER
+
+from ima_yolo.errors import IMAError
 
 
 class UnlabelledImages(YOLODataset):
-    """A folder of images, without a look at any labels and without a cache file beside them."""
+    """A folder of images, without a look at any labels and without a cache file beside them.
+
+    One that cannot be read is replaced by the next, with a warning: such folders are large and were never gone through
+    by anyone, and a look at each of them before the training would take long.
+    """
 
     def get_labels(self) -> list[dict[str, Any]]:
         """Return an empty label for each image."""
+        self._damaged: set[int] = set()
         return [
             {
                 "im_file": file,
@@ -34,6 +42,22 @@ class UnlabelledImages(YOLODataset):
             }
             for file in self.im_files
         ]
+
+    def load_image(self, i: int, *args: Any, **kwargs: Any) -> Any:
+        """Return image `i` as Ultralytics does, or the next that can be read.
+
+        Raises:
+            IMAError: If there is none.
+        """
+        for index in (*range(i, len(self.im_files)), *range(i)):
+            if index in self._damaged:
+                continue
+            try:
+                return super().load_image(index, *args, **kwargs)
+            except FileNotFoundError:  # what Ultralytics raises for anything that is no image
+                LOGGER.warning(f"{self.im_files[index]}: cannot be read and is left out")
+                self._damaged.add(index)
+        raise IMAError(f"ima_unlabelled={self.img_path}: no image there can be read")
 
 
 class UnlabelledStream:

@@ -251,3 +251,12 @@ def test_what_cannot_be_downloaded_is_said_so(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(host, "torch_safe_load", fail)
     with pytest.raises(IMAError, match=r"teacher=yolo26m\.pt: the file is not here and could not be downloaded"):
         host.load_model("yolo26m.pt", "teacher")
+
+
+@pytest.mark.parametrize("name", ["yolov5n.pt", "yolov3-tiny.pt"])
+def test_a_file_that_ultralytics_takes_for_another_is_named(name: str) -> None:
+    Path(name).write_bytes(b"PK")
+    with pytest.raises(
+        IMAError, match=rf"teacher={name}: Ultralytics takes this name for yolov.*u.pt; rename the file"
+    ):
+        host.load_model(name, "teacher")

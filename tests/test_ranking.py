@@ -1,31 +1,52 @@
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from ima_yolo.cli import main
-from ima_yolo.ranking import rank, table, validation_images
+from ima_yolo.errors import IMAError
+from ima_yolo.ranking import _compare, rank, student_maps, table, validation_images
+from ima_yolo.students import load_student
+from ima_yolo.teacher_cost import cost
+from ima_yolo.teachers.load import load_teacher
+from ima_yolo.teachers.module import ModuleTeacher
+from ima_yolo.teachers.view import fit
+
+FPN = "torchvision:fasterrcnn_mobilenet_v3_large_fpn"
 
 
 def test_a_network_is_most_like_itself(
     tiny_data: Path, tiny_checkpoint: Callable[..., Path], lively: Callable[[Path, Path], Path], tmp_path: Path
 ) -> None:
     student = lively(tiny_checkpoint(), tmp_path / "student.pt")
-    other = lively(tiny_checkpoint("yolo26s.yaml", seed=1), tmp_path / "other.pt")
-    found = rank(str(student), tiny_data, [str(other), str(student), "torchvision:fcos_resnet50_fpn"], 96, 4)
+    found = rank(str(student), tiny_data, [FPN, str(student)], 64, 4)
     assert found[0].name == str(student)
     assert found[0].cka == pytest.approx(1.0, abs=1e-3)
     assert found[0].gap == pytest.approx(0.0, abs=1e-3)
     by_name = {candidate.name: candidate for candidate in found}
-    assert by_name[str(other)].cka < 0.99
-    assert by_name[str(other)].megabytes > 2 * by_name[str(student)].megabytes
-    assert by_name[str(other)].accuracy is not None
-    assert by_name["torchvision:fcos_resnet50_fpn"].accuracy is None
-    assert all(candidate.gap_aligned < candidate.gap or candidate.gap < 1e-3 for candidate in found)
-    assert len(table(found).splitlines()) == 2 + 3
+    assert by_name[FPN].cka < 0.99
+    assert 0 < by_name[str(student)].mebibytes < by_name[FPN].mebibytes
+    assert by_name[FPN].mebibytes > 70, "its weights alone are more"
+    assert 0 < by_name[str(student)].milliseconds < by_name[FPN].milliseconds
+    assert by_name[str(student)].accuracy is not None
+    assert by_name[FPN].accuracy is None
+    assert len(table(found).splitlines()) == 2 + 2
+
+
+def test_alignment_closes_a_gap_that_is_a_scale_and_a_shift(
+    tiny_data: Path, tiny_checkpoint: Callable[..., Path], lively: Callable[[Path, Path], Path], tmp_path: Path
+) -> None:
+    student, _ = load_student(str(lively(tiny_checkpoint(), tmp_path / "student.pt")))
+    teacher = ModuleTeacher("scaled", student, lambda shown: [5 * m + 3 for m in student_maps(student, shown).maps])
+    likeness, gap, aligned = _compare(student, fit(teacher, (8, 16, 32)), validation_images(tiny_data, 64, 4))
+    assert likeness == pytest.approx(1.0, abs=1e-3)
+    assert gap > 0.3
+    assert aligned < 0.01
 
 
 def test_validation_images_are_square_and_rgb(tiny_data: Path) -> None:
@@ -54,9 +75,46 @@ def test_the_command_prints_a_table_and_draws_a_plot(
         (["student=yolo26n.yaml", "data=gone.yaml", "candidates=a.pt"], "data=gone.yaml: no data set"),
         (["student=yolo26n.yaml", "data=d.yaml", "candidates=a.pt", "images=0"], "images=0: expected a whole number"),
         (["student=yolo26n.yaml", "data=d.yaml", "candidates=a.pt", "output=no/x.png"], "output=no"),
+        (["student=yolo26n.yaml", "data=d.yaml", "candidates=a.pt", "output=x.xyz"], "output=x.xyz: expected"),
+        (["student=yolo26n.yaml", "data=d.yaml", "candidates=,"], "names nothing between its commas"),
+        (
+            ["student=yolo26n.yaml", "data=d.yaml", "candidates=a,b,c", "ima_teacher_weights=x,y"],
+            "each of 3 candidates",
+        ),
     ],
 )
 def test_mistakes_are_one_line(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["teachers", *words]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert message in line
+
+
+def test_candidates_without_weights_of_their_own_take_those_that_are_given(
+    tiny_data: Path, lively_teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    teacher = load_teacher(FPN)
+    state = {f"backbone.{key}": value for key, value in teacher._model.state_dict().items()}
+    torch.save(state, tmp_path / "own.pth")
+    fitting, random = FPN, "torchvision:fcos_resnet50_fpn"
+    words = [f"student={lively_teacher}", f"data={tiny_data}", f"candidates={lively_teacher},{fitting}"]
+    words += ["imgsz=64", "images=2", f"output={tmp_path / 'plot.png'}"]
+    assert main(["teachers", *words, f"ima_teacher_weights={tmp_path / 'own.pth'}"]) == 0
+    assert f"| {fitting} | - |" in capsys.readouterr().out
+    words[2] = f"candidates={lively_teacher},{random}"
+    assert main(["teachers", *words, f"ima_teacher_weights={tmp_path / 'own.pth'}"]) == 2
+    assert f"do not fit teacher={random}" in capsys.readouterr().err
+
+
+def test_grey_and_damaged_images_are_read_as_the_data_says(tiny_data: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_data.parent, tmp_path / "grey")
+    data = tmp_path / "grey" / "data.yaml"
+    data.write_text(data.read_text().replace(str(tiny_data.parent), str(data.parent)) + "channels: 1\n")
+    next((data.parent / "images" / "val").glob("*.png")).write_bytes(b"no image")
+    assert validation_images(data, 64, 4).shape == (3, 1, 64, 64)
+    (found,) = rank("yolo26n.yaml", data, [FPN], 64, 3)
+    assert found.levels == (32,)
+
+
+def test_a_cost_that_cannot_be_measured_is_one_line() -> None:
+    with pytest.raises(IMAError, match=r"teacher=gone.pt: its cost could not be measured \(teacher=gone.pt: file not"):
+        cost("gone.pt", None, (1, 3, 64, 64), torch.device("cpu"))

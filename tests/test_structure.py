@@ -56,8 +56,11 @@ ROOMS: dict[str, Room] = {
     "exact": Room("torch ultralytics"),
     "continuing": Room("torch ultralytics", "data_order exact"),
     "similarity": Room("torch"),
+    "memory": Room("torch"),
+    "teacher_cost": Room("torch", "teachers memory"),
     "ranking": Room(
-        "numpy cv2 torch ultralytics", "features host teachers align students preflight summary similarity"
+        "numpy cv2 torch ultralytics",
+        "features host teachers align students preflight summary similarity teacher_cost",
     ),
     "trainer": Room(
         "yaml torch ultralytics",
@@ -68,7 +71,7 @@ ROOMS: dict[str, Room] = {
     "runtime": Room("numpy cv2 onnxruntime"),
     "benchmark": Room("numpy", "runtime"),
     "export": Room("numpy cv2 onnx onnxruntime torch ultralytics", "host checkpoint preflight runtime"),
-    "speed": Room("torch ultralytics", "config features files host teachers weighting distill pairing"),
+    "speed": Room("torch ultralytics", "config features files host teachers memory weighting distill pairing"),
     "demo": Room("numpy cv2 yaml torch ultralytics", "config host trainer summary pictures runtime export"),
     "experiment": Room(
         "PIL cv2 faster_coco_eval filelock jinja2 matplotlib numpy scipy yaml torch ultralytics",

@@ -133,3 +133,29 @@ def test_a_folder_without_images_or_objects_without_labels_are_refused(options: 
         prepare({**options, "ima_unlabelled": str(tmp_path / "empty")})
     with pytest.raises(IMAError, match="images without labels have no boxes; use ima_boxes=teacher"):
         prepare({**options, "ima_unlabelled": str(Path(options["data"]).parent), "ima_instance": "box"})
+
+
+def test_images_that_cannot_be_read_are_left_out_with_a_line(
+    options: dict[str, Any], folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("a.png", "z.jpg"):  # before the others and after them
+        (folder / name).write_bytes(b"no image")
+    stream = UnlabelledStream(str(folder), get_cfg(overrides={"imgsz": 64, "workers": 0}), {"channels": 3}, 7, seed=0)
+    for _ in range(3):
+        assert stream.next().shape == (7, 3, 64, 64)
+    assert caplog.text.count("cannot be read and is left out") == 2
+    for file in folder.rglob("*.png"):
+        file.write_bytes(b"no image")
+    with pytest.raises(IMAError, match=r"none of its 7 images can be read"):
+        prepare({**options, "ima_unlabelled": str(folder)})
+
+
+def test_without_labels_an_image_of_a_semantic_task_is_one_instance_and_that_is_said(
+    options: dict[str, Any], folder: Path, task_data: Callable[[str], Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    chosen = {**options, "model": "yolo26n-sem.yaml", "data": str(task_data("semantic")), "fraction": 0.5}
+    trainer = IMATrainer(overrides={**chosen, "ima_unlabelled": str(folder)})
+    trainer.train()
+    assert "The classes of images without labels are not known: each of them counts as one instance" in caplog.text
+    with trainer.csv.open() as file:
+        assert float(next(csv.DictReader(file))["train/ima_loss"]) > 0

@@ -105,7 +105,8 @@ images=       validation images to look at (32)      output=   the plot (teacher
 mAP50-95      the teacher's own accuracy on the data
 CKA           likeness of its features with the student's, 0 to 1
 gap           divergence of the values of both, as they are and after instance standardization, 0 to 1
-ms/image, MB  what it costs in each step of a training""",
+ms/image, MiB what it costs in a step of a training: time, and peak of memory with a batch of 8 (measured apart)
+ima_teacher_weights=    as in a training: one value for those without weights of their own, or one for each""",
     "demo": "  ima-yolo demo\n  ima-yolo demo output=my_demo seed=1",
     "cfg": "  ima-yolo cfg             every key of this package with its default\n  ima-yolo cfg paper       a recipe",
     "help": "  ima-yolo help train",

@@ -8,7 +8,7 @@ from typing import Any
 from ima_yolo.commands.options import faults_of_the_user, load_safely, no_bare_words
 from ima_yolo.errors import IMAError, nearest
 
-OWN = ("student", "data", "candidates", "imgsz", "images", "output")
+OWN = ("student", "data", "candidates", "imgsz", "images", "output", "ima_teacher_weights")
 CAUTION = (
     "It was not measured yet how far this order predicts which teacher helps most: read it as a description, and "
     "decide by `ima-yolo compare`."
@@ -25,21 +25,34 @@ def teachers(options: dict[str, Any]) -> int:
     for key in ("student", "data", "candidates"):
         if not options.get(key):
             raise IMAError(f"{key}= is missing")
-    given = options["candidates"]
-    listed = [str(name).strip() for name in (given if isinstance(given, (list, tuple)) else str(given).split(","))]
+    listed = _listed(options["candidates"])
+    given = _listed(options.get("ima_teacher_weights") or "")
+    if not listed:
+        raise IMAError(f"candidates={options['candidates']}: names nothing between its commas")
+    if len(given) not in (0, 1, len(listed)):
+        raise IMAError(f"ima_teacher_weights needs one value, or one for each of {len(listed)} candidates")
     imgsz, images = options.get("imgsz", 640), options.get("images", 32)
     for key, value in (("imgsz", imgsz), ("images", images)):
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise IMAError(f"{key}={value}: expected a whole number from 1 up")
     output = Path(str(options.get("output") or "teachers.png"))
+    if output.suffix != ".png":
+        raise IMAError(f"output={output}: expected the name of a picture, with .png at its end")
     if not output.absolute().parent.is_dir():
         raise IMAError(f"output={output}: no folder {output.absolute().parent}")
-    from ima_yolo.pairing import located
+    from ima_yolo.pairing import located, weights_of
     from ima_yolo.ranking import plot, rank, table
     from ima_yolo.teachers.load import is_file
 
-    names = [located(name) if is_file(name) else name for name in listed if name]
+    names = [located(name) if is_file(name) else name for name in listed]
+    weights, data = weights_of(names, given or None), Path(str(options["data"]))
     with faults_of_the_user():
-        found = rank(located(options["student"]), Path(str(options["data"])), names, -(-imgsz // 32) * 32, images)
+        found = rank(located(options["student"]), data, names, -(-imgsz // 32) * 32, images, weights)
     print(f"\n{table(found)}\n\n{CAUTION}\nplot {plot(found, output)}")
     return 0
+
+
+def _listed(given: Any) -> list[str]:
+    """Values that were given as a list, or with commas between them."""
+    values = given if isinstance(given, (list, tuple)) else str(given).split(",")
+    return [word for value in values if (word := str(value).strip())]

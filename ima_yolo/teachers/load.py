@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ima_yolo.errors import IMAError, one_line
 from ima_yolo.features import Features
@@ -59,27 +60,44 @@ def _try(teacher: Teacher) -> None:
     """Show a teacher an image of noise and refuse what could not be compared with a student."""
     side = max(PROBE_SIZE, *teacher.strides)
     generator = torch.Generator().manual_seed(0)
-    images = torch.rand(1, teacher.input_channels, side, side, generator=generator)
+    images = torch.rand(2, teacher.input_channels, side, side, generator=generator)
+    check_maps(teacher, ask(teacher, images), images.shape)
+
+
+def ask(teacher: Teacher, images: Tensor, *wanted: bool) -> TeacherOutput:
+    """Show a teacher images.
+
+    Args:
+        teacher: Frozen.
+        images: (B, `input_channels`, H, W) in [0, 1].
+        *wanted: Whether it is asked for confidence, boxes and predictions, in this order.
+
+    Raises:
+        IMAError: If it fails. Want of memory is passed on: Ultralytics then tries a smaller batch.
+    """
     try:
-        seen = teacher(images)
+        return teacher(images, *wanted)
     except IMAError:
         raise
     except Exception as error:
-        raise IMAError(f"teacher={teacher.name}: cannot look at a {side} x {side} image ({one_line(error)})") from error
-    check_maps(teacher, seen, (side, side))
+        if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "out of memory" in str(error):
+            raise
+        size = f"{images.shape[2]} x {images.shape[3]} px"
+        raise IMAError(f"teacher={teacher.name}: cannot look at images of {size} ({one_line(error)})") from error
 
 
-def check_maps(teacher: Teacher, seen: Any, size: Sequence[int]) -> None:
+def check_maps(teacher: Teacher, seen: Any, shape: Sequence[int]) -> None:
     """Refuse maps that are not those that a teacher's strides and channels promise.
 
     Args:
         teacher: For its name, strides and channels.
         seen: What it showed.
-        size: Height and width of the images that it was shown.
+        shape: Of the images that it was shown, (B, C, H, W).
 
     Raises:
-        IMAError: If a map is missing, of another shape, not finite, or part of a graph.
+        IMAError: If a map is missing, of another shape, not finite, of another kind of numbers, or part of a graph.
     """
+    size = shape[2:]
     name = f"teacher={teacher.name}"
     if not isinstance(seen, TeacherOutput) or not isinstance(seen.features, Features):
         kind = type(seen).__name__
@@ -97,6 +115,11 @@ def check_maps(teacher: Teacher, seen: Any, size: Sequence[int]) -> None:
                 f"{name}: its map of stride {stride} is {found} for an image of {size[0]} x {size[1]} px; "
                 f"expected {expected} (channels, rows, columns)"
             )
+        if len(level) != shape[0]:
+            raise IMAError(f"{name}: its map of stride {stride} is of {len(level)} images; expected {shape[0]}")
+        if not level.is_floating_point():
+            kind = str(level.dtype).removeprefix("torch.")
+            raise IMAError(f"{name}: its map of stride {stride} holds {kind}; expected floating-point numbers")
         if level.requires_grad:
             raise IMAError(f"{name}: its map of stride {stride} carries a gradient; expected a frozen model")
         if not bool(level.isfinite().all()):

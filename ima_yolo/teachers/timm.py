@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from ultralytics.utils import LOGGER
 
@@ -38,7 +39,7 @@ def timm_teacher(architecture: str, weights: str | None = None) -> ModuleTeacher
     if weights is None:
         LOGGER.warning(f"{name} has random weights; give ima_teacher_weights=pretrained or a state file")
     try:
-        model = _build(timm, architecture, _source(weights, name))
+        model = _loaded(timm, architecture, weights, name)
     except IMAError:
         raise
     except Exception as error:
@@ -49,16 +50,33 @@ def timm_teacher(architecture: str, weights: str | None = None) -> ModuleTeacher
     return ModuleTeacher(name, layers, mean=config["mean"], std=config["std"], multiple=layers.multiple)
 
 
-def _source(weights: str | None, name: str) -> dict[str, Any]:
-    """Arguments of timm for a choice of weights."""
-    if weights is None:
-        return {"pretrained": False}
-    if weights == "pretrained":
-        return {"pretrained": True}
+def _loaded(timm: Any, architecture: str, weights: str | None, name: str) -> Any:
+    """Build a backbone with random weights, those that timm publishes, or those of a file."""
+    if weights in (None, "pretrained"):
+        return _build(timm, architecture, {"pretrained": weights is not None})
     if not weights.endswith((".pt", ".pth")):
         raise IMAError(f"ima_teacher_weights={weights}: expected pretrained or a file (.pt, .pth) for teacher={name}")
     # handed over as tensors: timm itself would run the file's pickle
-    return {"pretrained": True, "pretrained_cfg_overlay": {"state_dict": read_state(str(Path(weights)), name)}}
+    overlay = {"state_dict": read_state(str(Path(weights)), name)}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        untouched = _build(timm, architecture, {"pretrained": False}).state_dict()
+        torch.manual_seed(0)
+        model = _build(timm, architecture, {"pretrained": True, "pretrained_cfg_overlay": overlay})
+    _check_filled(model.state_dict(), untouched, f"ima_teacher_weights={weights}: ", name)
+    return model
+
+
+def _check_filled(state: dict[str, Tensor], untouched: dict[str, Tensor], given: str, name: str) -> None:
+    """Refuse a file that leaves layers at random values; timm fills what fits and is content with the rest.
+
+    timm renames and reshapes weights while it loads them, so what was filled is told from the values: a layer that is
+    as the same seed makes it without the file was not in the file.
+    """
+    drawn = [key for key, value in untouched.items() if value.ndim > 1 and value.unique().numel() > 1]
+    missing = [key for key in drawn if torch.equal(state[key], untouched[key])]
+    if missing:
+        raise IMAError(f"{given}lacks {len(missing)} of {len(drawn)} layers of teacher={name}, {missing[0]} among them")
 
 
 def _build(timm: Any, architecture: str, source: dict[str, Any]) -> Any:

@@ -12,7 +12,7 @@ from torch.nn.functional import interpolate
 from ima_yolo.errors import IMAError
 from ima_yolo.features import Features, match_levels
 from ima_yolo.teachers import Teacher, TeacherOutput
-from ima_yolo.teachers.load import check_maps
+from ima_yolo.teachers.load import ask, check_maps
 
 LUMA = (0.299, 0.587, 0.114)  # share of red, green and blue in a grey image (ITU-R BT.601)
 EVERY = 100  # looks between two checks of the maps' values, which make a GPU wait
@@ -68,9 +68,10 @@ class View:
         """
         own = resized(in_channels(images, self.teacher.input_channels, self._shown.bands), self._shown.scale)
         with torch.no_grad():
-            seen = self.teacher(own, confidence, boxes, predictions)
+            seen = ask(self.teacher, own, confidence, boxes, predictions)
         if self._looks % EVERY == 0:
-            check_maps(self.teacher, seen, own.shape[2:])
+            check_maps(self.teacher, seen, own.shape)
+            _check_said(self.teacher, seen, confidence=confidence, boxes=boxes, predictions=predictions)
         self._looks += 1
         maps = tuple(seen.features.maps[index] for index in self._levels.values())
         said = seen.confidence
@@ -81,6 +82,15 @@ class View:
             scale = found.new_tensor([images.shape[3] / own.shape[3], images.shape[2] / own.shape[2]])
             found = torch.cat([found[:, :1], found[:, 1:] * scale.repeat(2)], dim=1)
         return TeacherOutput(Features(maps, self.strides), said, found, seen.predictions)
+
+
+def _check_said(teacher: Teacher, seen: TeacherOutput, **asked: bool) -> None:
+    """Refuse an answer without what was asked for: a term would silently be left out."""
+    for word, wanted in asked.items():
+        if wanted and getattr(seen, word) is None:
+            raise IMAError(
+                f"teacher={teacher.name}: was asked for {word} and gave none; expected it of one with predicts=True"
+            )
 
 
 def fit(

@@ -126,6 +126,17 @@ def test_weights_of_a_timm_backbone_come_from_a_file(tmp_path: Path) -> None:
     assert torch.equal(teacher._model.body.state_dict()["layer3.0.conv1.weight"], own.layer3[0].conv1.weight)
 
 
+def test_a_file_that_fills_a_timm_backbone_only_in_part_is_refused(tmp_path: Path) -> None:
+    timm = pytest.importorskip("timm", reason="the extra `timm` is not installed")
+    state = timm.create_model("resnet18", num_classes=5).state_dict()
+    torch.save({f"module.{key}": value for key, value in state.items()}, tmp_path / "renamed.pth")
+    torch.save({key: value for key, value in state.items() if key != "layer2.0.conv1.weight"}, tmp_path / "part.pth")
+    with pytest.raises(IMAError, match=r"renamed.pth: lacks 20 of 20 layers of teacher=timm:resnet18, conv1.weight"):
+        load_teacher("timm:resnet18", str(tmp_path / "renamed.pth"))
+    with pytest.raises(IMAError, match=r"part.pth: lacks 1 of 20 layers of teacher=timm:resnet18, layer2.0.conv1"):
+        load_teacher("timm:resnet18", str(tmp_path / "part.pth"))
+
+
 def test_a_pyramid_of_one_grid() -> None:
     grid = torch.arange(16.0).view(1, 1, 4, 4)
     finer, same, coarser = pyramid(grid, finer=1, coarser=1)
@@ -210,6 +221,9 @@ BAD_OUTPUT = {
     "NaN": (output(torch.full((1, 3, 4, 4), float("nan"))), "NaN or infinite"),
     "infinite": (output(torch.full((1, 3, 4, 4), float("inf"))), "NaN or infinite"),
     "gradient": (output(torch.zeros(1, 3, 4, 4, requires_grad=True)), "carries a gradient"),
+    "fewer images": (output(torch.zeros(3, 3, 4, 4)), "its map of stride 8 is of 3 images; expected 1"),
+    "whole numbers": (output(torch.zeros(1, 3, 4, 4, dtype=torch.int64)), "holds int64; expected floating-point"),
+    "complex numbers": (output(torch.zeros(1, 3, 4, 4, dtype=torch.complex64)), "holds complex64; expected floating"),
 }
 
 
@@ -217,10 +231,10 @@ BAD_OUTPUT = {
 def test_an_answer_that_breaks_a_teacher_s_promise_is_one_line(case: str) -> None:
     answer, message = BAD_OUTPUT[case]
     with pytest.raises(IMAError) as caught:
-        check_maps(Loose(), answer, (32, 32))
+        check_maps(Loose(), answer, (1, 3, 32, 32))
     assert message in str(caught.value)
     assert str(caught.value).startswith("teacher=loose")
-    check_maps(Loose(), output(torch.zeros(1, 3, 4, 4)), (32, 32))
+    check_maps(Loose(), output(torch.zeros(1, 3, 4, 4)), (1, 3, 32, 32))
 
 
 GOOD = """
@@ -254,6 +268,9 @@ def poisoned():
     nn.init.constant_(model.conv.weight, float("nan"))
     return ModuleTeacher("mine", model)
 
+def exits():
+    raise SystemExit(3)
+
 value = 5
 """
 
@@ -273,6 +290,7 @@ def test_a_function_of_one_s_own_gives_a_teacher(tmp_path: Path) -> None:
         ("zoo:fails", "fails() failed (no weights here)"),
         ("zoo:number", "returned int, which lacks strides"),
         ("zoo:careless", "strides=(16, 8); expected a tuple of whole numbers, finest first"),
+        ("zoo:exits", "exits() failed (it exits with 3)"),
         ("zoo:poisoned", "NaN or infinite values; check its weights"),
     ],
 )
@@ -282,6 +300,37 @@ def test_a_function_that_gives_the_wrong_thing_is_one_line(function: str, messag
         load_teacher(function)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [
+        ("strides", None),
+        ("strides", 8),
+        ("strides", (8.0, 16.0)),
+        ("channels", None),
+        ("channels", (True, 5)),
+        ("input_channels", True),
+        ("name", None),
+        ("class_names", ["cell"]),
+        ("class_names", 5),
+        ("predicts", None),
+    ],
+)
+def test_an_attribute_of_the_wrong_kind_is_one_line(word: str, value: Any, tmp_path: Path) -> None:
+    (tmp_path / "zoo_wrong.py").write_text(
+        f"{GOOD}\ndef wrong():\n    t = build()\n    t.{word} = {value!r}\n    return t\n"
+    )
+    __import__("sys").modules.pop("zoo_wrong", None)
+    with pytest.raises(IMAError) as caught:
+        load_teacher("zoo_wrong:wrong")
+    assert str(caught.value).startswith(f"teacher=zoo_wrong:wrong: {word}={value!r}; expected ")
+
+
+def test_a_script_that_exits_when_it_is_imported_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "script_zoo.py").write_text("import sys\nsys.exit(2)\n")
+    with pytest.raises(IMAError, match=r"teacher=script_zoo:build: script_zoo cannot be imported \(it exits with 2\)"):
+        load_teacher("script_zoo:build")
 
 
 @pytest.mark.parametrize(

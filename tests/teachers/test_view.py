@@ -132,3 +132,25 @@ def test_maps_that_turn_nan_are_refused_while_training() -> None:
     view = fit(Teacher(), (8,))
     with pytest.raises(IMAError, match="teacher=mean: its map of stride 8 holds NaN"):
         view(torch.full((1, 3, 64, 64), float("nan")))
+
+
+def test_a_teacher_that_fails_at_some_sizes_is_one_line_and_want_of_memory_is_passed_on() -> None:
+    class Fails(Teacher):
+        error: Exception = AssertionError("height (12) must be divisible by window (8)")
+
+        def __call__(self, *_: Any) -> TeacherOutput:
+            raise self.error
+
+    view = fit(Fails(), (8,))
+    with pytest.raises(IMAError, match=r"^teacher=mean: cannot look at images of 64 x 96 px \(height \(12\) must"):
+        view(image())
+    for error in (torch.OutOfMemoryError("no room"), RuntimeError("DefaultCPUAllocator: out of memory"), MemoryError()):
+        Fails.error = error
+        with pytest.raises(type(error)) as caught:
+            view(image())
+        assert caught.value is error
+
+
+def test_a_teacher_that_does_not_say_what_it_promises_is_refused() -> None:
+    with pytest.raises(IMAError, match="teacher=mean: was asked for predictions and gave none"):
+        fit(Teacher(), (8,))(image(), predictions=True)
