@@ -18,7 +18,7 @@ import numpy as np
 
 from .postprocess import Thresholds
 from .runtime import Detector
-from .sources import load_image
+from .sources import need_image
 
 WARM_UP = 3
 """Calls before the first that counts, for each batch size."""
@@ -31,7 +31,7 @@ def main(words: Sequence[str]) -> None:
     """Serve our runtime."""
     setup = json.loads(words[0])
     images = read_images(setup)
-    detector, thresholds = Detector(setup["model"], setup["threads"]), Thresholds()
+    detector, thresholds = Detector(setup["model"], setup["threads"], **setup.get("imgsz", {})), Thresholds()
 
     def read(batch: Sequence[np.ndarray]) -> float:
         blob, places = detector.prepare(batch)
@@ -54,7 +54,7 @@ def read_images(setup: dict[str, Any]) -> list[np.ndarray]:
     """The pictures of the setup, with as many threads for OpenCV as for everything else."""
     if setup["threads"]:
         cv2.setNumThreads(setup["threads"])
-    return [load_image(Path(path)) for path in setup["images"]]
+    return [need_image(Path(path)) for path in setup["images"]]
 
 
 def serve(read: Reader, images: Sequence[np.ndarray], requests: IO[str], answers: IO[str]) -> None:

@@ -139,6 +139,7 @@ def run_benchmark(
     batches: Sequence[int],
     rounds: int,
     seconds: float,
+    imgsz: int | Sequence[int] | None = None,
 ) -> Benchmark:
     """Measure both sides in alternating rounds; only ours where Ultralytics is not installed.
 
@@ -150,6 +151,7 @@ def run_benchmark(
         batches: Pictures a call.
         rounds: Rounds at each number of threads and batch size.
         seconds: Length of one side's part of a round.
+        imgsz: Size of the network input, for files exported with dynamic=True; None for the file's own.
 
     Returns:
         The figures.
@@ -157,7 +159,7 @@ def run_benchmark(
     Raises:
         IMAError: A file cannot be used, or a side failed.
     """
-    detectors = {OURS: Detector(model), THEIRS: Detector(against)}
+    detectors = {OURS: Detector(model, imgsz=imgsz), THEIRS: Detector(against, imgsz=imgsz)}
     sides = [side for side in WORKERS if side == OURS or find_spec("ultralytics")]
     files = {OURS: model, THEIRS: against}
     setups = {
@@ -175,7 +177,7 @@ def run_benchmark(
 def _setup(path: Path, detector: Detector) -> dict[str, Any]:
     meta = detector.metadata
     free = not all(isinstance(side, int) for side in detector.session.get_inputs()[0].shape)
-    imgsz = {"imgsz": {"imgsz": list(meta.imgsz)}} if free else {}
+    imgsz = {"imgsz": {"imgsz": list(detector.imgsz)}} if free else {}
     queries = meta.kind is GraphKind.QUERIES
     return {"model": str(path), "threads": None, "task": meta.task, "queries": queries, **imgsz}
 

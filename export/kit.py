@@ -18,7 +18,7 @@ from .metadata import GraphKind, Metadata
 from .results import ClassMap, Detections, Result
 from .runtime import Detector
 from .samples import sample_images
-from .sources import load_image
+from .sources import need_image
 
 CONF = 0.25
 """Threshold of the expected detections; where nothing is above it, the lowest of `LOWER` that finds something."""
@@ -56,9 +56,8 @@ def write_kit(model: Path, images: Sequence[Path] | None = None) -> Path:
     Raises:
         IMAError: The folder exists or cannot be written, or the model cannot be used.
     """
-    detector, folder = Detector(model), model.with_name(f"{model.stem}_kit")
-    if folder.exists():
-        raise IMAError(f"{folder} exists already; move it away first")
+    folder = free_folder(model)
+    detector = Detector(model)
     try:
         with tempfile.TemporaryDirectory(prefix=".ima-kit-", dir=model.parent) as name:
             kit = Path(name) / "kit"
@@ -70,6 +69,18 @@ def write_kit(model: Path, images: Sequence[Path] | None = None) -> Path:
     return folder
 
 
+def free_folder(model: Path) -> Path:
+    """The folder of a file's kit, which a caller may ask for before the file is there.
+
+    Raises:
+        IMAError: It exists.
+    """
+    folder = model.with_name(f"{model.stem}_kit")
+    if folder.exists():
+        raise IMAError(f"{folder} exists already; move it away first")
+    return folder
+
+
 def _fill(kit: Path, model: Path, detector: Detector, images: Sequence[Path] | None) -> None:
     shutil.copyfile(model, kit / model.name)
     source = images[0] if images else sample_images(kit)[0]
@@ -77,7 +88,7 @@ def _fill(kit: Path, model: Path, detector: Detector, images: Sequence[Path] | N
     shutil.copyfile(source, sample)
     for drawn in kit.glob("sample_*"):
         drawn.unlink()
-    image = load_image(sample)
+    image = need_image(sample)
     conf, found = _expected(detector, image)
     content = {"model": model.name, "sample": sample.name, "conf": conf, **_form(found)}
     (kit / "expected.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
@@ -115,7 +126,7 @@ def self_check(folder: Path) -> int:
     """
     try:
         content = json.loads((folder / "expected.json").read_text(encoding="utf-8"))
-        detector, image = Detector(folder / content["model"]), load_image(folder / content["sample"])
+        detector, image = Detector(folder / content["model"]), need_image(folder / content["sample"])
         fault = differs(content, detector(image, conf=content["conf"]))
     except (OSError, ValueError, KeyError) as error:
         if isinstance(error, IMAError):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from numbers import Integral, Real
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -31,14 +32,14 @@ class Thresholds:
         iou: Overlap above which the lower score goes, 0 to 1; without effect where a graph needs no NMS.
         max_det: Detections kept at most in a picture.
         agnostic_nms: Whether boxes of different classes suppress each other; without effect as `iou`.
-        classes: Class indices to keep, None for all.
+        classes: Class index or indices to keep, None for all; a list of int once made.
     """
 
     conf: float = 0.25
     iou: float = 0.7
     max_det: int = 300
     agnostic_nms: bool = False
-    classes: Sequence[int] | None = None
+    classes: Any = None
 
     def __post_init__(self) -> None:
         """Refuse values out of range.
@@ -48,14 +49,14 @@ class Thresholds:
         """
         for key in ("conf", "iou"):
             value = getattr(self, key)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+            if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) <= 1:
                 raise IMAError(f"{key}={value!r}: expected a number from 0 to 1")
-        if type(self.max_det) is not int or self.max_det < 1:
+        if not _is_whole(self.max_det) or self.max_det < 1:
             raise IMAError(f"max_det={self.max_det!r}: expected a whole number above 0")
         if not isinstance(self.agnostic_nms, bool):
             raise IMAError(f"agnostic_nms={self.agnostic_nms!r}: expected True or False")
-        if self.classes is not None and not _are_indices(self.classes):
-            raise IMAError(f"classes={self.classes!r}: expected a list of class indices such as [0, 2]")
+        if self.classes is not None:
+            object.__setattr__(self, "classes", _indices(self.classes))
 
 
 class Rows(NamedTuple):
@@ -139,5 +140,17 @@ def _best(scores: np.ndarray, allowed: np.ndarray, limit: int) -> np.ndarray:
     return chosen
 
 
-def _are_indices(values: object) -> bool:
-    return isinstance(values, (list, tuple)) and all(type(value) is int and value >= 0 for value in values)
+def _indices(values: object) -> list[int]:
+    """Class indices in any form in which a user may hold them: one, a sequence, an array.
+
+    Raises:
+        IMAError: They are no class indices.
+    """
+    found = [values] if _is_whole(values) else values
+    if not isinstance(found, (list, tuple, range, set, np.ndarray)) or not all(_is_whole(v) and v >= 0 for v in found):
+        raise IMAError(f"classes={values!r}: expected class indices such as [0, 2]")
+    return [int(value) for value in found]
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)

@@ -13,6 +13,7 @@ import numpy as np
 
 from ima_yolo.errors import IMAError
 
+from .habits import HABITS, without_habits
 from .metadata import GraphKind
 from .postprocess import Thresholds
 from .results import Result
@@ -23,6 +24,12 @@ from .writers import Writer
 
 FORMATS = {"save": "picture", "save_txt": "txt", "save_json": "json", "save_csv": "csv", "save_coco": "coco"}
 """Key -> what `Writer` writes for it."""
+
+SWITCHES = frozenset(
+    {"exist_ok", "save_conf", "agnostic_nms", "verbose", *FORMATS}
+    | {key for key, (harmless, _) in HABITS.items() if {True, False} & set(harmless)}
+)
+"""Keys that are on or off, which `yolo` takes as bare words."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,8 @@ class PredictOptions:
         save_json: Whether to write predictions.json.
         save_csv: Whether to write predictions.csv.
         save_coco: Whether to write coco.json, in COCO's format of results.
+        verbose: Whether to print a line for each picture; those that cannot be read are told in any case.
+        task: What the model is expected to do, None for whatever it does.
     """
 
     conf: float = 0.25
@@ -72,6 +81,8 @@ class PredictOptions:
     save_json: bool = False
     save_csv: bool = False
     save_coco: bool = False
+    verbose: bool = True
+    task: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse values that are not what a key takes.
@@ -79,7 +90,7 @@ class PredictOptions:
         Raises:
             IMAError: Naming the key, its value and what was expected.
         """
-        for key in ("exist_ok", "save_conf", *FORMATS):
+        for key in ("exist_ok", "save_conf", "verbose", *FORMATS):
             if not isinstance(getattr(self, key), bool):
                 raise IMAError(f"{key}={getattr(self, key)!r}: expected True or False")
         for key in ("project", "name"):
@@ -97,7 +108,7 @@ class PredictOptions:
         Raises:
             IMAError: An unknown key, with the nearest valid one, or a value that a key does not take.
         """
-        valid = [field.name for field in fields(cls)]
+        options, valid = without_habits(options), [field.name for field in fields(cls)]
         for key in options:
             if key not in valid:
                 raise IMAError(f"{key}= is not a setting of predict, {nearest_key(key, ['model', 'source', *valid])}")
@@ -105,8 +116,7 @@ class PredictOptions:
 
     def thresholds(self) -> Thresholds:
         """The part that decides what is kept."""
-        classes = [self.classes] if isinstance(self.classes, int) else self.classes
-        return Thresholds(self.conf, self.iou, self.max_det, self.agnostic_nms, classes)
+        return Thresholds(self.conf, self.iou, self.max_det, self.agnostic_nms, self.classes)
 
 
 def run(model: str | Path, source: object, **options: Any) -> int:
@@ -127,6 +137,8 @@ def run(model: str | Path, source: object, **options: Any) -> int:
     thresholds = chosen.thresholds()
     providers = [chosen.providers] if isinstance(chosen.providers, str) else chosen.providers
     detector = Detector(model, chosen.threads, providers, chosen.imgsz)
+    if chosen.task not in (None, detector.metadata.task):
+        raise IMAError(f"task={chosen.task}: {model} is a {detector.metadata.task} model; leave task= out")
     detector.check_classes(thresholds)
     sources = find_sources(source)
     if detector.metadata.kind is not GraphKind.RAW and options.keys() & {"iou", "agnostic_nms"}:
@@ -137,6 +149,8 @@ def run(model: str | Path, source: object, **options: Any) -> int:
     try:
         for frame, number, line in _lines(detector, thresholds, chosen, sources, writer):
             unread += line is None
+            if line and not chosen.verbose:
+                continue
             where = frame.name if frame.number is None else f"{frame.name} frame {frame.number}"
             _say(f"image {number}{total} {where}: {line or f'cannot be read, left out ({frame.fault})'}")
     except KeyboardInterrupt:

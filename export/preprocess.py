@@ -146,7 +146,10 @@ def as_bgr(image: np.ndarray) -> np.ndarray:
         IMAError: Another shape or type, or no pixels.
     """
     if not isinstance(image, np.ndarray):
-        raise IMAError(f"image is a {type(image).__name__}, expected a numpy array as cv2.imread gives it")
+        raise IMAError(
+            f"image is a {type(image).__name__}, expected a numpy array as cv2.imread gives it (None where it cannot "
+            "read one); several go to `detect`"
+        )
     channels = 1 if image.ndim == 2 else image.shape[2] if image.ndim == 3 else 0
     if channels not in (1, 3, 4) or not image.size:
         raise IMAError(f"image has shape {image.shape}, expected (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) with pixels")

@@ -23,7 +23,7 @@ from .metadata import GraphKind, Metadata
 from .preprocess import Letterbox
 from .quantize_graph import METHODS, Plan, calibrate, quantized
 from .session import open_session, session_metadata
-from .sources import load_image
+from .sources import need_image
 
 PROBES = 8
 """Pictures on which each layer's error is measured."""
@@ -235,7 +235,7 @@ def _calibration_inputs(options: QuantizeOptions, metadata: Metadata) -> list[np
     except (FileNotFoundError, RuntimeError, SyntaxError, KeyError) as error:
         raise IMAError(f"data={options.data}: {' '.join(str(error).split())}") from error
     step = max(1, len(files) // options.calibration_images)
-    images = [load_image(file) for file in files[::step][: options.calibration_images]]
+    images = [need_image(file) for file in files[::step][: options.calibration_images]]
     if not images:
         raise IMAError(f"data={options.data}: no training pictures to calibrate on")
     fit = Letterbox.stretch if metadata.kind is GraphKind.QUERIES else Letterbox.fit
@@ -253,7 +253,8 @@ def _accuracy(path: Path, metadata: Metadata, data: str) -> tuple[str, float]:
             figures = model.val(data=data, imgsz=list(metadata.imgsz), batch=1, **keys).results_dict
     finally:
         LOGGER.setLevel(level)
-    name = next(key for key in figures if "mAP50-95" in key or "mIoU" in key)
+    # Of masks and keypoints after that of boxes, where the task has them.
+    name = [key for key in figures if "mAP50-95" in key or "mIoU" in key][-1]
     return name.split("/")[-1], float(figures[name])
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from .drawing import paint_boxes, paint_classes
 from .masks import Masks
+from .preprocess import as_bgr
 from .rotated import corners
 
 DECIMALS = 5
@@ -134,15 +135,18 @@ class Detections:
         """Draw boxes or rotated boxes, masks, keypoints, names and scores.
 
         Args:
-            image: (H, W, 3) BGR uint8, the picture that these detections belong to; it is not changed.
+            image: The picture that these detections belong to, in any form that a `Detector` takes; it is not changed.
 
         Returns:
-            A drawn copy.
+            A drawn copy, (H, W, 3) BGR uint8.
+
+        Raises:
+            IMAError: The array is no picture.
         """
         texts = [f"{self.label(c)} {score:.2f}" for c, score in zip(self.classes, self.scores, strict=True)]
         outlines = self.boxes if self.rotated is None else corners(self.rotated)
         polygons = None if self.masks is None else [self.masks.polygons(index) for index in range(len(self))]
-        return paint_boxes(image, outlines, self.classes.tolist(), texts, polygons, self.keypoints)
+        return paint_boxes(as_bgr(image), outlines, self.classes.tolist(), texts, polygons, self.keypoints)
 
 
 @dataclass(frozen=True)
@@ -176,9 +180,11 @@ class ClassMap:
         return [{"name": self.names[c], "class": c, "pixel_ratio": share} for c, share in self.shares().items()]
 
     def draw(self, image: np.ndarray) -> np.ndarray:
-        """Tint each pixel, in a copy of `image`, (H, W, 3) BGR uint8, by its class."""
+        """Tint each pixel by its class in a copy of `image`, which may have any form that a `Detector` takes."""
         hidden = {0, 255} if len(self.names) == 1 else {255}
-        return paint_classes(image, self.classes, [c for c in np.unique(self.classes).tolist() if c not in hidden])
+        return paint_classes(
+            as_bgr(image), self.classes, [c for c in np.unique(self.classes).tolist() if c not in hidden]
+        )
 
 
 Result = Detections | ClassMap

@@ -115,9 +115,17 @@ class Detector:
 
         Returns:
             The input, (B, 3, H, W), which the next call of this thread overwrites, and where each picture lies in it.
+
+        Raises:
+            IMAError: The input is larger than the memory.
         """
         places = self._places([(picture.shape[0], picture.shape[1]) for picture in pictures])
-        blob = self._buffer.fill(pictures, places, self._batch or len(pictures))
+        batch = self._batch or len(pictures)
+        try:
+            blob = self._buffer.fill(pictures, places, batch)
+        except (MemoryError, ValueError) as error:  # more bytes than there are, or than a number of bytes can be
+            shape = [batch, 3, *places[0].target]
+            raise IMAError(f"{self.path}: an input of {shape} does not fit the memory") from error
         return blob.astype(self._input_type, copy=False), places
 
     def infer(self, blob: np.ndarray) -> list[np.ndarray]:
@@ -171,12 +179,19 @@ class Detector:
         """
         if asked is None:
             return self.metadata.imgsz
-        sides = (asked, asked) if isinstance(asked, int) else tuple(asked)
+        sides = (asked,) if isinstance(asked, int) else tuple(asked)
+        sides = sides * 2 if len(sides) == 1 else sides
         stride = self.metadata.stride
         if len(sides) != 2 or not all(type(side) is int and side > 0 and side % stride == 0 for side in sides):
-            raise IMAError(f"imgsz={asked!r}: expected a multiple of {stride}, or [height, width] of such")
+            example = -(-max(1, asked) // stride) * stride if isinstance(asked, int) else 20 * stride
+            text = f"expected a multiple of {stride} such as {example}, or [height, width] of such"
+            raise IMAError(f"imgsz={asked!r}: {text}")
         if not self._free_size and sides != self.metadata.imgsz:
-            raise IMAError(f"imgsz={asked!r}: {self.path} is fixed to {list(self.metadata.imgsz)}; use dynamic=True")
+            fixed = list(self.metadata.imgsz)
+            raise IMAError(
+                f"imgsz={asked!r}: {self.path} is fixed to {fixed}; leave imgsz= out, or export it again with "
+                f"imgsz={asked!r} or with dynamic=True"
+            )
         return sides[0], sides[1]
 
 

@@ -41,7 +41,7 @@ def open_session(
     options.intra_op_num_threads = threads or 0
     # Planning memory ahead holds a fifth more of it (153 against 188 MB for yolo26n at 640 px).
     options.enable_mem_pattern = False
-    options.log_severity_level = 3  # its warnings concern the graph's author, and errors are raised anyway
+    options.log_severity_level = 4  # its warnings concern the graph's author, and errors are raised anyway
     content = model if isinstance(model, bytes) else source
     try:
         return ort.InferenceSession(content, options, providers=list(providers or ["CPUExecutionProvider"]))
@@ -75,18 +75,21 @@ def check_shapes(session: ort.InferenceSession, metadata: Metadata, source: str)
     if metadata.channels != 3:
         raise IMAError(f"{source}: made for {metadata.channels} channels, this runtime reads colour pictures (3)")
     _check_shape(source, "input", inputs[0].shape, (None, 3, *metadata.imgsz))
-    expected = _expected_outputs(metadata)
+    expected = _expected_outputs(metadata, outputs)
     if len(outputs) != len(expected):
         raise IMAError(f"{source}: has {len(outputs)} outputs, a {metadata.task} model has {len(expected)}")
     for output, shape in zip(outputs, expected, strict=True):
         _check_shape(source, "output", output.shape, shape)
 
 
-def _expected_outputs(metadata: Metadata) -> list[tuple[int | None, ...]]:
+def _expected_outputs(metadata: Metadata, outputs: Sequence[ort.NodeArg]) -> list[tuple[int | None, ...]]:
     """Shapes of a graph's outputs, None where they follow from the input."""
     if metadata.kind is GraphKind.DENSE:
         return [(None, *metadata.imgsz)]
     extra = metadata.extra
+    if metadata.task == "segment" and len(outputs) == 2 and len(outputs[1].shape) == 4:
+        channels = outputs[1].shape[1]  # a mask has as many coefficients as there are prototypes
+        extra = channels if isinstance(channels, int) else None
     if metadata.kind is GraphKind.RAW:
         first: tuple[int | None, ...] = (None, None if extra is None else 4 + len(metadata.names) + extra, None)
     else:

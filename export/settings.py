@@ -10,7 +10,7 @@ import numpy as np
 
 from ima_yolo.errors import IMAError, closest
 
-from .sources import read_image
+from .sources import need_image
 
 EXPORT_KEYS = (
     *("imgsz", "batch", "dynamic", "simplify", "opset", "device", "quantize", "half", "int8"),
@@ -85,10 +85,4 @@ def read_images(paths: Sequence[Path]) -> list[np.ndarray]:
     """
     if not paths:
         raise IMAError("images=[]: expected at least one picture to compare the export on")
-    images = []
-    for path in paths:
-        image = read_image(Path(path))
-        if image is None:
-            raise IMAError(f"images: {path} cannot be read as a picture")
-        images.append(image)
-    return images
+    return [need_image(Path(path)) for path in paths]

@@ -49,16 +49,17 @@ class Frame:
     fps: float = 0.0
 
 
-def find_images(source: str | Path | None) -> list[Path]:
+def find_images(source: str | Path | None, key: str = "source") -> list[Path]:
     """List the pictures that a source names, sorted.
 
     Args:
         source: A picture file, a folder (not searched deeper) or a glob pattern; None is refused.
+        key: The setting that it stands in, for error messages.
 
     Raises:
         IMAError: Nothing is there, or no file in it is a picture.
     """
-    return _find_files(source, IMAGE_SUFFIXES, "pictures")
+    return _find_files(source, IMAGE_SUFFIXES, "pictures", key)
 
 
 def find_sources(source: object) -> list[str | int]:
@@ -120,9 +121,16 @@ def read_picture(path: Path) -> Frame:
         return Frame(str(path), None, str(error))
 
 
-def read_image(path: Path) -> np.ndarray | None:
-    """Read a picture file as (H, W, 3) BGR uint8, turned upright by its EXIF note; None if it cannot be read."""
-    return read_picture(path).image
+def need_image(path: Path) -> np.ndarray:
+    """Read a picture file that cannot be left out.
+
+    Raises:
+        IMAError: Naming the file, and why it cannot be read.
+    """
+    frame = read_picture(path)
+    if frame.image is None:
+        raise IMAError(f"{path}: cannot be read as a picture ({frame.fault})")
+    return frame.image
 
 
 def load_image(path: Path) -> np.ndarray:
@@ -147,9 +155,9 @@ def load_image(path: Path) -> np.ndarray:
     return image
 
 
-def _find_files(source: object, suffixes: frozenset[str], what: str) -> list[Path]:
+def _find_files(source: object, suffixes: frozenset[str], what: str, key: str = "source") -> list[Path]:
     if not source:
-        raise IMAError("source= is missing: give a picture, a folder or a pattern such as images/*.jpg")
+        raise IMAError(f"{key}= is missing: give a picture, a folder or a pattern such as images/*.jpg")
     path = Path(str(source))
     if path.is_file():
         return [path]
@@ -158,10 +166,10 @@ def _find_files(source: object, suffixes: frozenset[str], what: str) -> list[Pat
     elif glob.has_magic(str(source)):
         found = [Path(name) for name in glob.glob(str(source), recursive=True)]
     else:
-        raise IMAError(f"source={source}: no such file or folder")
+        raise IMAError(f"{key}={source}: no such file or folder")
     files = sorted(p for p in found if p.suffix.lower() in suffixes and p.is_file())
     if not files:
-        raise IMAError(f"source={source}: no {what} there, looked for {', '.join(sorted(suffixes))}")
+        raise IMAError(f"{key}={source}: no {what} there, looked for {', '.join(sorted(suffixes))}")
     return files
 
 

@@ -19,6 +19,9 @@ from .sources import Frame
 
 COLUMNS = ("image", "frame", "name", "class", "confidence", "x1", "y1", "x2", "y2")
 ROTATED = ("cx", "cy", "width", "height", "angle")
+GREY_ONLY = (".pbm", ".pgm")
+"""Formats that hold no colour, such as that of the drawn boxes."""
+
 DEFAULT_FPS = 25.0
 """Frames a second of a drawn stream that does not say its own."""
 
@@ -41,6 +44,7 @@ class Writer:
         self.folder = new_folder(folder, exist_ok)
         self.formats, self.with_conf = frozenset(formats), with_conf
         self._stems: dict[str, str] = {}
+        self._taken: dict[str, int] = {}
         self._records: list[dict[str, Any]] = []
         self._coco: list[dict[str, Any]] = []
         self._videos: dict[str, cv2.VideoWriter] = {}
@@ -98,31 +102,29 @@ class Writer:
         plain = (
             Path(frame.name).stem if Path(frame.name).suffix else "".join(c if c.isalnum() else "_" for c in frame.name)
         )
-        stem, number, taken = plain, 1, set(self._stems.values())
-        while stem in taken:
+        stem, number = plain, self._taken.get(plain, 0)
+        while stem in self._taken:
             number += 1
             stem = f"{plain}-{number}"
+        self._taken[plain], self._taken[stem] = max(number, 1), 1
         self._stems[frame.name] = stem
         return stem
 
     def _write_picture(self, stem: str, frame: Frame, picture: np.ndarray) -> None:
         if frame.number is not None:
-            self._video(stem, frame, picture).write(picture)
-            return
-        # Not every format that can be read can be written.
-        suffix = Path(frame.name).suffix
-        suffix = suffix if cv2.haveImageWriter(f"x{suffix}") else ".jpg"
-        # Encoded to bytes, because cv2.imwrite does not open every file name on every system.
-        cv2.imencode(suffix, picture)[1].tofile(self.folder / f"{stem}{suffix}")
+            video = self._video(stem, frame, picture)
+            if video.isOpened():
+                video.write(picture)
+                return
+            stem = f"{stem}_{frame.number}"  # no encoder, or none for so small a picture: one file a frame
+        suffix, data = _encoded(".png" if frame.number is not None else Path(frame.name).suffix, picture)
+        data.tofile(self.folder / f"{stem}{suffix}")
 
     def _video(self, stem: str, frame: Frame, picture: np.ndarray) -> cv2.VideoWriter:
         if stem not in self._videos:
             path, size = self.folder / f"{stem}.mp4", (picture.shape[1], picture.shape[0])
             fps = frame.fps if 0 < frame.fps <= 240 else DEFAULT_FPS
-            video = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), fps, size)
-            if not video.isOpened():
-                raise IMAError(f"{path}: OpenCV cannot write videos here; use save=False")
-            self._videos[stem] = video
+            self._videos[stem] = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), fps, size)
         return self._videos[stem]
 
     def _write_labels(self, stem: str, found: Result) -> None:
@@ -144,6 +146,22 @@ class Writer:
             self._table = csv.writer(file)
             self._table.writerow(columns_of(found))
         self._table.writerows(rows_of(frame, found))
+
+
+def _encoded(suffix: str, picture: np.ndarray) -> tuple[str, np.ndarray]:
+    """A colour picture as the bytes of a file, in its own format if that can be written, else as .jpg or .png.
+
+    Encoded to bytes, because cv2.imwrite does not open every file name on every system.
+    """
+    if suffix.lower() in GREY_ONLY or not cv2.haveImageWriter(f"x{suffix}"):
+        suffix = ".jpg"
+    try:
+        written, data = cv2.imencode(suffix, picture)
+    except cv2.error:
+        written = False
+    if not written:  # a side may be too long for the format, such as 65,500 px for .jpg
+        suffix, (_, data) = ".png", cv2.imencode(".png", picture)
+    return suffix, data
 
 
 def record_of(frame: Frame, found: Result) -> dict[str, Any]:

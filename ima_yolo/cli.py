@@ -51,6 +51,9 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "version": ("ima_yolo.commands.info", "version", "print the versions in use"),
 }
 
+TASKS = {"detect", "segment", "semantic", "pose", "obb", "classify"}
+"""Words that `yolo` takes before the command."""
+
 OF_EXTRAS = {
     "cv2",
     "matplotlib",
@@ -111,6 +114,8 @@ def parse(words: Sequence[str]) -> tuple[Callable[[Options], int], Options]:
     if not words or words[0] in {"-h", "--help"}:
         return _function("help"), {}
     name = {"--version": "version"}.get(words[0], words[0])
+    if name in TASKS and len(words) > 1 and words[1] in COMMANDS:
+        raise IMAError(f"'{name}': the model tells the task; type `ima-yolo {words[1]} ...`")
     if name not in COMMANDS:
         known = ", ".join(COMMANDS)
         raise IMAError(f"'{name}' is not a command{nearest(name, COMMANDS) or f'; commands: {known}'}")

@@ -58,9 +58,10 @@ def _read(model: str, options: dict[str, Any]) -> _Order:
     elif chosen:
         raise IMAError(f"{next(iter(chosen))}= belongs to quantize=8")
     checked_keys(options)
-    if model.endswith(".onnx") and (options or images is not None):
-        raise IMAError(f"{next(iter(options), 'images')}= belongs to the export of a .pt model; {model} is exported")
-    chosen_images = None if images is None else find_images(str(images))
+    foreign = [*options, *(["images"] if images is not None and not kit else [])]
+    if model.endswith(".onnx") and foreign:
+        raise IMAError(f"{foreign[0]}= belongs to the export of a .pt model; {model} is exported")
+    chosen_images = None if images is None else find_images(str(images), "images")
     return _Order(
         Path(model), None if output is None else Path(str(output)), chosen_images, options, quantize, bool(kit)
     )
@@ -68,7 +69,15 @@ def _read(model: str, options: dict[str, Any]) -> _Order:
 
 def _write(order: _Order) -> Path:
     """Write the float or the int8 file and give its path."""
+    from ima_yolo.export.kit import free_folder
+    from ima_yolo.export.settings import find_target
+
     exported = order.model.suffix == ".onnx"
+    int8 = order.model.with_name(f"{order.model.stem}_int8.onnx")
+    made = order.model if order.quantize is None else int8
+    target = made if exported and order.quantize is None else find_target(made, order.output)
+    if order.kit:
+        free_folder(target)  # before the work of an export is done
     if order.quantize is None:
         if exported and not order.kit:
             raise IMAError(f"model={order.model} is exported already; use quantize=8 or kit=True")
@@ -78,11 +87,8 @@ def _write(order: _Order) -> Path:
 
         return export_onnx(order.model, order.output, order.images, **order.args).path
     from ima_yolo.export.quantize import QuantizeOptions, quantize_onnx
-    from ima_yolo.export.settings import find_target
 
     options = QuantizeOptions(**order.quantize)
-    beside = order.model.with_name(f"{order.model.stem}_int8.onnx")
-    target = find_target(beside, order.output)
     if exported:
         return quantize_onnx(order.model, target, options).path
     from ima_yolo.export.onnx import export_onnx

@@ -44,9 +44,10 @@ Every key of `yolo train` works unchanged. `ima-yolo cfg` explains the ima_* key
 A .onnx model runs with numpy, OpenCV and ONNX Runtime alone:
   conf= iou= max_det= classes= agnostic_nms=        which detections are kept
   save= save_txt= save_conf= save_json= save_csv= save_coco=   what is written
-  project= name= exist_ok=                          where
+  project= name= exist_ok= verbose=                 where, and whether a line is printed for each
   vid_stride= max_frames=                           which frames of videos, streams and cameras
   batch= imgsz= threads= providers=                 how it runs
+Keys of `yolo predict` that ask for what happens anyway (device=cpu, half=False) are taken as well.
 Models of other kinds (.pt and so on) go to Ultralytics, with every key of `yolo predict`.""",
     "export": """\
   ima-yolo export model=best.pt format=onnx imgsz=640
@@ -69,7 +70,8 @@ Other formats are exported by Ultralytics, with its own keys and without the com
 model=     the file that our runtime runs       against=   the file that Ultralytics' predictor runs (model=)
 threads=   threads of an operator, 0 = one a core              batch=    pictures a call
 rounds=    rounds, in which both sides take turns (7)          seconds=  length of a side's part of a round (1)
-source=    pictures (three drawn ones)          output=    folder of the table, the plot and the figures in JSON
+source=    pictures (three drawn ones)          imgsz=    size of the input, for files exported with dynamic=True
+output=    folder of the table, the plot and the figures in JSON
 Both sides run in processes of their own; without Ultralytics only ours is measured.""",
     "compare": f"""\
   ima-yolo compare teacher=yolo26m.pt student=yolo26n.pt data=my.yaml epochs=50 arms=none,builtin,ima seeds=0,1,2

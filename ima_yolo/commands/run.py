@@ -10,6 +10,9 @@ from ima_yolo.commands.options import checked_keys, faults_of_the_user, load_saf
 MAX_PIXELS = 2**28
 """Larger pictures are refused on the command line: decoded, this many take 0.8 GB."""
 
+QUIET = {"OPENCV_LOG_LEVEL": "SILENT", "OPENCV_FFMPEG_LOGLEVEL": "-8"}
+"""What OpenCV would print about a damaged file comes beside our own line about it."""
+
 
 def val(options: dict[str, Any]) -> int:
     """Validate a model with Ultralytics' own validator."""
@@ -30,11 +33,13 @@ def predict(options: dict[str, Any]) -> int:
     """Detect in images: an .onnx model with our runtime, without torch, anything else with Ultralytics."""
     model = model_of(options)
     if model.endswith(".onnx"):
-        options = no_bare_words(options)
         # OpenCV reads this once, when it is loaded; by itself it decodes pictures of up to 3 GB.
         os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS))
-        from ima_yolo.export.predict import run
+        for key, value in QUIET.items():
+            os.environ.setdefault(key, value)
+        from ima_yolo.export.predict import SWITCHES, run
 
+        options = no_bare_words(options, SWITCHES)
         return run(model, options.pop("source", None), **options)
     load_safely()
     options = no_bare_words(options, switches())

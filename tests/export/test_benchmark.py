@@ -123,3 +123,35 @@ def test_bad_settings(
     assert main(["benchmark", *(word.format(toy=model) for word in words)]) == 2
     assert message in capsys.readouterr().err
     assert not Path("runs").exists()
+
+
+def test_a_large_folder_is_read_in_part_and_a_size_reaches_the_side(
+    toy: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ima_yolo.export import benchmark as module
+
+    (tmp_path / "many").mkdir()
+    for number in range(200):
+        (tmp_path / "many" / f"{number:03}.png").write_bytes(b"")
+    seen: list[object] = []
+
+    def stop(model: Path, against: Path, images: list[Path], *rest: object) -> None:
+        seen.extend([images, rest[-1]])
+        raise bench.IMAError("enough")
+
+    monkeypatch.setattr(module, "run_benchmark", stop)
+    words = [f"model={toy(RAW)}", f"source={tmp_path / 'many'}", "imgsz=64", "device=cpu"]
+    assert main(["benchmark", *words]) == 2
+    images, imgsz = seen
+    assert [path.name for path in images] == [f"{number:03}.png" for number in range(0, 200, 4)]
+    assert imgsz == 64
+
+
+def test_another_size_of_a_dynamic_file(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ima_yolo.export import export_onnx
+
+    monkeypatch.setattr(bench, "STARTS", 1)
+    monkeypatch.setattr(bench, "find_spec", lambda name: None)
+    path = export_onnx(checkpoint, tmp_path / "x.onnx", imgsz=96, dynamic=True).path
+    result = run_benchmark(path, path, sample_images(tmp_path), [1], [1], 1, 0.01, 64)
+    assert result.imgsz == (64, 64)

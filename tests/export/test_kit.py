@@ -84,3 +84,32 @@ def test_the_commands_of_its_readme(
     assert "1 disc, 1 square" in text
     exec(text.split("```python\n")[1].split("```")[0], {})
     assert capsys.readouterr().out == "1 disc, 1 square\n"
+
+
+def test_a_kit_that_is_in_the_way_stops_before_the_export(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "x_kit").mkdir()
+    assert main(["export", f"model={checkpoint}", "imgsz=96", f"output={tmp_path / 'x.onnx'}", "kit=True"]) == 2
+    assert "x_kit exists already" in capsys.readouterr().err
+    assert not (tmp_path / "x.onnx").exists()
+
+
+def test_a_kit_of_an_exported_file_with_a_sample_of_ones_own(toy: Callable[..., Path], photos: list[Path]) -> None:
+    model = toy(RAW)
+    assert main(["export", f"model={model}", "kit=True", f"images={photos[0]}"]) == 0
+    assert (model.with_name("toy_kit") / "sample.jpg").read_bytes() == photos[0].read_bytes()
+
+
+def test_pictures_that_are_not_there_are_told_by_their_key(
+    toy: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["export", f"model={toy(RAW)}", "kit=True", "images=gone"]) == 2
+    assert "images=gone: no such file or folder" in capsys.readouterr().err
+
+
+def test_a_missing_sample_is_named(toy: Callable[..., Path]) -> None:
+    kit = write_kit(toy(RAW))
+    (kit / "sample.jpg").unlink()
+    with pytest.raises(IMAError, match=r"sample\.jpg: cannot be read as a picture"):
+        self_check(kit)

@@ -121,10 +121,23 @@ def test_only_the_best_candidates_enter_nms(monkeypatch: pytest.MonkeyPatch) -> 
         {"max_det": 2.0},
         {"agnostic_nms": 1},
         {"classes": [-1]},
-        {"classes": 3},
+        {"classes": "3"},
         {"classes": ["disc"]},
     ],
 )
 def test_thresholds_out_of_range_are_named(changes: dict[str, object]) -> None:
     with pytest.raises(IMAError, match=f"^{next(iter(changes))}="):
         Thresholds(**changes)
+
+
+@pytest.mark.parametrize("classes", [2, [0, 2], (0, 2), range(3), {0, 2}, np.array([0, 2]), [np.int64(2)]])
+def test_thresholds_in_the_forms_that_users_hold(classes: object) -> None:
+    thresholds = Thresholds(np.float32(0.5), 1, np.int64(7), classes=classes)
+    assert 2 in thresholds.classes
+    assert {type(index) for index in thresholds.classes} == {int}
+
+
+@pytest.mark.parametrize("classes", [True, [True], "02", [-1], [0.5], np.array([0.5])])
+def test_classes_that_are_none(classes: object) -> None:
+    with pytest.raises(IMAError, match="expected class indices"):
+        Thresholds(classes=classes)

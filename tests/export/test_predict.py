@@ -123,7 +123,7 @@ def test_settings_without_effect_are_told(
         ({"iou": "high"}, "^iou='high'"),
         ({"batch": 0}, "^batch=0: expected a whole number above 0"),
         ({"max_frames": 1.5}, "^max_frames=1.5"),
-        ({"imgsz": 96}, "^imgsz=96: .* use dynamic=True"),
+        ({"imgsz": 96}, "^imgsz=96: .* leave imgsz= out, or export it again with imgsz=96 or with dynamic=True"),
         ({"source": []}, r"^source=\[\]"),
         ({"source": {"a": 1}}, "^source={'a': 1}: expected a file"),
         ({"save_txt": "yes"}, "^save_txt='yes': expected True or False"),
@@ -145,3 +145,37 @@ def test_an_unwritable_project(model: Path, pictures: Path) -> None:
     Path("file").write_text("in the way")
     with pytest.raises(IMAError, match="choose another project="):
         run(model, pictures, project="file")
+
+
+@pytest.mark.parametrize("suffix", [".pbm", ".pgm", ".ppm"])
+def test_a_grey_format_does_not_hold_the_drawn_picture(suffix: str, model: Path, tmp_path: Path) -> None:
+    grey = np.zeros((40, 60) if suffix != ".ppm" else (40, 60, 3), np.uint8)
+    cv2.imencode(suffix, grey)[1].tofile(tmp_path / f"x{suffix}")
+    assert run(model, tmp_path / f"x{suffix}", conf=0.05) == 0
+    (drawn,) = Path("runs/detect/predict").iterdir()
+    assert drawn.suffix == (".ppm" if suffix == ".ppm" else ".jpg")
+    assert np.ptp(cv2.imread(str(drawn)).astype(int), axis=2).max() > 50  # in colour
+
+
+def test_a_side_too_long_for_its_format(model: Path, tmp_path: Path) -> None:
+    cv2.imencode(".png", np.zeros((70000, 2, 3), np.uint8))[1].tofile(tmp_path / "x.jpg")
+    assert run(model, tmp_path / "x.jpg") == 0
+    assert [path.name for path in Path("runs/detect/predict").iterdir()] == ["x.png"]
+
+
+def test_a_video_that_cannot_be_written_becomes_pictures_and_the_rest_goes_on(
+    model: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cv2.imencode(".gif", np.zeros((1, 1, 3), np.uint8))[1].tofile(pictures / "aa.gif")  # too small for the encoder
+    assert run(model, pictures) == 0
+    assert "image 3 " in capsys.readouterr().out
+    assert sorted(p.name for p in Path("runs/detect/predict").iterdir()) == ["a.png", "aa_0.png", "b.jpg"]
+
+
+def test_many_pictures_of_one_name(model: Path, tmp_path: Path) -> None:
+    for number in range(4):
+        (tmp_path / str(number)).mkdir()
+        cv2.imwrite(str(tmp_path / str(number) / ("a.png" if number != 1 else "a-2.png")), np.zeros((9, 9), np.uint8))
+    assert run(model, str(tmp_path / "*" / "a*.png")) == 0
+    names = sorted(p.name for p in Path("runs/detect/predict").iterdir())
+    assert names == ["a-2.png", "a-3.png", "a-4.png", "a.png"]

@@ -51,7 +51,7 @@ def test_target(tmp_path: Path) -> None:
 
 def test_pictures_to_compare_on(tmp_path: Path) -> None:
     (tmp_path / "x.png").write_bytes(b"no picture")
-    with pytest.raises(IMAError, match=r"x\.png cannot be read"):
+    with pytest.raises(IMAError, match=r"x\.png: cannot be read"):
         read_images([tmp_path / "x.png"])
     with pytest.raises(IMAError, match="at least one"):
         read_images([])

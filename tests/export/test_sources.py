@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ima_yolo.errors import IMAError
-from ima_yolo.export.sources import find_images, read_image
+from ima_yolo.export.sources import find_images, read_picture
 
 
 @pytest.fixture
@@ -46,14 +46,14 @@ def test_png_of_any_depth_is_read_as_bgr(tmp_path: Path, channels: int | None, d
     step = 1 if dtype is np.uint8 else 256
     shape = (6, 8) if channels is None else (6, 8, channels)
     cv2.imwrite(str(tmp_path / "x.png"), np.full(shape, 200 * step, dtype))
-    image = read_image(tmp_path / "x.png")
+    image = read_picture(tmp_path / "x.png").image
     assert (image.shape, image.dtype) == ((6, 8, 3), np.uint8)
     assert (image == 200).all()
 
 
 def test_names_outside_ascii(tmp_path: Path) -> None:
     cv2.imencode(".png", np.zeros((2, 2, 3), np.uint8))[1].tofile(tmp_path / "血球.png")
-    assert read_image(tmp_path / "血球.png").shape == (2, 2, 3)
+    assert read_picture(tmp_path / "血球.png").image.shape == (2, 2, 3)
 
 
 def test_exif_rotation_is_applied(tmp_path: Path) -> None:
@@ -62,15 +62,15 @@ def test_exif_rotation_is_applied(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # turn by 90 degrees
     Image.new("RGB", (40, 20)).save(tmp_path / "x.jpg", exif=exif)
-    assert read_image(tmp_path / "x.jpg").shape == (40, 20, 3)
+    assert read_picture(tmp_path / "x.jpg").image.shape == (40, 20, 3)
 
 
 @pytest.mark.parametrize("content", [b"", b"no picture", b"\x89PNG\r\n\x1a\n" + b"\0" * 40])
 def test_damage_gives_none(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x.png").write_bytes(content)
-    assert read_image(tmp_path / "x.png") is None
+    assert read_picture(tmp_path / "x.png").image is None
 
 
 def test_a_folder_or_a_missing_file_gives_none(tmp_path: Path) -> None:
-    assert read_image(tmp_path) is None
-    assert read_image(tmp_path / "missing.png") is None
+    assert read_picture(tmp_path).image is None
+    assert read_picture(tmp_path / "missing.png").image is None

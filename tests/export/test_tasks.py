@@ -194,3 +194,33 @@ def test_label_lines_equal_ultralytics(
 def test_a_size_that_does_not_fit_a_fixed_file(exported: Callable[[str], Path]) -> None:
     with pytest.raises(IMAError, match=r"fixed to \[96, 96\]"):
         Detector(exported("detect batch of 3"), imgsz=64)
+
+
+@pytest.mark.parametrize("case", ["detect yolo11", "segment raw", "pose raw", "obb raw", "semantic"])
+def test_drawing_takes_what_the_detector_takes(
+    case: str, exported: Callable[[str], Path], images: list[np.ndarray]
+) -> None:
+    detector, grey = Detector(exported(case)), cv2.cvtColor(images[0], cv2.COLOR_BGR2GRAY)
+    expected = detector(grey).draw(cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR))
+    for image in (grey, grey[..., None], grey.astype(np.uint16) * 257):
+        np.testing.assert_array_equal(detector(image).draw(image), expected)
+    assert (expected != cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR)).any()
+
+
+@pytest.mark.parametrize("names", ["{0: 'disc'}", "{0: 'disc', 1: 'square', 2: 'triangle', 3: 'more'}"])
+def test_a_segmentation_file_with_names_of_another(names: str, exported: Callable[[str], Path], tmp_path: Path) -> None:
+    import onnx
+
+    model = onnx.load(str(exported("segment raw")))
+    for entry in model.metadata_props:
+        entry.value = names if entry.key == "names" else entry.value
+    onnx.save(model, str(tmp_path / "x.onnx"))
+    with pytest.raises(IMAError, match=r"output has shape \[1, 39, 189\]"):
+        Detector(tmp_path / "x.onnx")
+
+
+@pytest.mark.parametrize("side", [960_000, 10**12 * 32])
+def test_an_input_larger_than_the_memory(side: int, exported: Callable[[str], Path], images: list[np.ndarray]) -> None:
+    detector = Detector(exported("detect dynamic"), imgsz=side)
+    with pytest.raises(IMAError, match="does not fit the memory"):
+        detector(images[0])
