@@ -29,7 +29,7 @@ class Settings(BaseModel):
     ima_teacher_channels: tuple[int, ...] | None = None
     ima_loss: Literal["ima", "l2", "mgd", "cwd", "pkd"] = "ima"
     ima_weight: Literal["auto"] | float = "auto"
-    ima_weight_ratio: float = Field(0.5, gt=0, le=100)
+    ima_weight_ratio: float = Field(0.1, gt=0, le=100)
     ima_schedule: Literal["constant", "linear", "cosine"] = "constant"
     ima_off: float = Field(0.0, ge=0, lt=1)
     ima_cls: float = Field(0.0, ge=0, le=1000)
