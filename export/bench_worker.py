@@ -16,6 +16,7 @@ from typing import IO, Any
 import cv2
 import numpy as np
 
+from .machine import peak_memory
 from .postprocess import Thresholds
 from .runtime import Detector
 from .sources import need_image
@@ -87,15 +88,6 @@ def _measure(read: Reader, images: Sequence[np.ndarray], size: int, seconds: flo
         inside.append(read(batch))
         total.append(time.perf_counter() - start)
     return {"total": total, "inside": inside}
-
-
-def peak_memory() -> int:
-    """Largest resident memory of this process so far, in bytes; 0 where the system does not tell."""
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return 0
-    line = next((line for line in status.read_text().splitlines() if line.startswith("VmHWM")), "VmHWM: 0 kB")
-    return int(line.split()[1]) * 1024
 
 
 def _answer(answers: IO[str], content: dict[str, Any]) -> None:

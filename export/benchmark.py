@@ -21,6 +21,7 @@ import numpy as np
 
 from ima_yolo.errors import IMAError
 
+from .machine import processor
 from .metadata import GraphKind
 from .runtime import Detector
 
@@ -223,10 +224,6 @@ def _measure_cell(workers: dict[str, _Worker], threads: int, batch: int, rounds:
 
 def describe_machine() -> dict[str, Any]:
     """Processor, cores, load, system and versions."""
-    cpuinfo, processor = Path("/proc/cpuinfo"), platform.processor()
-    if cpuinfo.exists():
-        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
-        processor = names[0] if names else processor
     versions = {}
     for package in ("onnxruntime", "numpy", "opencv-python", "opencv-python-headless", "ultralytics", "torch"):
         try:
@@ -236,4 +233,4 @@ def describe_machine() -> dict[str, Any]:
     load = [round(value, 2) for value in os.getloadavg()] if hasattr(os, "getloadavg") else []
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     system = f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
-    return {"processor": processor, "cores": cores, "load": load, "system": system, "versions": versions}
+    return {"processor": processor(), "cores": cores, "load": load, "system": system, "versions": versions}

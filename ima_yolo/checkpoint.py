@@ -13,6 +13,7 @@ import torch
 
 from ima_yolo.config import Settings
 from ima_yolo.errors import IMAError
+from ima_yolo.files import replacing
 
 KEY = "ima"
 FORMAT = 1
@@ -77,6 +78,5 @@ def staged(folder: Path) -> Iterator[Path]:
 def add(file: Path, packed: Mapping[str, Any]) -> None:
     """Rewrite a checkpoint that this process has just written, with `packed` under `KEY`."""
     checkpoint = torch.load(file, map_location="cpu", weights_only=False)
-    partial = file.with_suffix(".partial")
-    torch.save({**checkpoint, KEY: dict(packed)}, partial)
-    os.replace(partial, file)
+    with replacing(file) as partial:
+        torch.save({**checkpoint, KEY: dict(packed)}, partial)

@@ -2,42 +2,17 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
+from ima_yolo.random_streams import Streams, set_streams, streams
+
 STREAMS = "ima_streams"  # key of a batch under which a worker hands over the state of its random streams
-Streams = dict[str, Tensor]
-
-
-def streams() -> Streams:
-    """State of the global random streams of Python, NumPy and torch, from which Ultralytics augments, as tensors."""
-    version, words, gauss = random.getstate()
-    found: Any = np.random.get_state(legacy=True)  # noqa: NPY002 - Ultralytics draws from it
-    _, keys, position, has_gauss, cached = found
-    nothing = float("nan")
-    return {
-        "python": torch.tensor([version, *words]),
-        "numpy": torch.tensor([*keys.tolist(), position, has_gauss]),
-        "gauss": torch.tensor([nothing if gauss is None else gauss, cached], dtype=torch.float64),
-        "torch": torch.get_rng_state(),
-    }
-
-
-def set_streams(state: Streams) -> None:
-    """Put the global random streams into a state that `streams` returned."""
-    version, *words = state["python"].tolist()
-    gauss, cached = state["gauss"].tolist()
-    random.setstate((version, tuple(words), None if gauss != gauss else gauss))  # NaN stands for none
-    *keys, position, has_gauss = state["numpy"].tolist()
-    np.random.set_state(("MT19937", np.array(keys, dtype=np.uint32), position, has_gauss, cached))  # noqa: NPY002
-    torch.set_rng_state(state["torch"])
 
 
 class DataOrder:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from ultralytics.utils.torch_utils import unwrap_model
+
+from ima_yolo.files import replacing
 
 NOT_YET = 10**9  # an accumulation that no step number reaches
 
@@ -104,9 +105,8 @@ def trim_results(file: Path, epochs: int) -> None:
     kept = [row for row in rows if len(row) == len(header) and row[0].strip().isdigit() and int(row[0]) <= epochs]
     if len(kept) == len(rows):
         return
-    partial = file.with_suffix(".partial")
-    partial.write_text("".join(",".join(row) + "\n" for row in [header, *kept]), encoding="utf-8")
-    os.replace(partial, file)
+    with replacing(file) as partial:
+        partial.write_text("".join(",".join(row) + "\n" for row in [header, *kept]), encoding="utf-8")
 
 
 def _copy(value: Tensor) -> Tensor:

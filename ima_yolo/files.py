@@ -4,24 +4,35 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ima_yolo.errors import IMAError
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Write a file whole or not at all, also where the disk is full or the power fails; folders are made."""
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Offer a name to write to; on success, what stands there becomes `path`, and otherwise `path` stays as it was.
+
+    Also where the disk is full or the power fails. Folders are made.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
+    partial = path.with_name(path.name + ".partial")
     try:
-        with partial.open("w", encoding="utf-8") as file:
-            json.dump(content, file, indent=1)
-            file.flush()
+        yield partial
+        with partial.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a file as `replacing` does."""
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
 def read_json(path: Path) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import copy
@@ -10,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 from ultralytics.data.build import build_dataloader
 from ultralytics.data.dataset import YOLODataset
 from ultralytics.utils import LOGGER
 
 from ima_yolo.errors import IMAError
+from ima_yolo.random_streams import seeded, set_streams, streams
 
 
 class UnlabelledImages(YOLODataset):
@@ -77,7 +76,7 @@ class UnlabelledStream:
 
     def __init__(self, folder: str, args: Any, data: dict[str, Any], count: int, seed: int, rank: int = -1) -> None:
         """Find the images; none is read yet."""
-        self._state = _seeded(seed + max(rank, 0) + 1)
+        self._state = seeded(seed + max(rank, 0) + 1)
         with self._own_randomness():
             images = UnlabelledImages(
                 img_path=str(Path(folder)),
@@ -105,26 +104,10 @@ class UnlabelledStream:
     @contextmanager
     def _own_randomness(self) -> Iterator[None]:
         """Swap the global random streams, from which Ultralytics augments, for those of this object."""
-        others = _streams()
-        _set_streams(self._state)
+        others = streams()
+        set_streams(self._state)
         try:
             yield
         finally:
-            self._state = _streams()
-            _set_streams(others)
-
-
-def _streams() -> tuple[Any, Any, Tensor]:
-    return random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002 - Ultralytics uses these
-
-
-def _set_streams(state: tuple[Any, Any, Tensor]) -> None:
-    random.setstate(state[0])
-    np.random.set_state(state[1])  # noqa: NPY002
-    torch.set_rng_state(state[2])
-
-
-def _seeded(seed: int) -> tuple[Any, Any, Tensor]:
-    generator = torch.Generator()
-    generator.manual_seed(seed)
-    return random.Random(seed).getstate(), np.random.RandomState(seed).get_state(), generator.get_state()
+            self._state = streams()
+            set_streams(others)

@@ -19,8 +19,9 @@ from ultralytics.data.utils import check_det_dataset
 from ultralytics.nn.tasks import torch_safe_load
 
 from ima_yolo import IMATrainer
-from ima_yolo.data_order import DataOrder, set_streams, streams
+from ima_yolo.data_order import DataOrder
 from ima_yolo.exact import NOT_YET, Cadence, trim_results
+from ima_yolo.random_streams import set_streams, streams
 
 EVENTS = ("on_train_batch_start", "on_train_batch_end", "on_train_epoch_end", "on_val_start", "on_model_save")
 

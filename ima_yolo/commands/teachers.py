@@ -7,6 +7,7 @@ from typing import Any
 
 from ima_yolo.commands.options import faults_of_the_user, load_safely, no_bare_words
 from ima_yolo.errors import IMAError, nearest
+from ima_yolo.lists import listed
 
 OWN = ("student", "data", "candidates", "imgsz", "images", "output", "ima_teacher_weights")
 CAUTION = (
@@ -25,12 +26,12 @@ def teachers(options: dict[str, Any]) -> int:
     for key in ("student", "data", "candidates"):
         if not options.get(key):
             raise IMAError(f"{key}= is missing")
-    listed = _listed(options["candidates"])
-    given = _listed(options.get("ima_teacher_weights") or "")
-    if not listed:
+    candidates = _names(options["candidates"])
+    given = _names(options.get("ima_teacher_weights") or "")
+    if not candidates:
         raise IMAError(f"candidates={options['candidates']}: names nothing between its commas")
-    if len(given) not in (0, 1, len(listed)):
-        raise IMAError(f"ima_teacher_weights needs one value, or one for each of {len(listed)} candidates")
+    if len(given) not in (0, 1, len(candidates)):
+        raise IMAError(f"ima_teacher_weights needs one value, or one for each of {len(candidates)} candidates")
     imgsz, images = options.get("imgsz", 640), options.get("images", 32)
     for key, value in (("imgsz", imgsz), ("images", images)):
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
@@ -44,7 +45,7 @@ def teachers(options: dict[str, Any]) -> int:
     from ima_yolo.ranking import plot, rank, table
     from ima_yolo.teachers.load import is_file
 
-    names = [located(name) if is_file(name) else name for name in listed]
+    names = [located(name) if is_file(name) else name for name in candidates]
     weights, data = weights_of(names, given or None), Path(str(options["data"]))
     with faults_of_the_user():
         found = rank(located(options["student"]), data, names, -(-imgsz // 32) * 32, images, weights)
@@ -52,7 +53,5 @@ def teachers(options: dict[str, Any]) -> int:
     return 0
 
 
-def _listed(given: Any) -> list[str]:
-    """Values that were given as a list, or with commas between them."""
-    values = given if isinstance(given, (list, tuple)) else str(given).split(",")
-    return [word for value in values if (word := str(value).strip())]
+def _names(given: Any) -> list[str]:
+    return [name for value in listed(given) if (name := str(value).strip())]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, get_args
 
 from ima_yolo.config import PREFIX, Settings, own_keys, validate
 from ima_yolo.errors import IMAError, nearest
 from ima_yolo.experiment.arms import NAMED, Arm
+from ima_yolo.lists import listed
 
 PARTS = "parts"
 # The paper's table: each row adds a part to the one above it (Guo et al. 2025, ablation of the modules).
@@ -69,8 +69,7 @@ def _values(key: str, what: str, values: Any) -> list[Any]:
         if len(choices) < 2:
             raise IMAError(f"what={what}: a number; say which, for example what={what} values=0.1,0.5,0.9")
         return [choice for choice in choices if choice not in NOT_READINGS.get(key, ())]
-    listed = values.split(",") if isinstance(values, str) else values if isinstance(values, Sequence) else [values]
-    chosen = ["none" if value is None else value for value in listed]
+    chosen = ["none" if value is None else value for value in listed(values)]
     if len(chosen) < 2 or len({str(value) for value in chosen}) < len(chosen):
         raise IMAError(f"values={values}: an ablation needs at least two different values")
     return list(chosen)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from ima_yolo.config import split, validate
 from ima_yolo.errors import IMAError, nearest
+from ima_yolo.lists import listed
 
 Kind = Literal["none", "builtin", "ima"]
 
@@ -61,8 +62,7 @@ def read_arms(given: str | Sequence[str] | Mapping[str, Any]) -> tuple[Arm, ...]
     if isinstance(given, Mapping):
         arms = tuple(_own_arm(str(name), keys) for name, keys in given.items())
     else:
-        names = [part.strip() for part in given.split(",")] if isinstance(given, str) else [str(name) for name in given]
-        arms = tuple(_named_arm(name) for name in names if name)
+        arms = tuple(_named_arm(str(name)) for name in listed(given) if name)
     if len(arms) < 2:
         raise IMAError("arms=: a comparison needs at least two, for example arms=none,builtin,ima")
     if len({arm.name for arm in arms}) < len(arms):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from ima_yolo.experiment.arms import Arm
 from ima_yolo.experiment.identity import data_identity, model_identity
 from ima_yolo.experiment.images import hold_out, scan_labels
 from ima_yolo.experiment.study import MACHINE_KEYS, Study
+from ima_yolo.lists import listed
 from ima_yolo.preflight import Plan, prepare
 
 DECIDED = frozenset({"seed", "resume", "save_dir", "exist_ok"})  # keys of `yolo train` that each training gets from us
@@ -100,16 +101,13 @@ def read_slots(devices: Any, jobs: Any) -> list[str | None]:
     Raises:
         IMAError: For a number of trainings or devices that makes no sense.
     """
-    listed: Sequence[Any] = [None]
-    if devices is not None:
-        given = devices.split(",") if isinstance(devices, str) else devices
-        listed = list(given) if isinstance(given, (list, tuple)) else [given]
-    if not listed or any(device == "" for device in listed):
+    places = listed(devices)
+    if not places or "" in places:
         raise IMAError(f"devices={devices}: expected a device or several, for example devices=0,1")
     if jobs is not None and (isinstance(jobs, bool) or not isinstance(jobs, int) or jobs < 1):
         raise IMAError(f"jobs={jobs}: expected a whole number from 1 up")
-    count = jobs or len(listed)
-    return [None if listed[i % len(listed)] is None else str(listed[i % len(listed)]) for i in range(count)]
+    dealt = (places[index % len(places)] for index in range(jobs or len(places)))
+    return [None if place is None else str(place) for place in dealt]
 
 
 def check_devices(devices: Iterable[str | None]) -> None:

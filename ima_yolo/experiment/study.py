@@ -12,6 +12,7 @@ from ima_yolo.errors import IMAError
 from ima_yolo.experiment.arms import Arm
 from ima_yolo.experiment.identity import code_version
 from ima_yolo.files import read_json, write_json
+from ima_yolo.lists import listed
 
 MACHINE_KEYS = frozenset({"model", "data", "device"})  # of `yolo train`: these say where, not what
 
@@ -209,8 +210,7 @@ def read_seeds(given: int | str | Sequence[int]) -> tuple[int, ...]:
         IMAError: For anything but distinct whole numbers from 0 up.
     """
     try:
-        values = given.split(",") if isinstance(given, str) else [given] if isinstance(given, int) else list(given)
-        seeds = tuple(int(value) for value in values)
+        seeds = tuple(int(str(value)) for value in listed(given))
     except (TypeError, ValueError):
         raise IMAError(f"seeds={given}: expected whole numbers, for example seeds=0,1,2") from None
     if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):

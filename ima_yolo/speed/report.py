@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import ultralytics
 
+from ima_yolo.export.machine import processor
 from ima_yolo.speed.rounds import ratio
 
 FLOOR = ("plain", "teacher")
@@ -19,7 +20,7 @@ FLOOR = ("plain", "teacher")
 
 def machine(device: torch.device) -> dict[str, str]:
     """Describe where and with what was measured."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
     return {
         "device": f"{device.type}: {name}",
         "cores": str(os.cpu_count()),
@@ -28,14 +29,6 @@ def machine(device: torch.device) -> dict[str, str]:
         "torch": torch.__version__,
         "ultralytics": ultralytics.__version__,
     }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
 def summarize(

@@ -144,7 +144,7 @@ def test_a_huge_picture_is_refused_before_it_is_decoded(toy: Callable[..., Path]
     Image.new("1", (30000, 20000)).save(tmp_path / "huge.png")
     code = (
         "import sys; from ima_yolo.cli import main; code = main(sys.argv[1:]);"
-        "from ima_yolo.export.bench_worker import peak_memory; print(peak_memory() // 10**6); sys.exit(code)"
+        "from ima_yolo.export.machine import peak_memory; print(peak_memory() // 10**6); sys.exit(code)"
     )
     words = ["predict", f"model={toy(RAW)}", f"source={tmp_path / 'huge.png'}"]
     done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)

@@ -114,9 +114,11 @@ def test_student_and_every_parameter_get_a_gradient(module: LevelLoss) -> None:
 @pytest.mark.parametrize("module", [L2Loss(4, 6), MGDLoss(4, 6), CWDLoss(4, 6), PKDLoss(4, 6), IMALoss(4, 6)])
 def test_half_precision_maps_are_compared_in_single(module: LevelLoss) -> None:
     student, teacher = maps()
+    torch.manual_seed(1)  # both calls hide the same positions
     with torch.autocast("cpu", dtype=torch.bfloat16):
         loss = call(module, student, teacher.bfloat16())
     assert loss.dtype == torch.float32
+    torch.manual_seed(1)
     exact = call(module, student, teacher.bfloat16())
     assert loss.item() == pytest.approx(exact.item(), rel=0.05)
 

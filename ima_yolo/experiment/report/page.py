@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import html
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from importlib.resources import files
@@ -17,6 +16,7 @@ from ima_yolo.experiment.report.measured import collect
 from ima_yolo.experiment.report.sections import Section, Table, sections
 from ima_yolo.experiment.study import Study
 from ima_yolo.experiment.tables import markdown_table
+from ima_yolo.files import replacing
 
 MIME = {"svg": "image/svg+xml", "jpeg": "image/jpeg"}
 
@@ -35,24 +35,20 @@ def write_report(study: Study, say: Callable[[str], None], pictures: bool = True
     measured = collect(study, say)
     content = sections(measured, say, pictures)
     page, text = study.folder / "report.html", study.folder / "report.md"
-    _write(page, as_html(study.title, content).encode())
+    with replacing(page) as partial:
+        partial.write_text(as_html(study.title, content), encoding="utf-8")
     shutil.rmtree(study.folder / "figures", ignore_errors=True)
     for section in content:
         for figure in section.figures:
-            _write(study.folder / "figures" / _file_name(figure), figure.content)
-    _write(text, as_markdown(study.title, content).encode())
+            with replacing(study.folder / "figures" / _file_name(figure)) as partial:
+                partial.write_bytes(figure.content)
+    with replacing(text) as partial:
+        partial.write_text(as_markdown(study.title, content), encoding="utf-8")
     return page, text
 
 
 def _file_name(figure: Figure) -> str:
     return f"{figure.name}.{'jpg' if figure.kind == 'jpeg' else figure.kind}"
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(content)
-    os.replace(partial, path)
 
 
 def as_html(title: str, content: Sequence[Section]) -> str:
