@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ima_yolo.errors import IMAError, nearest, one_line
+from ima_yolo.lists import listed
 
 PREFIX = "ima_"
 
@@ -34,6 +35,7 @@ class Settings(BaseModel):
     ima_off: float = Field(0.0, ge=0, lt=1)
     ima_cls: float = Field(0.0, ge=0, le=1000)
     ima_box: float = Field(0.0, ge=0, le=1000)
+    ima_branch: Literal["many", "one", "both"] = "both"
     ima_unlabelled: str | None = None
     ima_unlabelled_ratio: float = Field(1.0, gt=0, le=16)
     ima_levels: tuple[int, ...] | None = None
@@ -103,7 +105,7 @@ class Settings(BaseModel):
     @property
     def teachers(self) -> tuple[str, ...]:
         """Names of the teachers."""
-        return tuple(part.strip() for part in self.teacher.split(",") if part.strip())
+        return tuple(name for name in listed(self.teacher) if name)
 
     @property
     def shares(self) -> tuple[float, ...]:
