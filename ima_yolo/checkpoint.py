@@ -75,8 +75,33 @@ def staged(folder: Path) -> Iterator[Path]:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def add(file: Path, packed: Mapping[str, Any]) -> None:
-    """Rewrite a checkpoint that this process has just written, with `packed` under `KEY`."""
-    checkpoint = torch.load(file, map_location="cpu", weights_only=False)
+@contextmanager
+def carrying(packed: Mapping[str, Any]) -> Iterator[None]:
+    """Make the checkpoints that Ultralytics saves meanwhile carry `packed` under `KEY`, and appear whole or not at all.
+
+    Ultralytics offers no place for more content; reading a file back and saving it again would triple the time that a
+    checkpoint takes.
+    """
+    plain: Any = torch.save
+
+    def save(content: Any, target: Any, *args: Any, **kwargs: Any) -> None:
+        if isinstance(content, dict) and "train_args" in content:
+            content = {**content, KEY: dict(packed)}
+        if not isinstance(target, (str, Path)):
+            return plain(content, target, *args, **kwargs)
+        with replacing(Path(target)) as partial:
+            plain(content, partial, *args, **kwargs)
+
+    torch.save = save
+    try:
+        yield
+    finally:
+        torch.save = plain
+
+
+def slim(file: Path) -> None:
+    """Take out of a checkpoint what only an exact resume needs; one of each epoch is kept for long."""
+    content = torch.load(file, map_location="cpu", weights_only=False)
+    content[KEY].pop("exact", None)
     with replacing(file) as partial:
-        torch.save({**checkpoint, KEY: dict(packed)}, partial)
+        torch.save(content, partial)

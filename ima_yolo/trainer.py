@@ -147,24 +147,20 @@ class Distilling(Continuing):
         wdir, last, best = self.wdir, self.last, self.best
         packed = checkpoint.pack(self.settings, self._teacher_digest, self.distiller.state())
         exact = self.exact_state()
-        with checkpoint.staged(wdir) as staging:
+        with checkpoint.staged(wdir) as staging, checkpoint.carrying({**packed, "exact": exact}):
             self.wdir, self.last, self.best = staging, staging / last.name, staging / best.name
             try:
                 saved = super().save_model()
             finally:
                 self.wdir, self.last, self.best = wdir, last, best
-            for file in staging.glob("*.pt"):
-                checkpoint.add(file, {**packed, "exact": exact} if file.name == last.name else packed)
+            for file in staging.glob("epoch*.pt"):
+                checkpoint.slim(file)
         return bool(saved)
 
     def final_eval(self) -> None:
         """Validate the best checkpoint; leave only the settings under our key of what is finished."""
-        super().final_eval()
-        if RANK in {-1, 0}:
-            packed = checkpoint.pack(self.settings, self._teacher_digest, None)
-            for file in (self.last, self.best):
-                if file.exists():
-                    checkpoint.add(file, packed)
+        with checkpoint.carrying(checkpoint.pack(self.settings, self._teacher_digest, None)):
+            super().final_eval()
 
     def save_metrics(self, metrics: dict[str, Any]) -> None:
         """Write the epoch's row of results.csv with the weight of the distillation as its last column."""

@@ -666,8 +666,15 @@ def test_a_kill_while_saving_leaves_the_last_checkpoint_whole(options: dict[str,
     first = interrupted({**options, "epochs": 3}, epoch=0)
     content = first.last.read_bytes()
     trainer = IMATrainer(overrides={"resume": str(first.last)})
-    monkeypatch.setattr("ima_yolo.checkpoint.add", lambda *_: (_ for _ in ()).throw(Stop()))
+    write = Path.write_bytes
+
+    def half(path: Path, content: bytes) -> int:
+        write(path, content[: len(content) // 2])
+        raise Stop
+
+    monkeypatch.setattr(Path, "write_bytes", half)
     with pytest.raises(Stop):
         trainer.train()
+    monkeypatch.undo()
     assert first.last.read_bytes() == content
     assert not (first.wdir / ".saving").exists()
