@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -87,12 +87,11 @@ def carrying(packed: Mapping[str, Any]) -> Iterator[None]:
     def save(content: Any, target: Any, *args: Any, **kwargs: Any) -> None:
         if isinstance(content, dict) and "train_args" in content:
             content = {**content, KEY: dict(packed)}
-        if not isinstance(target, (str, Path)):
-            return plain(content, target, *args, **kwargs)
-        with replacing(Path(target)) as partial:
+        whole = replacing(Path(target)) if isinstance(target, (str, Path)) else nullcontext(target)
+        with whole as partial:
             plain(content, partial, *args, **kwargs)
 
-    torch.save = save
+    torch.save = cast(Any, save)
     try:
         yield
     finally:

@@ -35,7 +35,6 @@ class Settings(BaseModel):
     ima_off: float = Field(0.0, ge=0, lt=1)
     ima_cls: float = Field(0.0, ge=0, le=1000)
     ima_box: float = Field(0.0, ge=0, le=1000)
-    ima_branch: Literal["many", "one", "both"] = "both"
     ima_unlabelled: str | None = None
     ima_unlabelled_ratio: float = Field(1.0, gt=0, le=16)
     ima_levels: tuple[int, ...] | None = None

@@ -82,11 +82,8 @@ class HeadTerms:
         classes: Index in the student and in the teacher of each class that both know.
     """
 
-    def __init__(
-        self, score_weight: float, box_weight: float, classes: Sequence[tuple[int, int]], branch: str = "many"
-    ) -> None:
+    def __init__(self, score_weight: float, box_weight: float, classes: Sequence[tuple[int, int]]) -> None:
         """Keep weights and classes."""
-        self._branch = branch
         self.weights = {SCORE_TERM: score_weight, BOX_TERM: box_weight}
         self.names = tuple(name for name, weight in self.weights.items() if weight > 0)
         self._student, self._teacher = (list(indices) for indices in zip(*classes, strict=True))
@@ -103,16 +100,6 @@ class HeadTerms:
         """
         if student.boxes.shape != teacher.boxes.shape:
             raise IMAError("the heads of student and teacher have different cells; use ima_cls=0 ima_box=0")
-        pairs = [(student, teacher)] if self._branch != "one" else []
-        if self._branch != "many" and student.single is not None and teacher.single is not None:
-            pairs.append((student.single, teacher.single))
-        terms: dict[str, Tensor] = {}
-        for own, target in pairs:
-            for name, term in self._of_branch(own, target).items():
-                terms[name] = terms.get(name, 0.0) + term
-        return terms
-
-    def _of_branch(self, student: Predictions, teacher: Predictions) -> dict[str, Tensor]:
         student_scores, teacher_scores = student.scores[..., self._student], teacher.scores[..., self._teacher]
         terms = {}
         if SCORE_TERM in self.names:
@@ -173,7 +160,7 @@ def build_head_terms(
     if not settings.needs_predictions:
         return None
     classes = shared_classes(teacher, names)
-    return HeadTerms(settings.ima_cls * gains["cls"], settings.ima_box * gains["box"], classes, settings.ima_branch)
+    return HeadTerms(settings.ima_cls * gains["cls"], settings.ima_box * gains["box"], classes)
 
 
 def build_weight(settings: Settings) -> AutoWeight | FixedWeight:

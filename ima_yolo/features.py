@@ -99,12 +99,10 @@ class Predictions:
     Attributes:
         scores: Class logits, (B, A, K), A cells over all levels, finest level first.
         boxes: xyxy in pixels, (B, A, 4).
-        single: The same of the head's one-to-one branch, which gives one detection an object; None without one.
     """
 
     scores: Tensor
     boxes: Tensor
-    single: Predictions | None = None
 
 
 class _NeckReached(Exception):

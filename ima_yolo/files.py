@@ -19,7 +19,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Also where the disk is full or the power fails. Folders are made.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
+    partial = path.with_suffix(".partial")  # the stem stays, which PyTorch writes into each record of a checkpoint
     try:
         yield partial
         with partial.open("rb") as file:

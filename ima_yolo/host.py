@@ -6,7 +6,6 @@ import copyreg
 import functools
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,6 @@ import torch
 import ultralytics
 from torch import Tensor, nn
 from ultralytics.cfg import DEFAULT_CFG_DICT, check_dict_alignment
-from ultralytics.nn.modules import Detect
 from ultralytics.nn.tasks import BaseModel, RTDETRDetectionModel, guess_model_task, torch_safe_load
 from ultralytics.utils import LOGGER, SETTINGS
 from ultralytics.utils.checks import check_yolov5u_filename
@@ -139,32 +137,20 @@ def neck(model: BaseModel) -> tuple[nn.Module, int]:
     return head, int(levels)
 
 
-def keep_branches(head: Any) -> None:
-    """Make fusing the model leave a head both of its branches, of which it would drop one."""
-    if isinstance(head, Detect):
-        head.fuse = lambda *_: None
-
-
 def predictions(head: Any, output: Any) -> Predictions:
     """Read what a detection head returned, in training or evaluation, as scores and boxes of every cell.
 
     Args:
         head: The head, for its strides and box coding.
-        output: Its return value. Of a head with two branches, the one-to-many one comes first, with the other inside.
+        output: Its return value: of a head with two branches the one-to-many one is read, which scores every cell.
 
     Raises:
         IMAError: If the head is not of the anchor-free kind that has scores and boxes for every cell.
     """
     raw = output[1] if isinstance(output, tuple) else output
-    raw = raw if isinstance(raw, dict) else {}
-    many = raw.get("one2many", raw)
-    if not {"boxes", "scores", "feats"} <= many.keys():
+    raw = raw.get("one2many", raw) if isinstance(raw, dict) else {}
+    if not {"boxes", "scores", "feats"} <= raw.keys():
         raise IMAError(f"a {type(head).__name__} head has no scores and boxes for every cell; use ima_cls=0 ima_box=0")
-    found = _decoded(head, many)
-    return replace(found, single=_decoded(head, raw["one2one"])) if raw.get("one2one") else found
-
-
-def _decoded(head: Any, raw: dict[str, Any]) -> Predictions:
     anchors, strides = make_anchors(raw["feats"], head.stride, 0.5)  # (A, 2) in cells, (A, 1)
     coded = raw["boxes"].float().transpose(1, 2)  # (B, 4R, A) -> (B, A, 4R)
     if head.reg_max > 1:  # each side is a distribution over whole distances

@@ -147,10 +147,11 @@ class Distilling(Continuing):
         wdir, last, best = self.wdir, self.last, self.best
         packed = checkpoint.pack(self.settings, self._teacher_digest, self.distiller.state())
         exact = self.exact_state()
-        with checkpoint.staged(wdir) as staging, checkpoint.carrying({**packed, "exact": exact}):
+        with checkpoint.staged(wdir) as staging:
             self.wdir, self.last, self.best = staging, staging / last.name, staging / best.name
             try:
-                saved = super().save_model()
+                with checkpoint.carrying({**packed, "exact": exact}):
+                    saved = super().save_model()
             finally:
                 self.wdir, self.last, self.best = wdir, last, best
             for file in staging.glob("epoch*.pt"):

@@ -225,6 +225,16 @@ def test_checkpoints_load_in_a_fresh_process_without_us(
         assert done.stdout.strip().endswith("loaded"), done.stderr
 
 
+def test_a_checkpoint_of_an_epoch_is_kept_without_the_bulk_of_an_exact_resume(options: dict[str, Any]) -> None:
+    trainer = IMATrainer(overrides={**options, "epochs": 2, "save_period": 1, "name": "kept"})
+    sizes: list[int] = []
+    trainer.add_callback("on_model_save", lambda t: sizes.append(t.last.stat().st_size))
+    trainer.train()
+    kept = trainer.wdir / "epoch0.pt"
+    assert "exact" not in torch_safe_load(kept, safe_only=True)[0]["ima"]
+    assert kept.stat().st_size < 0.7 * sizes[0]
+
+
 def test_a_finished_checkpoint_is_as_small_as_a_plain_one(options: dict[str, Any]) -> None:
     reference, _ = trained(DetectionTrainer, {**plain(options), "name": "plain"})
     trainer, _ = trained(IMATrainer, {**options, "name": "ima"})

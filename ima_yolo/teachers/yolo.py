@@ -12,7 +12,7 @@ from ultralytics.utils.ops import xyxy2xywh
 
 from ima_yolo.errors import IMAError
 from ima_yolo.features import Features, Predictions, tap
-from ima_yolo.host import DETECTION_HEADS, class_names, keep_branches, load_model, neck, probe, task_of
+from ima_yolo.host import DETECTION_HEADS, class_names, load_model, neck, probe, task_of
 from ima_yolo.host import predictions as read_head
 from ima_yolo.teachers import TeacherOutput
 from ima_yolo.teachers.module import cropped, freeze, padded, weights_digest
@@ -45,8 +45,7 @@ class YOLOTeacher:
         self.class_names: dict[int, str] | None = class_names(model)
         self.input_channels = int(model.yaml.get("channels", 3))
         if hasattr(model, "end2end"):
-            model.end2end = False  # boxes come from the one-to-many branch, which scores every cell
-        keep_branches(model.model[-1])
+            model.end2end = False  # fusing keeps one head: the one-to-many one, which scores every cell
         self._model = freeze(model.fuse(verbose=False)).to(memory_format=LAYOUT)
         self._head, self._levels = neck(self._model)
         self.predicts = type(self._head).__name__ in DETECTION_HEADS
