@@ -15,6 +15,8 @@ from ima_yolo.lists import listed
 PREFIX = "ima_"
 
 
+HEAD_WEIGHT = 1.0  # that of the terms on the heads where they are left to us
+_WEIGHTS = ("ima_weight", "ima_cls", "ima_box")
 _LISTS = ("ima_levels", "ima_teacher_weights", "ima_teacher_shares", "ima_teacher_channels")
 
 
@@ -33,8 +35,8 @@ class Settings(BaseModel):
     ima_weight_ratio: float = Field(0.1, gt=0, le=100)
     ima_schedule: Literal["constant", "linear", "cosine"] = "constant"
     ima_off: float = Field(0.0, ge=0, lt=1)
-    ima_cls: float = Field(0.0, ge=0, le=1000)
-    ima_box: float = Field(0.0, ge=0, le=1000)
+    ima_cls: Literal["auto"] | float = "auto"
+    ima_box: Literal["auto"] | float = "auto"
     ima_unlabelled: str | None = None
     ima_unlabelled_ratio: float = Field(1.0, gt=0, le=16)
     ima_levels: tuple[int, ...] | None = None
@@ -53,14 +55,14 @@ class Settings(BaseModel):
     ima_teacher_conf: float = Field(0.25, gt=0, lt=1)
     ima_temperature: float = Field(1.0, gt=0, le=100)
 
-    @field_validator("ima_weight", mode="before")
+    @field_validator(*_WEIGHTS, mode="before")
     @classmethod
     def _weight_is_a_number(cls, weight: Any) -> Any:
         if isinstance(weight, bool):
             raise ValueError("must be 'auto' or a number from 0 up")
         return weight
 
-    @field_validator("ima_weight", mode="after")
+    @field_validator(*_WEIGHTS, mode="after")
     @classmethod
     def _weight_in_range(cls, weight: str | float) -> str | float:
         if isinstance(weight, float) and not 0 <= weight < float("inf"):
@@ -138,8 +140,22 @@ class Settings(BaseModel):
 
     @property
     def needs_predictions(self) -> bool:
-        """Whether a term compares what the heads say."""
-        return self.ima_cls > 0 or self.ima_box > 0
+        """Whether a term compares what the heads say; one that is left to us does so once `with_heads` has chosen."""
+        return any(isinstance(weight, float) and weight > 0 for weight in (self.ima_cls, self.ima_box))
+
+    def with_heads(self, usable: bool) -> Settings:
+        """The settings with the weights of the terms on the heads chosen, where they were left to us.
+
+        Args:
+            usable: Whether the heads of student and teachers can be compared. No teacher (ima_weight=0) needs none.
+        """
+        weight = HEAD_WEIGHT if usable and self.ima_weight != 0 else 0.0
+        return self.model_copy(update=dict.fromkeys(self.heads_left_to_us, weight))
+
+    @property
+    def heads_left_to_us(self) -> tuple[str, ...]:
+        """Which weights of terms on the heads the user did not give."""
+        return tuple(key for key in ("ima_cls", "ima_box") if getattr(self, key) == "auto")
 
     @property
     def without_effect(self) -> list[str]:

@@ -160,7 +160,9 @@ def build_head_terms(
     if not settings.needs_predictions:
         return None
     classes = shared_classes(teacher, names)
-    return HeadTerms(settings.ima_cls * gains["cls"], settings.ima_box * gains["box"], classes)
+    if not classes:
+        raise IMAError(f"ima_cls, ima_box: {teacher.name} knows none of the data's classes; use ima_cls=0 ima_box=0")
+    return HeadTerms(float(settings.ima_cls) * gains["cls"], float(settings.ima_box) * gains["box"], classes)
 
 
 def build_weight(settings: Settings) -> AutoWeight | FixedWeight:

@@ -96,16 +96,48 @@ def check_pairs(
     fit_teachers(settings, teachers, strides, data.get("channels", 3), imgsz)
     _check_instances(settings, kind)
     for teacher in teachers:
-        _check_head(settings, teacher, data)
-        same_cells = strides == teacher.strides and settings.ima_teacher_imgsz in (None, imgsz)
-        if settings.needs_predictions and not same_cells:
-            own = list(teacher.strides)
-            size = f" of an image of {settings.ima_teacher_imgsz} px" if settings.ima_teacher_imgsz else ""
-            raise IMAError(
-                f"ima_cls, ima_box: the heads have different cells, at strides {list(strides)} and {own}{size}"
-            )
-    if settings.needs_predictions and kind != "detect":
-        raise IMAError(f"ima_cls, ima_box: the student's kind is {kind}; they compare the heads of YOLO detectors")
+        _check_head(settings, teacher)
+        if settings.needs_predictions and (obstacle := _head_obstacle(settings, kind, strides, teacher, imgsz, data)):
+            raise IMAError(f"ima_cls, ima_box: {obstacle}")
+
+
+def choose_heads(
+    settings: Settings, kind: str, strides: Sequence[int], teachers: Sequence[Teacher], imgsz: int, names: Any
+) -> tuple[Settings, str | None]:
+    """Switch the terms on the heads on where they were left to us and the heads can be compared.
+
+    Args:
+        settings: What the user chose.
+        kind: The student's, see `ima_yolo.students`.
+        strides: The student's.
+        teachers: Loaded and frozen.
+        imgsz: Side of the student's images in pixels.
+        names: The data's class names by index.
+
+    Returns:
+        The settings with numbers for both weights, and why the terms are off where they are off for a reason.
+    """
+    if not settings.heads_left_to_us or settings.ima_weight == 0:
+        return settings.with_heads(usable=False), None
+    looks = (_head_obstacle(settings, kind, strides, teacher, imgsz, {"names": names}) for teacher in teachers)
+    obstacle = next((found for found in looks if found), None)
+    return settings.with_heads(usable=obstacle is None), obstacle
+
+
+def _head_obstacle(
+    settings: Settings, kind: str, strides: Sequence[int], teacher: Teacher, imgsz: int, data: Mapping[str, Any]
+) -> str | None:
+    """Why what the heads of a student and a teacher say cannot be compared."""
+    if kind != "detect":
+        return f"the student's kind is {kind}; they compare the heads of YOLO detectors"
+    if not teacher.predicts:
+        return f"{teacher.name} has no head of an Ultralytics detector ({', '.join(DETECTION_HEADS)})"
+    if tuple(strides) != tuple(teacher.strides) or settings.ima_teacher_imgsz not in (None, imgsz):
+        size = f" of an image of {settings.ima_teacher_imgsz} px" if settings.ima_teacher_imgsz else ""
+        return f"the heads have different cells, at strides {list(strides)} and {list(teacher.strides)}{size}"
+    if data and not shared_classes(teacher, data["names"]):
+        return f"{teacher.name} knows none of the data's classes"
+    return None
 
 
 def _check_instances(settings: Settings, kind: str) -> None:
@@ -121,13 +153,10 @@ def _check_instances(settings: Settings, kind: str) -> None:
         raise IMAError("ima_instance=region: regions of a class are known for task semantic alone; use image or box")
 
 
-def _check_head(settings: Settings, teacher: Teacher, data: Mapping[str, Any]) -> None:
-    """Refuse a teacher whose head cannot say what a setting asks for."""
-    asks = settings.needs_confidence or settings.needs_teacher_boxes or settings.needs_predictions
-    if asks and not teacher.predicts:
+def _check_head(settings: Settings, teacher: Teacher) -> None:
+    """Refuse a teacher whose head cannot say which positions matter, where a setting asks for that."""
+    if (settings.needs_confidence or settings.needs_teacher_boxes) and not teacher.predicts:
         raise IMAError(
-            f"teacher={teacher.name}: ima_cls, ima_box, ima_objects=teacher and ima_boxes=teacher read the head of "
+            f"teacher={teacher.name}: ima_objects=teacher and ima_boxes=teacher read the head of "
             f"an Ultralytics detector ({', '.join(DETECTION_HEADS)}), which it has not"
         )
-    if settings.needs_predictions and data:
-        shared_classes(teacher, data["names"])

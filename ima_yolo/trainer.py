@@ -22,7 +22,7 @@ from ima_yolo.config import Settings, own_keys, validate
 from ima_yolo.continuing import Continuing
 from ima_yolo.distill import Distiller, build_distiller
 from ima_yolo.errors import USER_FAULTS, IMAError, one_line
-from ima_yolo.pairing import fit_teachers, load_teachers
+from ima_yolo.pairing import choose_heads, fit_teachers, load_teachers
 from ima_yolo.preflight import Plan, prepare, student_kind
 from ima_yolo.students import RTDETR
 from ima_yolo.teachers import Teacher
@@ -100,8 +100,16 @@ class Distilling(Continuing):
         student = host.probe(self.model, self.data["channels"])
         channels = self.data["channels"]
         views = fit_teachers(self.settings, self.teachers, student.strides, channels, self.args.imgsz)
-        self.distiller = build_distiller(
+        settings, obstacle = choose_heads(
             self.settings.for_task(self.args.task),
+            self.kind,
+            student.strides,
+            self.teachers,
+            self.args.imgsz,
+            self.data["names"],
+        )
+        self.distiller = build_distiller(
+            settings,
             views,
             student,
             self.device,
@@ -113,6 +121,8 @@ class Distilling(Continuing):
         host.attach(self.model, self.distiller)
         self.add_callback("on_train_start", _note_start)
         self.add_callback("on_train_epoch_start", _advance)
+        if obstacle:
+            LOGGER.info(f"Distilling features alone, not what the heads say: {obstacle}")
         for view in views:
             LOGGER.info(f"Distilling from {view.name} at strides {list(view.strides)}")
             for line in differences(view, student.strides, channels):

@@ -76,7 +76,8 @@ Both sides run in processes of their own; without Ultralytics only ours is measu
     "compare": f"""\
   ima-yolo compare teacher=yolo26m.pt student=yolo26n.pt data=my.yaml epochs=50 arms=none,builtin,ima seeds=0,1,2
 
-arms=        none, builtin (Ultralytics' distill_model=), l2, mgd, cwd, pkd, ima; or a mapping in a recipe (cfg=)
+arms=        none, builtin (Ultralytics' distill_model=), ima, its halves features and heads, and the losses of other
+             papers l2, mgd, cwd, pkd; or a mapping in a recipe (cfg=)
 {STUDY_KEYS}""",
     "ablate": f"""\
   ima-yolo ablate what=parts ...                             the paper's table: plain, + mask, + standardization, ...

@@ -6,17 +6,17 @@ from typing import Any, get_args
 
 from ima_yolo.config import PREFIX, Settings, own_keys, validate
 from ima_yolo.errors import IMAError, nearest
-from ima_yolo.experiment.arms import NAMED, Arm
+from ima_yolo.experiment.arms import FEATURES_ALONE, NAMED, Arm
 from ima_yolo.lists import listed
 
 PARTS = "parts"
 # The paper's table: each row adds a part to the one above it (Guo et al. 2025, ablation of the modules).
-_OFF = {"ima_mask": "none", "ima_standardize": "none", "ima_deflation": "none"}
+_IMA = {"ima_loss": "ima", **FEATURES_ALONE}
 TABLE = (
-    Arm("plain", "ima", {"ima_loss": "ima", **_OFF}),
-    Arm("plus-mask", "ima", {"ima_loss": "ima", "ima_standardize": "none", "ima_deflation": "none"}),
-    Arm("plus-standardization", "ima", {"ima_loss": "ima", "ima_deflation": "none"}),
-    Arm("plus-deflation", "ima", {"ima_loss": "ima"}),
+    Arm("plain", "ima", {**_IMA, "ima_mask": "none", "ima_standardize": "none", "ima_deflation": "none"}),
+    Arm("plus-mask", "ima", {**_IMA, "ima_standardize": "none", "ima_deflation": "none"}),
+    Arm("plus-standardization", "ima", {**_IMA, "ima_deflation": "none"}),
+    Arm("plus-deflation", "ima", _IMA),
 )
 # What else has to be set for a reading to be used at all.
 NEEDS: dict[str, dict[str, Any]] = {

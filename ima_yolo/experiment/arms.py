@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ima_yolo.config import split, validate
+from ima_yolo.config import HEAD_WEIGHT, split, validate
 from ima_yolo.errors import IMAError, nearest
 from ima_yolo.lists import listed
 
+# The losses of the papers compare features; what the heads say is a part of our default alone.
+FEATURES_ALONE = {"ima_cls": 0, "ima_box": 0}
 Kind = Literal["none", "builtin", "ima"]
 
 
@@ -44,7 +46,10 @@ class Arm:
 NAMED: dict[str, Arm] = {
     "none": Arm("none", "none"),
     "builtin": Arm("builtin", "builtin"),
-    **{name: Arm(name, "ima", {"ima_loss": name}) for name in ("l2", "mgd", "cwd", "pkd", "ima")},
+    **{name: Arm(name, "ima", {"ima_loss": name, **FEATURES_ALONE}) for name in ("l2", "mgd", "cwd", "pkd")},
+    "features": Arm("features", "ima", {"ima_loss": "ima", **FEATURES_ALONE}),
+    "heads": Arm("heads", "ima", {"ima_weight": 0, "ima_cls": HEAD_WEIGHT, "ima_box": HEAD_WEIGHT}),
+    "ima": Arm("ima", "ima", {"ima_loss": "ima"}),
 }
 
 

@@ -20,7 +20,7 @@ from ultralytics.utils.torch_utils import ModelEMA, autocast
 from ima_yolo import host
 from ima_yolo.config import validate
 from ima_yolo.distill import build_distiller
-from ima_yolo.pairing import fit_teachers, load_teachers
+from ima_yolo.pairing import choose_heads, fit_teachers, load_teachers
 
 ARMS = ("plain", "builtin", "ours")
 CLASSES = 80
@@ -135,6 +135,8 @@ def make_distiller(case: Case, student: BaseModel, device: torch.device, teacher
     gains = {"cls": DEFAULT_CFG_DICT["cls"], "box": DEFAULT_CFG_DICT["box"]}
     own = host.probe(student)
     views = fit_teachers(settings, load_teachers(settings), own.strides, 3, case.imgsz)
+    teachers = [view.teacher for view in views]
+    settings, _ = choose_heads(settings, "detect", own.strides, teachers, case.imgsz, names)
     return build_distiller(settings, views, own, device, seed=0, names=names, gains=gains)
 
 

@@ -9,7 +9,6 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ima_yolo.errors import IMAError
 from ima_yolo.features import Features, Predictions
 
 
@@ -74,12 +73,6 @@ def shared_classes(teacher: Teacher, names: Mapping[int, str]) -> list[tuple[int
 
     Returns:
         Index in the data and in the teacher of each class that both know.
-
-    Raises:
-        IMAError: If there is none.
     """
     known = {name: index for index, name in (teacher.class_names or {}).items()}
-    classes = [(int(index), known[str(name)]) for index, name in names.items() if str(name) in known]
-    if not classes:
-        raise IMAError(f"ima_cls, ima_box: {teacher.name} knows none of the data's classes; use ima_cls=0 ima_box=0")
-    return classes
+    return [(int(index), known[str(name)]) for index, name in names.items() if str(name) in known]

@@ -13,7 +13,7 @@ COMMON = {"model": "s.yaml", "epochs": 3, "ima_mask_ratio": 0.3}
 def test_named_arms_in_every_spelling() -> None:
     expected = (NAMED["none"], NAMED["builtin"], NAMED["ima"])
     assert read_arms("none, builtin,ima") == read_arms(["none", "builtin", "ima"]) == expected
-    assert read_arms(("none", "cwd"))[1].settings == {"ima_loss": "cwd"}
+    assert read_arms(("none", "cwd"))[1].settings == {"ima_loss": "cwd", "ima_cls": 0, "ima_box": 0}
 
 
 def test_own_arms_are_settings_on_top_of_the_shared_ones() -> None:
@@ -25,7 +25,7 @@ def test_each_kind_gets_the_keys_that_it_knows() -> None:
     shared = {"model": "s.yaml", "epochs": 3}
     assert NAMED["none"].options(COMMON, "t.pt") == shared
     assert NAMED["builtin"].options(COMMON, "t.pt") == {**shared, "distill_model": "t.pt"}
-    ours = {"teacher": "t.pt", "ima_mask_ratio": 0.3, "ima_loss": "mgd"}
+    ours = {"teacher": "t.pt", "ima_mask_ratio": 0.3, "ima_loss": "mgd", "ima_cls": 0, "ima_box": 0}
     assert NAMED["mgd"].options(COMMON, "t.pt") == {**shared, **ours}
 
 
