@@ -246,7 +246,7 @@ def test_a_finished_checkpoint_is_as_small_as_a_plain_one(options: dict[str, Any
 
 
 def held(graph: onnx.GraphProto) -> dict[str, Any]:
-    """Shape and type of each weight by name; weights that happen to be equal are stored once, so their number varies."""
+    """Shape and type of each weight by name. Equal weights are stored once, so how many there are is chance."""
     return {weight.name: (tuple(weight.dims), weight.data_type) for weight in graph.initializer}
 
 
