@@ -18,6 +18,7 @@ from ultralytics import RTDETR, YOLO
 from ultralytics.utils import LOGGER
 
 from ima_yolo.errors import IMAError
+from ima_yolo.host import unhurried_nms
 
 from .metadata import GraphKind, Metadata
 from .preprocess import Letterbox
@@ -248,7 +249,7 @@ def _accuracy(path: Path, metadata: Metadata, data: str) -> tuple[str, float]:
     LOGGER.setLevel("WARNING")
     try:
         model = (RTDETR if metadata.kind is GraphKind.QUERIES else YOLO)(path, task=metadata.task)
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, unhurried_nms():
             keys: dict[str, Any] = {"plots": False, "verbose": False, "workers": 0, "project": folder}
             figures = model.val(data=data, imgsz=list(metadata.imgsz), batch=1, **keys).results_dict
     finally:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copyreg
 import functools
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +16,7 @@ import ultralytics
 from torch import Tensor, nn
 from ultralytics.cfg import DEFAULT_CFG_DICT, check_dict_alignment
 from ultralytics.nn.tasks import BaseModel, RTDETRDetectionModel, guess_model_task, torch_safe_load
-from ultralytics.utils import LOGGER, SETTINGS
+from ultralytics.utils import LOGGER, SETTINGS, nms
 from ultralytics.utils.checks import check_yolov5u_filename
 from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES
 from ultralytics.utils.tal import make_anchors
@@ -135,6 +137,17 @@ def neck(model: BaseModel) -> tuple[nn.Module, int]:
     if levels is None or not isinstance(head.f, list):
         raise IMAError(f"a {task_of(model)} model ({type(head).__name__} head) has no feature pyramid to distil")
     return head, int(levels)
+
+
+@contextmanager
+def unhurried_nms() -> Iterator[None]:
+    """Lift the time limit of Ultralytics' NMS, which leaves boxes out on a busy machine, and with them mAP."""
+    limited = nms.non_max_suppression
+    nms.non_max_suppression = functools.partial(limited, max_time_img=math.inf)
+    try:
+        yield
+    finally:
+        nms.non_max_suppression = limited
 
 
 def predictions(head: Any, output: Any) -> Predictions:

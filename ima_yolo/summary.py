@@ -45,7 +45,9 @@ def _accuracy(
     model: Any, task: str, data: Path, imgsz: int, val_kwargs: dict[str, Any]
 ) -> tuple[float | None, float | None, str]:
     """mAP50-95, mAP50 and a note by the Ultralytics validator, which leaves no folder behind."""
-    with tempfile.TemporaryDirectory() as folder:
+    from ima_yolo.host import unhurried_nms
+
+    with tempfile.TemporaryDirectory() as folder, unhurried_nms():
         # Rectangular batches pad differently for torch and for an exported file, which would compare unlike things.
         place = {"project": folder, "name": "val", "plots": False, "verbose": False, "rect": False}
         found = model.val(data=str(data), imgsz=imgsz, **{**place, **val_kwargs})

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import io
+import itertools
 import pickle
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ import torch
 from torch import nn
 from ultralytics.cfg import get_cfg
 from ultralytics.nn.tasks import ClassificationModel, DetectionModel
+from ultralytics.utils import nms
 
 from ima_yolo import host
 from ima_yolo.errors import IMAError
@@ -260,3 +263,16 @@ def test_a_file_that_ultralytics_takes_for_another_is_named(name: str) -> None:
         IMAError, match=rf"teacher={name}: Ultralytics takes this name for yolov.*u.pt; rename the file"
     ):
         host.load_model(name, "teacher")
+
+
+def test_unhurried_nms_keeps_the_boxes_of_every_image_however_slow_the_machine(monkeypatch) -> None:
+    clock = itertools.count(step=1000)
+    monkeypatch.setattr("ultralytics.utils.nms.time", SimpleNamespace(time=lambda: next(clock)))
+    found = torch.zeros(3, 5, 10)  # (B, 4 + K, A)
+    found[:, :4] = torch.arange(10) * 30.0 + 10
+    found[:, 4] = 0.9
+    limited = [len(boxes) for boxes in nms.non_max_suppression(found)]
+    assert limited[1:] == [0, 0], "Ultralytics gives up after the first image"
+    with host.unhurried_nms():
+        assert all(len(boxes) > 0 for boxes in nms.non_max_suppression(found))
+    assert [len(boxes) for boxes in nms.non_max_suppression(found)] == limited

@@ -26,6 +26,7 @@ from ima_yolo.experiment.identity import code_version
 from ima_yolo.experiment.report.measured import analyse, attempt
 from ima_yolo.experiment.study import Job, Study, load_study
 from ima_yolo.files import read_json, write_json
+from ima_yolo.host import unhurried_nms
 from ima_yolo.teachers.module import weights_digest
 from ima_yolo.trainer import IMATrainer
 
@@ -156,7 +157,7 @@ def main(words: Sequence[str]) -> int:
     lock = study.folder / "locks" / f"{job.name}.lock"
     lock.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(lock, timeout=0):
+        with FileLock(lock, timeout=0), unhurried_nms():
             if not study.is_finished(job):
                 run_job(study, job, given.device, given.resume)
             weights = study.weights(job)

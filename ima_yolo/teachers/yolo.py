@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -99,7 +100,10 @@ def _confidence(said: Predictions, maps: Sequence[Tensor]) -> list[Tensor]:
 def _boxes(said: Predictions, conf: float) -> Tensor:
     corners = xyxy2xywh(said.boxes)  # the form that NMS takes
     found = non_max_suppression(
-        torch.cat([corners, said.scores.sigmoid()], dim=2).transpose(1, 2), conf_thres=conf, iou_thres=NMS_IOU
+        torch.cat([corners, said.scores.sigmoid()], dim=2).transpose(1, 2),
+        conf_thres=conf,
+        iou_thres=NMS_IOU,
+        max_time_img=math.inf,  # the same boxes on a busy machine
     )
     rows = [torch.cat([kept.new_full((len(kept), 1), index), kept[:, :4]], dim=1) for index, kept in enumerate(found)]
     return torch.cat(rows)
