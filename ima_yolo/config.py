@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ima_yolo.errors import IMAError, nearest, one_line
-from ima_yolo.lists import listed
+from ima_yolo.lists import listed_files
 
 PREFIX = "ima_"
 
@@ -106,7 +106,7 @@ class Settings(BaseModel):
     @property
     def teachers(self) -> tuple[str, ...]:
         """Names of the teachers."""
-        return tuple(name for name in listed(self.teacher) if name)
+        return tuple(name for name in listed_files(self.teacher) if name)
 
     @property
     def shares(self) -> tuple[float, ...]:
@@ -250,7 +250,7 @@ def _one_line(error: ValidationError, given: Mapping[str, Any]) -> str:
     if key == "teacher" and key not in given:
         return "teacher= is missing: give the checkpoint to learn from, for example teacher=yolo26m.pt"
     reason = str(first["msg"]).removeprefix("Value error, ")
-    if key == "ima_weight":  # a union reports each of its branches; neither alone says what is allowed
+    if key in _WEIGHTS:  # a union reports each of its branches; neither alone says what is allowed
         reason = "must be 'auto' or a number from 0 up"
     return f"{key}={given.get(key)}: {reason[:1].lower()}{reason[1:]}" if key else reason
 

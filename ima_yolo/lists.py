@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 
@@ -14,3 +15,17 @@ def listed(given: Any) -> list[Any]:
     if isinstance(given, str):
         return [word.strip() for word in given.split(",")]
     return list(given) if isinstance(given, Sequence) else [given]
+
+
+def listed_files(given: Any) -> list[str]:
+    """The same for names of files, which may hold commas: as many words as possible make up a file that is there."""
+    words = given.split(",") if isinstance(given, str) else None
+    if words is None:
+        return [str(name).strip() for name in listed(given)]
+    found: list[str] = []
+    while words:
+        ends = (end for end in range(len(words), 1, -1) if Path(",".join(words[:end]).strip()).is_file())
+        end = next(ends, 1)
+        found.append(",".join(words[:end]).strip())
+        words = words[end:]
+    return found

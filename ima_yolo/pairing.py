@@ -11,7 +11,7 @@ from ultralytics.utils.checks import check_model_file_from_stem
 from ima_yolo.config import Settings
 from ima_yolo.errors import IMAError
 from ima_yolo.host import DETECTION_HEADS, local_file, probe
-from ima_yolo.lists import listed
+from ima_yolo.lists import listed_files
 from ima_yolo.teachers import Teacher, shared_classes
 from ima_yolo.teachers.load import has_weights, is_file, load_teacher
 from ima_yolo.teachers.view import Input, View, fit
@@ -26,7 +26,7 @@ def located(model: Any) -> str:
 
 def teachers_located(named: Any) -> str:
     """Do the same for each teacher that is a file; several are separated by commas, or a list."""
-    names = (str(name).strip() for name in listed(named))
+    names = listed_files(named)
     return ",".join(located(name) if name and is_file(name) else name for name in names)
 
 

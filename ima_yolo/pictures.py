@@ -250,13 +250,24 @@ def _read_labels(path: Path, size: tuple[int, int]) -> tuple[NDArray[Any], NDArr
     return np.array(boxes, float).reshape(-1, 4), np.array(classes, int)
 
 
-def ground_truth_column(images: Sequence[Path], names: Mapping[int, str], title: str = "Ground truth") -> Column:
+def ground_truth_column(
+    images: Sequence[Path], names: Mapping[int, str], title: str = "Ground truth", single_cls: bool = False
+) -> Column:
     """The column of the YOLO label files beside `images`, with class names by index.
 
-    Images without a label file have no boxes, as in Ultralytics.
+    Images without a label file, or with a class that has no name, have no boxes, as in Ultralytics.
+
+    Args:
+        images: image files.
+        names: class index to name.
+        title: the header.
+        single_cls: whether every object counts as class 0.
     """
     labels = [_read_labels(_label_path(Path(path)), _open(path).size) for path in images]
-    return Column(title, [boxes for boxes, _ in labels], [classes for _, classes in labels], names)
+    if single_cls:
+        labels = [(boxes, np.zeros_like(classes)) for boxes, classes in labels]
+    known = [(b, c) if set(c.tolist()) <= names.keys() else (b[:0], c[:0]) for b, c in labels]
+    return Column(title, [boxes for boxes, _ in known], [classes for _, classes in known], names)
 
 
 def prediction_column(

@@ -20,6 +20,7 @@ from ima_yolo import checkpoint
 from ima_yolo.config import Settings, own_keys, split, validate
 from ima_yolo.errors import IMAError, nearest, one_line
 from ima_yolo.host import is_ultralytics_key, load_model, ultralytics_keys
+from ima_yolo.lists import listed
 from ima_yolo.pairing import check_pairs, load_teachers, located, teachers_located
 from ima_yolo.ranges import check_classes, check_layers, check_ranges
 from ima_yolo.students import kind_of_path, load_student, task_of_kind
@@ -55,6 +56,9 @@ def prepare(options: Mapping[str, Any], kind: str | None = None) -> Plan:
     """
     ours, rest = split(options)
     check_keys(rest)
+    for key, value in {"teacher": ours.get("teacher"), "student": rest.get("model")}.items():
+        if not all(isinstance(name, (str, Path)) for name in listed(value or "")):
+            raise IMAError(f"{key}=: expected the name of a file, not an object of type {type(value).__name__}")
     if ours.get("teacher"):
         ours["teacher"] = teachers_located(ours["teacher"])
     if rest.get("resume"):
@@ -73,7 +77,7 @@ def prepare(options: Mapping[str, Any], kind: str | None = None) -> Plan:
         student, found = load_student(rest["model"], data.get("channels", 3))
         task = _check_task(rest, found, kind, data)
         check_layers(rest.get("freeze"), len(student.model))
-        check_pairs(student, found, teachers, settings, _side(rest.get("imgsz")), data)
+        check_pairs(student, found, teachers, settings, side_of(rest.get("imgsz")), data)
         args = get_cfg(DEFAULT_CFG_DICT, {"task": task, "mode": "train", **rest})
         folder = Path(get_save_dir(args))
         _check_folder(folder, f"project={rest.get('project')}" if rest.get("project") else "results")
@@ -86,7 +90,7 @@ def prepare(options: Mapping[str, Any], kind: str | None = None) -> Plan:
     return Plan(settings, rest, teachers, is_new)
 
 
-def _side(imgsz: Any) -> int:
+def side_of(imgsz: Any) -> int:
     """Side of the training images in pixels: the longer one of a list, as Ultralytics takes it."""
     return max(imgsz) if isinstance(imgsz, (list, tuple)) else int(imgsz or DEFAULT_CFG_DICT["imgsz"])
 
@@ -155,16 +159,21 @@ def _run_of(last: Path, args: Mapping[str, Any]) -> Path:
 def resume_path(rest: Mapping[str, Any]) -> Path:
     """Find the checkpoint that `resume=True model=last.pt`, `resume=last.pt` or a bare `resume=True` mean.
 
+    A run's folder stands for its last.pt. An architecture, which a recipe may name, says nothing of where a run lies.
+
     Raises:
         IMAError: If there is none.
     """
-    model = str(rest.get("model") or "")
-    wanted = model if rest["resume"] is True and model.endswith(".pt") else rest["resume"]
+    wanted = rest["resume"]
     if wanted is True:
-        wanted = get_latest_run()
-    if not wanted or not Path(str(wanted)).is_file():
+        model = rest.get("model") or ""
+        wanted = get_latest_run() if not model or str(model).endswith((".yaml", ".yml")) else model
+    last = Path(str(wanted or ""))
+    if last.is_dir():
+        last /= "weights/last.pt"
+    if not last.is_file():
         raise IMAError(f"resume: no checkpoint at '{wanted}'; give it as model=runs/.../weights/last.pt")
-    return Path(str(wanted))
+    return last
 
 
 def _checked_values(rest: Mapping[str, Any]) -> dict[str, Any]:
@@ -227,7 +236,7 @@ def _check_data(rest: Mapping[str, Any], teachers: Sequence[Teacher]) -> dict[st
         raise IMAError(f"data={data}: {one_line(error)}") from error
     for part in ("train", "val"):
         if next(images_in(found[part]), None) is None:
-            raise IMAError(f"data={data}: no images for '{part}' in {found[part]}")
+            raise IMAError(f"data={data}: no images for '{part}' in {found[part] or 'an empty list'}")
     check_classes(rest.get("classes"), len(found["names"]))
     if rest.get("single_cls"):
         found["names"] = {0: "item"}  # as Ultralytics' trainer renames them
@@ -259,7 +268,8 @@ def _check_unlabelled(folder: str) -> None:
     """Refuse a folder without an image that can be read; the first such one is enough."""
     found = list(images_in(folder))
     if not found:
-        raise IMAError(f"ima_unlabelled={folder}: no images in this folder")
+        fault = "no images in this folder" if Path(folder).exists() else "no such folder"
+        raise IMAError(f"ima_unlabelled={folder}: {fault}")
     if all(imread(str(file)) is None for file in found):
         raise IMAError(f"ima_unlabelled={folder}: none of its {len(found)} images can be read")
 

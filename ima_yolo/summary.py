@@ -25,6 +25,7 @@ class Row:
         gflops: billions of floating point operations for one image at the image size measured.
         milliseconds_per_image: time of the network alone, without reading, letterboxing and NMS.
         timing: how the time was taken, for the heading: device and batch size.
+        imgsz: side in pixels of the images that the GFLOPs are counted for.
         note: a footnote.
     """
 
@@ -35,6 +36,7 @@ class Row:
     gflops: float | None = None
     milliseconds_per_image: float | None = None
     timing: str = ""
+    imgsz: int | None = None
     note: str = ""
 
 
@@ -111,7 +113,7 @@ def measure(model_path: Path, data: Path, imgsz: int, name: str, task: str = "de
     note = _not_comparable(backend, task, data, bool(val_kwargs.get("single_cls")))
     map50_95, map50, note = (None, None, note) if note else _accuracy(model, task, data, imgsz, val_kwargs)
     timing = f"{device.type}, batch 1"
-    return Row(name, map50_95, map50, parameters, gflops, _milliseconds(backend, imgsz), timing, note)
+    return Row(name, map50_95, map50, parameters, gflops, _milliseconds(backend, imgsz), timing, imgsz, note)
 
 
 def _not_comparable(backend: Any, task: str, data: Path, single_cls: bool) -> str:
@@ -142,7 +144,9 @@ def _number(value: float | None, digits: int) -> str:
 def _cells(rows: Sequence[Row]) -> tuple[list[list[str]], list[str]]:
     """The table as text, headings first, and its footnotes."""
     timings = list(dict.fromkeys(row.timing for row in rows if row.milliseconds_per_image is not None and row.timing))
-    lines = [[*_HEADINGS[:-1], _HEADINGS[-1] + (f" ({timings[0]})" if len(timings) == 1 else "")]]
+    sizes = {row.imgsz for row in rows if row.gflops is not None}
+    gflops = _HEADINGS[-2] + (f" ({next(iter(sizes))} px)" if len(sizes) == 1 and None not in sizes else "")
+    lines = [[*_HEADINGS[:-2], gflops, _HEADINGS[-1] + (f" ({timings[0]})" if len(timings) == 1 else "")]]
     footnotes: list[str] = []
     for row in rows:
         notes = [row.note] if row.note else []

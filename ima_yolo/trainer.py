@@ -23,7 +23,7 @@ from ima_yolo.continuing import Continuing
 from ima_yolo.distill import Distiller, build_distiller
 from ima_yolo.errors import USER_FAULTS, IMAError, one_line
 from ima_yolo.pairing import choose_heads, fit_teachers, load_teachers
-from ima_yolo.preflight import Plan, prepare, student_kind
+from ima_yolo.preflight import Plan, prepare, side_of, student_kind
 from ima_yolo.students import RTDETR
 from ima_yolo.teachers import Teacher
 from ima_yolo.teachers.view import differences
@@ -99,13 +99,14 @@ class Distilling(Continuing):
         super().set_model_attributes()
         student = host.probe(self.model, self.data["channels"])
         channels = self.data["channels"]
-        views = fit_teachers(self.settings, self.teachers, student.strides, channels, self.args.imgsz)
+        side = side_of(self.args.imgsz)
+        views = fit_teachers(self.settings, self.teachers, student.strides, channels, side)
         settings, obstacle = choose_heads(
             self.settings.for_task(self.args.task),
             self.kind,
             student.strides,
             self.teachers,
-            self.args.imgsz,
+            side,
             self.data["names"],
         )
         self.distiller = build_distiller(

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from ima_yolo import __version__, cli
+from ima_yolo.commands.options import with_recipe
 from ima_yolo.errors import IMAError
 
 TRAIN = ["epochs=1", "imgsz=64", "batch=4", "workers=0", "optimizer=AdamW"]
@@ -285,7 +286,6 @@ def test_a_switch_may_be_a_bare_word() -> None:
 
 @pytest.mark.parametrize("word", ["student", "model"])
 def test_a_student_on_the_command_line_wins_over_either_word_in_a_recipe(word: str, tmp_path: Path) -> None:
-    from ima_yolo.commands.options import with_recipe
 
     recipe = tmp_path / "mine.yaml"
     recipe.write_text("student: a.pt\nepochs: 5\nsave_dir: runs/old\n")
@@ -328,3 +328,28 @@ def test_the_name_of_a_format_may_be_in_capitals(capsys, tiny_checkpoint, tmp_pa
     model = tmp_path / "copy.pt"
     model.write_bytes(tiny_checkpoint().read_bytes())
     assert run(capsys, "export", f"model={model}", "format=ONNX", "imgsz=64")[0] == 2
+
+
+def test_a_misspelt_onnx_is_not_exported_past_the_comparison(capsys, tiny_checkpoint) -> None:
+    code, _, error = run(capsys, "export", f"model={tiny_checkpoint()}", "format=onxx", "imgsz=64")
+    assert (code, error) == (2, "ima-yolo: format=onxx: there is no such format (did you mean 'onnx'?)\n")
+
+
+@pytest.mark.parametrize("command", ["val", "predict", "export"])
+def test_a_recipe_serves_every_command(capsys, command: str, tmp_path: Path, monkeypatch) -> None:
+    code, _, error = run(capsys, command, "cfg=gone.yaml", "model=x.pt")
+    assert code == 2
+    assert error.startswith("ima-yolo: cfg=gone.yaml: ")
+    (tmp_path / "r.yaml").write_text("model: named-in-recipe.pt\n")
+    code, _, error = run(capsys, command, f"cfg={tmp_path / 'r.yaml'}")
+    assert (code, error) == (2, "ima-yolo: model=named-in-recipe.pt: no such file\n")
+    assert "cfg= is empty" in run(capsys, command, "cfg=")[2]
+
+
+def test_the_record_of_a_run_is_a_recipe(tmp_path: Path) -> None:
+    (tmp_path / "ima.yaml").write_text("teacher: a.pt\nima_loss: mgd\nteacher_digest: 12ab\n")
+    assert with_recipe({"cfg": str(tmp_path / "ima.yaml"), "epochs": 3}) == {
+        "teacher": "a.pt",
+        "ima_loss": "mgd",
+        "epochs": 3,
+    }

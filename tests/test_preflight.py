@@ -11,8 +11,10 @@ import torch
 from ultralytics import YOLO
 
 from ima_yolo import IMATrainer
+from ima_yolo.config import validate
 from ima_yolo.errors import IMAError
-from ima_yolo.preflight import images_in, prepare
+from ima_yolo.pairing import teachers_located
+from ima_yolo.preflight import images_in, prepare, resume_path
 
 
 @pytest.fixture
@@ -126,6 +128,13 @@ BAD: dict[str, tuple[Callable[[Path], dict[str, Any]], str]] = {
     "quantised training": (lambda tmp: {"quantize": 8}, "quantize=8"),
     "project is a file": (lambda tmp: {"project": write(tmp / "file", "x") + "/runs"}, "project="),
     "project is read-only": (lambda tmp: {"project": "/proc/runs"}, "project="),
+    "a teacher that is an object": (
+        lambda tmp: {"teacher": object()},
+        "expected the name of a file, not an object of type object",
+    ),
+    "a folder of images that is not there": (lambda tmp: {"ima_unlabelled": "gone"}, "no such folder"),
+    "a word for a weight": (lambda tmp: {"ima_cls": "much"}, "must be 'auto' or a number from 0 up"),
+    "resuming a folder that is no run": (lambda tmp: {"resume": True, "student": str(tmp)}, "no checkpoint at"),
     "nothing to resume": (lambda tmp: {"resume": "gone.pt"}, "resume: no checkpoint at 'gone.pt'"),
 }
 
@@ -241,3 +250,23 @@ def test_a_head_that_knows_no_class_is_refused(options: dict[str, Any], tiny_che
     stranger = tiny_checkpoint("yolo26s.yaml", names=("cat", "dog"))
     with pytest.raises(IMAError, match="knows none of the data's classes"):
         prepare({**options, "teacher": stranger, "ima_box": 1})
+
+
+def test_a_run_is_resumed_by_its_folder_and_never_for_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ima_yolo.preflight.get_latest_run", lambda: str(latest))
+    latest, other = (tmp_path / name / "weights/last.pt" for name in ("latest", "other"))
+    for file in (latest, other):
+        write(file, "")
+    assert resume_path({"resume": True, "model": str(tmp_path / "other")}) == other
+    assert resume_path({"resume": str(tmp_path / "other")}) == other
+    assert resume_path({"resume": True}) == resume_path({"resume": True, "model": "yolo26n.yaml"}) == latest
+    with pytest.raises(IMAError, match="no checkpoint at 'gone'"):
+        resume_path({"resume": True, "model": "gone"})
+
+
+def test_names_of_files_may_hold_commas(tmp_path: Path) -> None:
+    for name in ("a,b.pt", "c.pt"):
+        (tmp_path / name).touch()
+    first, second = f"{tmp_path}/a,b.pt", f"{tmp_path}/c.pt"
+    assert validate({"teacher": f"{first}, {second},gone.pt"}).teachers == (first, second, "gone.pt")
+    assert teachers_located([first, second]) == f"{first},{second}"

@@ -51,7 +51,9 @@ ROOMS: dict[str, Room] = {
     "unlabelled": Room("numpy torch ultralytics", "random_streams"),
     "students": Room("torch ultralytics", "host"),
     "pairing": Room("torch ultralytics", "lists config features host teachers"),
-    "preflight": Room("yaml torch ultralytics", "config features host teachers checkpoint ranges students pairing"),
+    "preflight": Room(
+        "yaml torch ultralytics", "lists config features host teachers checkpoint ranges students pairing"
+    ),
     "summary": Room("torch ultralytics", "host"),
     "pictures": Room("numpy PIL torch ultralytics", "host"),
     "data_order": Room("torch", "random_streams"),

@@ -25,3 +25,21 @@ def test_a_task_ends_with_its_table(
     assert any("is a model for detect, so its accuracy for" in line for line in lines)
     assert ("mIoU" in caplog.text) is (task == "semantic")
     assert (tmp_path / "train" / "side_by_side.png").exists() is (task != "semantic")
+
+
+@pytest.mark.parametrize("case", ["single_cls", "a class without a name"])
+def test_the_picture_shows_what_the_training_saw(
+    case: str, tiny_data: Path, lively_teacher: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    words = [f"teacher={lively_teacher}", "student=yolo26n.yaml", f"project={tmp_path}"]
+    if case == "single_cls":
+        words += [f"data={tiny_data}", "single_cls=True"]
+    else:
+        (copy := tmp_path / "data.yaml").write_text(
+            f"path: {tiny_data.parent}\ntrain: images/train\nval: images/val\nnames: [first, second]\n"
+        )
+        words += [f"data={copy}"]
+    caplog.set_level("INFO")
+    assert main(["train", *words, "epochs=1", "imgsz=64", "batch=4", "workers=0", "plots=False"]) == 0
+    assert (tmp_path / "train" / "side_by_side.png").exists()
+    assert "next     ima-yolo export" in caplog.text

@@ -393,6 +393,7 @@ def test_a_teacher_with_a_coarser_level_takes_any_image_size(options: dict[str, 
         {"rect": True},
         {"cos_lr": True, "nbs": 4},
         {"cls_pw": 0.5},
+        {"imgsz": [64, 96]},
     ],
     ids=str,
 )

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from ima_yolo.commands.options import checked_keys, faults_of_the_user, load_safely, model_of, no_bare_words, switches
+from ima_yolo.commands.options import (
+    checked_keys,
+    faults_of_the_user,
+    load_safely,
+    model_of,
+    no_bare_words,
+    switches,
+    with_recipe,
+)
 from ima_yolo.errors import IMAError
 
 QUANTIZE_KEYS = ("calibration", "percentile", "calibration_images", "max_loss")
@@ -28,10 +37,11 @@ class _Order:
 def export(options: dict[str, Any]) -> int:
     """Export a model; ONNX is compared with torch before the file is put in place."""
     load_safely()
-    options = no_bare_words(options, switches())
+    options = with_recipe(no_bare_words(options, switches()))
     model = model_of(options)
     form = str(options.pop("format", "onnx")).lower()
     if form != "onnx":
+        _check_format(form)
         return _export_with_ultralytics(model, form, options)
     order = _read(model, options)
     path = _write(order)
@@ -40,6 +50,14 @@ def export(options: dict[str, Any]) -> int:
 
         print(f"kit {write_kit(path, order.images)}")
     return 0
+
+
+def _check_format(form: str) -> None:
+    """Refuse a word that Ultralytics would take for a misspelt onnx, and export past our comparison with torch."""
+    from ultralytics.engine.exporter import export_formats
+
+    if get_close_matches(form, export_formats()["Argument"], n=1, cutoff=0.6) == ["onnx"]:  # as Ultralytics guesses
+        raise IMAError(f"format={form}: there is no such format (did you mean 'onnx'?)")
 
 
 def _read(model: str, options: dict[str, Any]) -> _Order:

@@ -47,11 +47,14 @@ def with_recipe(options: Mapping[str, Any]) -> dict[str, Any]:
     from ima_yolo.config import read_yaml
 
     options = dict(options)
-    name = options.pop("cfg", None)
-    if name is None:
+    if "cfg" not in options:
         return options
+    name = options.pop("cfg")
+    if not name:
+        raise IMAError("cfg= is empty: give a YAML file, or the name of a recipe such as cfg=paper")
     recipe = read_yaml(recipe_path(str(name)))
-    recipe.pop("save_dir", None)  # in the args.yaml of an earlier run, which would be written over
+    for key in ("save_dir", "teacher_digest"):  # in the args.yaml and ima.yaml of a run: where it lies, and what it saw
+        recipe.pop(key, None)
     if {"student", "model"} & options.keys():  # two words for one thing
         recipe = {key: value for key, value in recipe.items() if key not in {"student", "model"}}
     return {**recipe, **options}

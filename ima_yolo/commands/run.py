@@ -5,7 +5,15 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from ima_yolo.commands.options import checked_keys, faults_of_the_user, load_safely, model_of, no_bare_words, switches
+from ima_yolo.commands.options import (
+    checked_keys,
+    faults_of_the_user,
+    load_safely,
+    model_of,
+    no_bare_words,
+    switches,
+    with_recipe,
+)
 
 MAX_PIXELS = 2**28
 """Larger pictures are refused on the command line: decoded, this many take 0.8 GB."""
@@ -17,7 +25,7 @@ QUIET = {"OPENCV_LOG_LEVEL": "SILENT", "OPENCV_FFMPEG_LOGLEVEL": "-8"}
 def val(options: dict[str, Any]) -> int:
     """Validate a model with Ultralytics' own validator."""
     load_safely()
-    options = no_bare_words(options, switches())
+    options = with_recipe(no_bare_words(options, switches()))
     model = model_of(options)
     checked_keys(options)
     from ultralytics import YOLO
@@ -31,6 +39,8 @@ def val(options: dict[str, Any]) -> int:
 
 def predict(options: dict[str, Any]) -> int:
     """Detect in images: an .onnx model with our runtime, without torch, anything else with Ultralytics."""
+    if "cfg" in options:
+        options = with_recipe(options)
     model = model_of(options)
     if model.endswith(".onnx"):
         # OpenCV reads this once, when it is loaded; by itself it decodes pictures of up to 3 GB.

@@ -7,7 +7,7 @@ from typing import Any
 
 from ima_yolo.commands.options import faults_of_the_user, load_safely, no_bare_words
 from ima_yolo.errors import IMAError, nearest
-from ima_yolo.lists import listed
+from ima_yolo.lists import listed_files
 
 OWN = ("student", "data", "candidates", "imgsz", "images", "output", "ima_teacher_weights")
 CAUTION = (
@@ -54,4 +54,4 @@ def teachers(options: dict[str, Any]) -> int:
 
 
 def _names(given: Any) -> list[str]:
-    return [name for value in listed(given) if (name := str(value).strip())]
+    return [name for name in listed_files(given) if name]

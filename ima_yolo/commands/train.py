@@ -65,7 +65,7 @@ def picture_of(models: dict[str, Path], args: Any, data: dict[str, Any], output:
 
     images = list(images_in(data["val"]))
     chosen = images[:: max(1, len(images) // PICTURES)][:PICTURES]
-    columns = [ground_truth_column(chosen, data["names"])]
+    columns = [ground_truth_column(chosen, data["names"], single_cls=bool(args.single_cls))]
     columns += [
         prediction_column(name, path, chosen, args.imgsz, device=args.device, task=args.task)
         for name, path in models.items()
