@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from ima_yolo.cli import read_options
 from ima_yolo.speed.run import run
 from ima_yolo.speed.steps import Case
 
@@ -29,11 +30,13 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--output", type=Path, default=None, help="folder; benchmarks/results/step/DEVICE if not given")
+    parser.add_argument("--settings", nargs="*", default=[], help="keys beyond the defaults, such as ima_cls=0")
     words = parser.parse_args()
+    settings = tuple(sorted(read_options(words.settings).items()))
     torch.set_num_threads(words.threads)
     folder = words.output or Path(__file__).parent / "results" / "step" / words.device
     pairs = [[_file(name) for name in pair.split(":")] for pair in words.pairs]
-    cases = [Case(student, teacher, size, words.batch) for size in words.sizes for student, teacher in pairs]
+    cases = [Case(student, teacher, size, words.batch, settings) for size in words.sizes for student, teacher in pairs]
     report = run(cases, torch.device(words.device), words.rounds, folder, lambda line: print(line, flush=True))
     print(report.read_text(encoding="utf-8"))
 

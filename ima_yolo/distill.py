@@ -60,7 +60,7 @@ class Distiller(nn.Module):
         self._kind, self._off = kind, off
         self._confidence, self._teacher_boxes = confidence, teacher_boxes
         self._factor = schedule(kind, 0.0, off)
-        self._heads = tuple(heads)
+        self.heads = tuple(heads)
         self._watches = {name: Watch(name) for name in self._names}
 
     def set_progress(self, progress: float) -> None:
@@ -112,11 +112,11 @@ class Distiller(nn.Module):
 
     @property
     def _is_weighted(self) -> bool:
-        return self.weight.value != 0.0 or bool(self._heads)
+        return self.weight.value != 0.0 or bool(self.heads)
 
     @property
     def _names(self) -> tuple[str, ...]:
-        return (TERM, *(self._heads[0].names if self._heads else ()))
+        return (TERM, *(self.heads[0].names if self.heads else ()))
 
     def _terms(
         self,
@@ -126,7 +126,7 @@ class Distiller(nn.Module):
         predicted: Callable[[], Predictions],
         look: Callable[[Tensor], Features] | None,
     ) -> dict[str, Tensor]:
-        asked = self._confidence, self._teacher_boxes, bool(self._heads)
+        asked = self._confidence, self._teacher_boxes, bool(self.heads)
         seen = [teacher(batch["img"], *asked) for teacher in self.teachers]
         terms: dict[str, Tensor] = {}
         raw: dict[str, Tensor] = {}  # without the automatic weight, which moves a term that itself stands still
@@ -135,7 +135,7 @@ class Distiller(nn.Module):
             raw[TERM] = term = self.criterion(student, [output.features for output in seen], regions)
             weight = self.weight(task, term, student.maps) * self._factor
             terms[TERM] = weight * (self._with_unlabelled(term, batch, look) if look else term)
-        for head, output, share in zip(self._heads, seen, self.criterion.shares, strict=False):
+        for head, output, share in zip(self.heads, seen, self.criterion.shares, strict=False):
             if output.predictions is not None:
                 for name, term in head(predicted(), output.predictions).items():
                     terms[name] = terms.get(name, 0.0) + term * (share * self._factor)

@@ -155,7 +155,7 @@ def test_terms_on_the_heads_match_classes_by_name(
     reordered = tiny_checkpoint("yolo26s.yaml", names=("square", "cone", "disc"))
     trainer = IMATrainer(overrides={**options, "teacher": reordered, "ima_cls": 1})
     trainer.train()
-    assert (trainer.distiller._heads[0]._student, trainer.distiller._heads[0]._teacher) == ([0, 1], [2, 0])
+    assert (trainer.distiller.heads[0]._student, trainer.distiller.heads[0]._teacher) == ([0, 1], [2, 0])
     stranger = tiny_checkpoint("yolo26s.yaml", names=("cat", "dog"))
     with pytest.raises(IMAError, match="knows none of the data's classes"):
         IMATrainer(overrides={**options, "teacher": stranger, "ima_cls": 1, "name": "stranger"}).train()

@@ -17,6 +17,10 @@ MOST_PICTURES = 64
 
 def benchmark(options: dict[str, Any]) -> int:
     """Measure an ONNX file with our runtime and, where it is installed, with Ultralytics' predictor in turns."""
+    if options.get("") == ["train"]:
+        from ima_yolo.commands.benchmark_train import benchmark_train
+
+        return benchmark_train({key: value for key, value in options.items() if key})
     options = no_bare_words(options)
     if options.get("device") == "cpu":  # a habit of `yolo benchmark`, and what happens anyway
         del options["device"]

@@ -72,7 +72,13 @@ threads=   threads of an operator, 0 = one a core              batch=    picture
 rounds=    rounds, in which both sides take turns (7)          seconds=  length of a side's part of a round (1)
 source=    pictures (three drawn ones)          imgsz=    size of the input, for files exported with dynamic=True
 output=    folder of the table, the plot and the figures in JSON
-Both sides run in processes of their own; without Ultralytics only ours is measured.""",
+Both sides run in processes of their own; without Ultralytics only ours is measured.
+
+  ima-yolo benchmark train teacher=yolo26m.yaml student=yolo26n.yaml imgsz=320,640
+
+times a training step instead: plain, with Ultralytics' own distillation, with ours, the teacher alone, and the parts
+of our step, in turns, with peak memory. Models are architectures or checkpoints, the images are random.
+imgsz=320 batch=8 rounds=7 device= threads= output= and every ima_ key; what is measured already is not run again""",
     "compare": f"""\
   ima-yolo compare teacher=yolo26m.pt student=yolo26n.pt data=my.yaml epochs=50 arms=none,builtin,ima seeds=0,1,2
 

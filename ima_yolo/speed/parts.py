@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ima_yolo import host
 from ima_yolo.distill import regions_of
-from ima_yolo.features import Features, tap
+from ima_yolo.features import Features, Predictions, tap
 from ima_yolo.speed.steps import Case, Step
 from ima_yolo.weighting import gradient_norm
 
@@ -20,7 +20,8 @@ def build_parts(case: Case, device: torch.device, teacher_path: Path) -> dict[st
     """Build the parts of our step: what `ima_yolo.distill` adds to a plain step.
 
     Returns:
-        By name: the student alone with and without taps; the teacher up to the neck; mask, generator and adapter of all
+        By name: the student alone with and without taps; the teacher up to the neck, and with its head and the terms on
+        it where they are on; mask, generator and adapter of all
         levels; the comparison alone; both with their backward pass; and the measurement of the automatic weight.
     """
     step = Step(case, "ours", device, teacher_path)
@@ -52,11 +53,23 @@ def build_parts(case: Case, device: torch.device, teacher_path: Path) -> dict[st
         "student, no gradient": lambda: _quietly(student, batch["img"]),
         "student with taps": tapped,
         "teacher to neck": lambda: teacher(batch["img"]),
+        **_of_heads(distiller, teacher, batch["img"]),
         "mask, generator, adapter": lambda: [_aligned(criterion, own, stride) for stride in criterion.strides],
         "comparison": compare,
         "all of it, forward": lambda: criterion(own, seen.features, regions),
         "all of it, forward and backward": lambda: criterion(own, seen.features, regions).backward(),
         "automatic weight, one measurement": lambda: gradient_norm(criterion(own, seen.features, regions), maps),
+    }
+
+
+def _of_heads(distiller: Any, teacher: Any, images: Tensor) -> dict[str, Callable[[], Any]]:
+    if not distiller.heads:
+        return {}
+    said = teacher(images, predictions=True).predictions
+    own = Predictions(said.scores.clone().requires_grad_(True), said.boxes.clone().requires_grad_(True))
+    return {
+        "teacher with head": lambda: teacher(images, predictions=True),
+        "terms on the heads, forward and backward": lambda: sum(distiller.heads[0](own, said).values()).backward(),
     }
 
 

@@ -49,12 +49,14 @@ class Case:
     @property
     def name(self) -> str:
         """Name in tables."""
-        return f"{Path(self.student).stem} <- {Path(self.teacher).stem}, {self.imgsz} px, batch {self.batch}"
+        changed = "".join(f", {key}={value}" for key, value in self.settings)
+        return f"{Path(self.student).stem} <- {Path(self.teacher).stem}, {self.imgsz} px, batch {self.batch}{changed}"
 
     @property
     def file_name(self) -> str:
         """Name of its file."""
-        return f"{Path(self.student).stem}-{Path(self.teacher).stem}-{self.imgsz}-{self.batch}"
+        changed = "".join(f"-{key.removeprefix('ima_')}-{value}" for key, value in self.settings)
+        return f"{Path(self.student).stem}-{Path(self.teacher).stem}-{self.imgsz}-{self.batch}{changed}"
 
     @property
     def builtin_takes(self) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from ima_yolo.cli import main
 from ima_yolo.features import Features
 from ima_yolo.speed.memory import peak
 from ima_yolo.speed.report import parts_table, plot, summarize, table
@@ -105,3 +106,34 @@ def test_features_of_the_timed_maps_are_the_student_s(tmp_path: Path) -> None:
     step()
     assert seen[0].strides == (8, 16, 32)
     assert all(level.requires_grad for level in seen[0].maps)
+
+
+def test_the_command_measures_and_keeps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["benchmark", "train", "student=yolo26n", "teacher=yolo26s.yaml", "imgsz=64", "batch=2", "rounds=1"]
+    assert main([*words, "ima_cls=0", f"output={tmp_path}"]) == 0
+    assert "ours / floor" in capsys.readouterr().out
+    assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".md", ".png"}
+    assert main([*words, "ima_cls=0", f"output={tmp_path}"]) == 0
+    assert "measured already" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["student=yolo26n"], "teacher= is missing"),
+        (["teacher=yolo26s.yaml"], "student= is missing"),
+        (["teacher=yolo26s.yaml", "student=gone.pt"], "student=gone.pt: no such file"),
+        (["teacher=yolo26s.yaml", "student=gone"], "student=gone: expected an architecture"),
+        (["teacher=yolo26s.yaml", "student=yolo26n", "imgsz=100"], "imgsz=100: expected multiples of 32"),
+        (["teacher=yolo26s.yaml", "student=yolo26n", "rounds=0"], "rounds=0: expected a whole number"),
+        (["teacher=yolo26s.yaml", "student=yolo26n", "round=1"], "did you mean 'rounds'?"),
+        (["teacher=yolo26s.yaml", "student=yolo26n", "ima_loss=l3"], "ima_loss=l3"),
+    ],
+)
+def test_the_command_refuses(words: list[str], message: str, capsys, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["benchmark", "train", *words]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,75 @@
+"""`ima-yolo benchmark train`: what does a training step cost with a teacher?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ima_yolo.commands.options import faults_of_the_user, load_safely
+from ima_yolo.errors import IMAError, nearest
+
+OWN = ("student", "imgsz", "batch", "rounds", "device", "threads", "output")
+
+
+def benchmark_train(options: dict[str, Any]) -> int:
+    """Time plain, Ultralytics' distilling and our steps in turns; print the table, write plot and figures."""
+    load_safely()
+    from ima_yolo.config import own_keys, validate
+
+    for key in options:
+        if key not in own_keys() | set(OWN):
+            raise IMAError(f"'{key}' is not a setting of benchmark train{nearest(key, own_keys() | set(OWN))}")
+    settings = {key: value for key, value in options.items() if key not in OWN}
+    teacher = validate(settings).teacher
+    student = str(options.get("student") or "")
+    if not student:
+        raise IMAError("student= is missing: give an architecture or a checkpoint, for example student=yolo26n.yaml")
+    sizes = _sizes(options.get("imgsz", 320))
+    batch, rounds = (_count(options, key, default) for key, default in (("batch", 8), ("rounds", 7)))
+    import torch
+
+    from ima_yolo.pairing import located
+    from ima_yolo.preflight import check_device
+    from ima_yolo.speed.run import run
+    from ima_yolo.speed.steps import Case
+
+    device = check_device(options.get("device"))
+    torch.set_num_threads(_count(options, "threads", torch.get_num_threads()))
+    changed = tuple(sorted((key, value) for key, value in settings.items() if key != "teacher"))
+    with faults_of_the_user():
+        pair = _file("student", student), _file("teacher", located(teacher))
+        cases = [Case(*pair, size, batch, changed) for size in sizes]
+        output = Path(str(options.get("output") or f"runs/benchmark-train/{device.type}"))
+        report = run(cases, device, rounds, output, lambda line: print(line, flush=True))
+    print(f"\n{report.read_text(encoding='utf-8')}\nResults saved to {output}")
+    return 0
+
+
+def _file(key: str, name: str) -> str:
+    """An architecture or a checkpoint that is there; "yolo26n" is the architecture, whose weights cost no time."""
+    from ultralytics.nn.tasks import yaml_model_load
+
+    if name.endswith(".pt"):
+        if not Path(name).is_file():
+            raise IMAError(f"{key}={name}: no such file")
+        return name
+    architecture = name if name.endswith((".yaml", ".yml")) else f"{name}.yaml"
+    try:
+        yaml_model_load(architecture)
+    except FileNotFoundError:
+        raise IMAError(f"{key}={name}: expected an architecture (.yaml) or a checkpoint (.pt)") from None
+    return architecture
+
+
+def _sizes(given: Any) -> list[int]:
+    sizes = list(given) if isinstance(given, (list, tuple)) else [given]
+    if not sizes or not all(type(size) is int and size >= 32 and size % 32 == 0 for size in sizes):
+        raise IMAError(f"imgsz={given}: expected multiples of 32, such as imgsz=320,640")
+    return sizes
+
+
+def _count(options: dict[str, Any], key: str, default: int) -> int:
+    value = options.get(key, default)
+    if type(value) is not int or value < 1:
+        raise IMAError(f"{key}={value}: expected a whole number from 1 up")
+    return value
