@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -15,6 +16,14 @@ class IMAError(ValueError):
 
 # What Ultralytics raises for files and values that a user gave.
 USER_FAULTS = (TypeError, ValueError, SyntaxError, AssertionError, RuntimeError, OSError, LookupError, ImportError)
+
+
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Whether a file could not be written for want of space; PyTorch says so in words of its own."""
+    return getattr(error, "errno", None) in NO_SPACE or "PytorchStreamWriter failed" in str(error)
 
 
 def closest(word: str, valid: Iterable[str]) -> str | None:

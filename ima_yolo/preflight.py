@@ -35,12 +35,14 @@ class Plan:
         overrides: Ultralytics' keys.
         teachers: Loaded and frozen.
         is_new: Whether the folder for results is not there yet.
+        is_trained: Whether a run is resumed that has all its epochs behind it.
     """
 
     settings: Settings
     overrides: dict[str, Any]
     teachers: tuple[Teacher, ...]
     is_new: bool = False
+    is_trained: bool = False
 
 
 def prepare(options: Mapping[str, Any], kind: str | None = None) -> Plan:
@@ -57,8 +59,9 @@ def prepare(options: Mapping[str, Any], kind: str | None = None) -> Plan:
     check_keys(rest)
     if ours.get("teacher"):
         ours["teacher"] = teachers_located(ours["teacher"])
+    is_trained = False
     if rest.get("resume"):
-        settings, rest = _resumed(ours, rest)
+        settings, rest, is_trained = _resumed(ours, rest)
     else:
         settings = validate(ours)
     rest = _checked_values(rest)
@@ -83,7 +86,7 @@ def prepare(options: Mapping[str, Any], kind: str | None = None) -> Plan:
         kind = f"ima_loss={settings.ima_loss} ima_weight={settings.ima_weight}"
         LOGGER.warning(f"without effect with {kind}: {', '.join(settings.without_effect)}")
     is_new = not rest.get("resume") and not folder.exists()
-    return Plan(settings, rest, teachers, is_new)
+    return Plan(settings, rest, teachers, is_new, is_trained)
 
 
 def _side(imgsz: Any) -> int:
@@ -126,8 +129,11 @@ def check_keys(rest: Mapping[str, Any]) -> None:
         raise IMAError("distill_model= is Ultralytics' own distillation; use it or teacher=, not both")
 
 
-def _resumed(ours: Mapping[str, Any], rest: Mapping[str, Any]) -> tuple[Settings, dict[str, Any]]:
-    """Settings of the run that is resumed; of ours only `teacher` may be given anew, for a file that has moved."""
+def _resumed(ours: Mapping[str, Any], rest: Mapping[str, Any]) -> tuple[Settings, dict[str, Any], bool]:
+    """Settings of the run that is resumed, Ultralytics' keys, and whether all its epochs are done.
+
+    Of our keys only `teacher` may be given anew, for a file that has moved.
+    """
     last = resume_path(rest)
     _, saved = load_model(last, "model")
     packed = checkpoint.unpack(saved, last)
@@ -139,7 +145,8 @@ def _resumed(ours: Mapping[str, Any], rest: Mapping[str, Any]) -> tuple[Settings
         load_model(best, "resume")  # Ultralytics opens it when the training ends, code and all
     folder = Path(rest.get("save_dir") or _run_of(last, args))
     _check_folder(folder, f"resume={last}")
-    return settings, {**rest, "resume": str(last), "data": rest.get("data") or args["data"], "save_dir": str(folder)}
+    rest = {**rest, "resume": str(last), "data": rest.get("data") or args["data"], "save_dir": str(folder)}
+    return settings, rest, checkpoint.is_trained(saved)
 
 
 def _run_of(last: Path, args: Mapping[str, Any]) -> Path:

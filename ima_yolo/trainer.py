@@ -21,7 +21,7 @@ from ima_yolo import checkpoint, host
 from ima_yolo.config import Settings, own_keys, validate
 from ima_yolo.continuing import Continuing
 from ima_yolo.distill import Distiller, build_distiller
-from ima_yolo.errors import USER_FAULTS, IMAError, one_line
+from ima_yolo.errors import USER_FAULTS, IMAError, is_full_disk, one_line
 from ima_yolo.pairing import fit_teachers, load_teachers
 from ima_yolo.preflight import Plan, prepare, student_kind
 from ima_yolo.students import RTDETR
@@ -65,6 +65,7 @@ class Distilling(Continuing):
         self.settings: Settings = plan.settings
         self.teachers: tuple[Teacher, ...] = plan.teachers
         self._is_new = plan.is_new
+        self._is_trained = plan.is_trained
         self._has_started = False
         super().__init__(DEFAULT_CFG, plan.overrides, _callbacks)
         self._unlabelled: UnlabelledStream | None = None
@@ -78,12 +79,15 @@ class Distilling(Continuing):
 
         Raises:
             IMAError: For data or values that turn out to be unusable before the first step; a new folder is removed.
+                Where the disk is full, also later; what was saved stays whole.
         """
         if self.ddp:
             setattr(self.args, CARRIED, self.settings.model_dump(mode="json"))  # the workers get vars(self.args)
         try:
             super().train()
         except USER_FAULTS as error:
+            if is_full_disk(error):
+                raise IMAError(self._cannot_be_written(error)) from error
             if self._has_started or self.ddp:
                 raise
             if self._is_new:
@@ -93,6 +97,10 @@ class Distilling(Continuing):
             self.args.__dict__.pop(CARRIED, None)
             if isinstance(self.model, nn.Module):
                 host.detach(self.model)
+
+    def _cannot_be_written(self, error: Exception) -> str:
+        again = f"go on with `ima-yolo train resume model={self.last}`" if self.last.exists() else "start again"
+        return f"{self.save_dir}: cannot be written ({one_line(error)}); free some space and {again}"
 
     def set_model_attributes(self) -> None:
         """Attach the teacher: the student is on its device, and neither compiled, wrapped nor in an optimizer yet."""
@@ -113,6 +121,7 @@ class Distilling(Continuing):
         host.attach(self.model, self.distiller)
         self.add_callback("on_train_start", _note_start)
         self.add_callback("on_train_epoch_start", _advance)
+        self.callbacks["on_train_end"].insert(0, _finish)
         for view in views:
             LOGGER.info(f"Distilling from {view.name} at strides {list(view.strides)}")
             for line in differences(view, student.strides, channels):
@@ -145,7 +154,7 @@ class Distilling(Continuing):
     def save_model(self) -> bool:
         """Write the checkpoints whole or not at all, with what resuming needs under our key."""
         wdir, last, best = self.wdir, self.last, self.best
-        packed = checkpoint.pack(self.settings, self._teacher_digest, self.distiller.state())
+        packed = checkpoint.pack(self.settings, self._teacher_digest, self.distiller.state(), bool(self.stop))
         exact = self.exact_state()
         with checkpoint.staged(wdir) as staging:
             self.wdir, self.last, self.best = staging, staging / last.name, staging / best.name
@@ -159,9 +168,19 @@ class Distilling(Continuing):
         return bool(saved)
 
     def final_eval(self) -> None:
-        """Validate the best checkpoint; leave only the settings under our key of what is finished."""
-        with checkpoint.carrying(checkpoint.pack(self.settings, self._teacher_digest, None)):
-            super().final_eval()
+        """Validate the best checkpoint; leave only the settings under our key of what is finished.
+
+        Ultralytics finishes last.pt first. Here that is a copy, which takes its place when all else is done: until then
+        a run that is killed can be resumed.
+        """
+        last = self.last
+        if RANK in {-1, 0}:
+            self.last = checkpoint.set_apart(last)
+        try:
+            with checkpoint.carrying(checkpoint.pack(self.settings, self._teacher_digest, None)):
+                super().final_eval()
+        finally:
+            self.last = last
 
     def save_metrics(self, metrics: dict[str, Any]) -> None:
         """Write the epoch's row of results.csv with the weight of the distillation as its last column."""
@@ -245,6 +264,11 @@ def _note_start(trainer: Distilling) -> None:
     trainer._has_started = True
 
 
+def _finish(trainer: Distilling) -> None:
+    """Nothing is left to be done."""
+    checkpoint.put_back(trainer.last)
+
+
 def _advance(trainer: Distilling) -> None:
     """Tell the distiller how far the training is."""
     trainer.distiller.set_progress(trainer.epoch / trainer.epochs)
@@ -252,8 +276,9 @@ def _advance(trainer: Distilling) -> None:
 
 def _carried(carried: dict[str, Any], options: dict[str, Any]) -> Plan:
     """Plan of a worker process: its parent has checked everything."""
-    settings = validate(carried)
-    return Plan(settings, options, load_teachers(settings))
+    settings, last = validate(carried), options.get("resume")
+    is_trained = bool(last) and checkpoint.is_trained(host.load_model(str(last), "resume")[1])
+    return Plan(settings, options, load_teachers(settings), is_trained=is_trained)
 
 
 def _given_by(cfg: Any) -> dict[str, Any]:
