@@ -30,7 +30,11 @@ def pack(
         distiller: State to resume from, or None in a finished checkpoint.
         is_trained: Whether no epoch follows, so that only the final evaluation is left.
     """
-    packed = {"format": FORMAT, "settings": settings.model_dump(mode="json"), "teacher_digest": teacher_digest}
+    packed = {
+        "format": FORMAT,
+        "settings": settings.model_dump(mode="json", exclude={"ima_trust"}),
+        "teacher_digest": teacher_digest,
+    }
     return packed if distiller is None else {**packed, "distiller": dict(distiller), "is_trained": is_trained}
 
 

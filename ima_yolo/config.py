@@ -52,6 +52,7 @@ class Settings(BaseModel):
     ima_background: float = Field(0.0, ge=0, le=1)
     ima_teacher_conf: float = Field(0.25, gt=0, lt=1)
     ima_temperature: float = Field(1.0, gt=0, le=100)
+    ima_trust: bool = Field(False, strict=True)
 
     @field_validator("ima_weight", mode="before")
     @classmethod

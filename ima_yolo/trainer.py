@@ -27,6 +27,7 @@ from ima_yolo.preflight import Plan, prepare, student_kind
 from ima_yolo.students import RTDETR
 from ima_yolo.teachers import Teacher
 from ima_yolo.teachers.view import differences
+from ima_yolo.trust import trusting
 from ima_yolo.unlabelled import UnlabelledStream
 
 CARRIED = "ima"  # the argument under which settings travel to the processes of a training on several devices
@@ -277,8 +278,9 @@ def _advance(trainer: Distilling) -> None:
 def _carried(carried: dict[str, Any], options: dict[str, Any]) -> Plan:
     """Plan of a worker process: its parent has checked everything."""
     settings, last = validate(carried), options.get("resume")
-    is_trained = bool(last) and checkpoint.is_trained(host.load_model(str(last), "resume")[1])
-    return Plan(settings, options, load_teachers(settings), is_trained=is_trained)
+    with trusting(settings.ima_trust):
+        is_trained = bool(last) and checkpoint.is_trained(host.load_model(str(last), "resume")[1])
+        return Plan(settings, options, load_teachers(settings), is_trained=is_trained)
 
 
 def _given_by(cfg: Any) -> dict[str, Any]:

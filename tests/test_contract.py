@@ -20,6 +20,7 @@ from ultralytics.utils.dist import generate_ddp_file
 from ima_yolo import IMATrainer, host
 from ima_yolo.continuing import Continuing
 from ima_yolo.trainer import CARRIED, Distilling
+from ima_yolo.trust import check_architecture
 
 CONFIGS = sorted((Path(ultralytics.__file__).parent / "cfg" / "models").rglob("*.yaml"))
 # Heads that classify an image, one by one: they take a single map.
@@ -84,6 +85,11 @@ def test_the_student_is_attached_before_freezing_optimizer_and_averaging() -> No
     places = [source.index(step) for step in steps]
     assert places == sorted(places)
     assert "build_optimizer(" in inspect.getsource(BaseTrainer._build_train_pipeline)
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_no_architecture_of_ultralytics_is_refused(config: Path) -> None:
+    check_architecture(YAML.load(config))
 
 
 def test_loss_items_are_named(tiny_checkpoint: Callable[..., Path]) -> None:

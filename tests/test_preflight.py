@@ -11,8 +11,9 @@ import torch
 from ultralytics import YOLO
 
 from ima_yolo import IMATrainer
+from ima_yolo.data_set import images_in
 from ima_yolo.errors import IMAError
-from ima_yolo.preflight import images_in, prepare
+from ima_yolo.preflight import prepare
 
 
 @pytest.fixture

@@ -51,6 +51,8 @@ def with_recipe(options: Mapping[str, Any]) -> dict[str, Any]:
     if name is None:
         return options
     recipe = read_yaml(recipe_path(str(name)))
+    if recipe.pop("ima_trust", False):
+        raise IMAError(f"cfg={name}: ima_trust=True is taken from the command line alone")
     recipe.pop("save_dir", None)  # in the args.yaml of an earlier run, which would be written over
     if {"student", "model"} & options.keys():  # two words for one thing
         recipe = {key: value for key, value in recipe.items() if key not in {"student", "model"}}
