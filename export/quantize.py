@@ -229,7 +229,7 @@ def _calibration_inputs(options: QuantizeOptions, metadata: Metadata) -> list[np
     """Training pictures, spread evenly over the set, as network inputs."""
     from ultralytics.data.utils import check_det_dataset
 
-    from ima_yolo.preflight import images_in
+    from ima_yolo.data_set import images_in
 
     try:
         files = list(images_in(check_det_dataset(options.data, autodownload=False)["train"]))

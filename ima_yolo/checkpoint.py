@@ -19,16 +19,23 @@ KEY = "ima"
 FORMAT = 1
 
 
-def pack(settings: Settings, teacher_digest: str, distiller: Mapping[str, Any] | None) -> dict[str, Any]:
+def pack(
+    settings: Settings, teacher_digest: str, distiller: Mapping[str, Any] | None, is_trained: bool = False
+) -> dict[str, Any]:
     """Build the value that is stored under `KEY`.
 
     Args:
         settings: What the run was started with.
         teacher_digest: SHA-256 of the teacher's weights.
         distiller: State to resume from, or None in a finished checkpoint.
+        is_trained: Whether no epoch follows, so that only the final evaluation is left.
     """
-    packed = {"format": FORMAT, "settings": settings.model_dump(mode="json"), "teacher_digest": teacher_digest}
-    return packed if distiller is None else {**packed, "distiller": dict(distiller)}
+    packed = {
+        "format": FORMAT,
+        "settings": settings.model_dump(mode="json", exclude={"ima_trust"}),
+        "teacher_digest": teacher_digest,
+    }
+    return packed if distiller is None else {**packed, "distiller": dict(distiller), "is_trained": is_trained}
 
 
 def unpack(checkpoint: Mapping[str, Any], path: str | Path) -> dict[str, Any]:
@@ -49,6 +56,37 @@ def unpack(checkpoint: Mapping[str, Any], path: str | Path) -> dict[str, Any]:
     if "distiller" not in packed or checkpoint.get("epoch", -1) < 0:
         raise IMAError(f"{path}: this training is finished, nothing to resume; start a new one with model={path}")
     return dict(packed)
+
+
+def is_trained(checkpoint: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint was the last of its training, at its last epoch or where it stopped early."""
+    packed = checkpoint.get(KEY)
+    return isinstance(packed, Mapping) and bool(packed.get("is_trained", False))
+
+
+def set_apart(last: Path) -> Path:
+    """Copy a checkpoint aside, where it can be finished while the run can still be resumed from the original.
+
+    Args:
+        last: The checkpoint; may be missing.
+
+    Returns:
+        The copy, of the same name in a folder beside it, on the same file system.
+    """
+    folder = last.parent / ".finishing"
+    shutil.rmtree(folder, ignore_errors=True)
+    if last.exists():
+        folder.mkdir()
+        shutil.copyfile(last, folder / last.name)
+    return folder / last.name
+
+
+def put_back(last: Path) -> None:
+    """Replace a checkpoint by what became of the copy that `set_apart` made, if there is one."""
+    folder = last.parent / ".finishing"
+    if (folder / last.name).exists():
+        os.replace(folder / last.name, last)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -67,6 +68,7 @@ OF_EXTRAS = {
     "ultralytics",
     "yaml",
 }
+LONGEST = 1000  # characters of a message
 HOW_TO_INSTALL = "this command needs `pip install 'ima-yolo[train]'`; 'ima-yolo[edge]' is for running .onnx files alone"
 
 
@@ -86,17 +88,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     except IMAError as error:
         if os.environ.get("IMA_TRACEBACK"):
             raise
-        print(f"ima-yolo: {one_line(error)}", file=sys.stderr)
-        return 2
+        return _refuse(one_line(error))
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG or os.environ.get("IMA_TRACEBACK"):
+            raise
+        return _refuse(one_line(f"{error.filename}: this name is too long for a file"))
     except ModuleNotFoundError as error:
         package = (error.name or "").split(".")[0]
         if package not in OF_EXTRAS or os.environ.get("IMA_TRACEBACK"):
             raise
-        print(f"ima-yolo: {package} is not installed; {HOW_TO_INSTALL}", file=sys.stderr)
-        return 2
+        return _refuse(f"{package} is not installed; {HOW_TO_INSTALL}")
     except KeyboardInterrupt:
         print("ima-yolo: interrupted", file=sys.stderr)
         return 130
+
+
+def _refuse(reason: str) -> int:
+    shown = reason if len(reason) <= LONGEST else f"{reason[: LONGEST // 2]} ... {reason[-LONGEST // 2 :]}"
+    print(f"ima-yolo: {shown}", file=sys.stderr)
+    return 2
 
 
 def parse(words: Sequence[str]) -> tuple[Callable[[Options], int], Options]:

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from ima_yolo.errors import IMAError, nearest, one_line
+from ima_yolo.errors import IMAError, nearest
 from ima_yolo.lists import listed_files
+from ima_yolo.plain_yaml import read_plain
 
 PREFIX = "ima_"
 
@@ -54,6 +54,7 @@ class Settings(BaseModel):
     ima_background: float = Field(0.0, ge=0, le=1)
     ima_teacher_conf: float = Field(0.25, gt=0, lt=1)
     ima_temperature: float = Field(1.0, gt=0, le=100)
+    ima_trust: bool = Field(False, strict=True)
 
     @field_validator(*_WEIGHTS, mode="before")
     @classmethod
@@ -259,12 +260,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """Read a recipe: a YAML mapping of keys to plain values, where an empty value leaves the default.
 
     Raises:
-        IMAError: If the file is missing, is no YAML mapping, or carries tags.
+        IMAError: If the file is missing, is no YAML mapping, or not one of plain values.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise IMAError(f"cfg={path}: {one_line(error)}") from None
+    content = read_plain(path, "cfg")
     if not isinstance(content, dict):
         raise IMAError(f"cfg={path}: expected lines of 'key: value'")
     return {str(key): value for key, value in content.items() if value is not None}

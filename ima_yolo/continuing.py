@@ -16,13 +16,17 @@ from ima_yolo.exact import Cadence, capture, restore, restore_gradients, trim_re
 class Continuing(BaseTrainer if TYPE_CHECKING else object):  # type: ignore[misc]
     """Keeps and restores what Ultralytics' own resume rounds or forgets; for a training in one process.
 
-    Overridden: `_build_train_pipeline` (follows the loader), `preprocess_batch` and `optimizer_step` (count), and
-    `accumulate` (tells Ultralytics' loop when the next step is due).
+    Overridden: `_build_train_pipeline` (follows the loader), `preprocess_batch` and `optimizer_step` (count),
+    `accumulate` (tells Ultralytics' loop when the next step is due), and `_do_train` and `resume_training` (a run that
+    was stopped after its last epoch, which Ultralytics takes for finished).
     """
 
     csv: Path
+    tloss: dict[str, Any]
+    lr: dict[str, float]
     _order: DataOrder | None = None
     _saved: dict[str, Any] | None = None  # until the first resumed epoch begins
+    _is_trained = False  # whether the run that is resumed has all its epochs behind it
 
     @property
     def accumulate(self) -> int:
@@ -37,6 +41,32 @@ class Continuing(BaseTrainer if TYPE_CHECKING else object):  # type: ignore[misc
     def _cadence(self) -> Cadence:
         kept: Cadence = self.__dict__.setdefault("_kept_cadence", Cadence())
         return kept
+
+    def _do_train(self) -> None:
+        """Train as Ultralytics does; of a run that is trained already, do what comes after its last epoch."""
+        if not self._is_trained:
+            super()._do_train()
+            return
+        if self.world_size > 1:
+            self._setup_ddp()
+        self._setup_train()
+        LOGGER.info(f"All {self.epoch + 1} epochs are done: the final evaluation is left")
+        self.tloss, self.lr, self.epoch_time = {}, {}, 0.0  # loggers read them after the evaluation
+        self.final_eval()
+        if RANK in {-1, 0}:
+            if self.args.plots:
+                self.plot_metrics()
+            self.run_callbacks("on_train_end")
+        for loader in (self.train_loader, self.test_loader):
+            loader.close()
+
+    def resume_training(self, ckpt: dict[str, Any] | None) -> None:
+        """Resume as Ultralytics does; of a run that is trained already, load the state alone."""
+        if not self._is_trained or ckpt is None:
+            super().resume_training(ckpt)
+            return
+        self._load_checkpoint_state(ckpt)
+        self.epoch = ckpt["epoch"]
 
     def _build_train_pipeline(self) -> None:
         """Build loaders, optimizer and scheduler as Ultralytics does, and follow the training images."""

@@ -13,6 +13,7 @@ from ima_yolo.config import Settings
 from ima_yolo.criterion import HeadTerms, Panel, build_criterion, build_head_terms, build_weight
 from ima_yolo.errors import IMAError
 from ima_yolo.features import Features, Predictions
+from ima_yolo.finite import Guard, blame
 from ima_yolo.host import UNLABELLED
 from ima_yolo.masks import Regions
 from ima_yolo.teachers import TeacherOutput
@@ -61,6 +62,7 @@ class Distiller(nn.Module):
         self._confidence, self._teacher_boxes = confidence, teacher_boxes
         self._factor = schedule(kind, 0.0, off)
         self.heads = tuple(heads)
+        self._guard = Guard()
         self._watches = {name: Watch(name) for name in self._names}
 
     def set_progress(self, progress: float) -> None:
@@ -97,7 +99,10 @@ class Distiller(nn.Module):
 
         Returns:
             The sum to add, scalar, and its terms detached, by name. All are 0 while distillation is off; the teacher is
-            not run then.
+            not run then. A term that is NaN or infinite is left out, and 0.
+
+        Raises:
+            IMAError: If a term stays so for many steps in a row.
         """
         idle = self._factor == 0.0 or not self._is_weighted
         terms = {} if idle else self._terms(batch, student, task, predicted, look)
@@ -139,7 +144,13 @@ class Distiller(nn.Module):
             if output.predictions is not None:
                 for name, term in head(predicted(), output.predictions).items():
                     terms[name] = terms.get(name, 0.0) + term * (share * self._factor)
-        for name, watched in {**terms, **raw}.items():
+        named = [(view.name, output.features) for view, output in zip(self.teachers, seen, strict=True)]
+
+        def explain() -> str:
+            return blame(student, named, self.criterion.strides)
+
+        terms = {name: term for name, term in terms.items() if self._guard.passes(name, term, explain)}
+        for name, watched in {**terms, **{name: term for name, term in raw.items() if name in terms}}.items():
             if warning := self._watches[name].see(watched, student.maps):
                 LOGGER.warning(warning)
         return terms

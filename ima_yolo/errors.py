@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -14,7 +15,26 @@ class IMAError(ValueError):
 
 
 # What Ultralytics raises for files and values that a user gave.
-USER_FAULTS = (TypeError, ValueError, SyntaxError, AssertionError, RuntimeError, OSError, LookupError, ImportError)
+USER_FAULTS = (
+    ArithmeticError,
+    AssertionError,
+    ImportError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+)
+
+
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Whether a file could not be written for want of space; PyTorch says so in words of its own."""
+    return getattr(error, "errno", None) in NO_SPACE or "PytorchStreamWriter failed" in str(error)
 
 
 def closest(word: str, valid: Iterable[str]) -> str | None:
@@ -28,6 +48,10 @@ def nearest(key: str, valid: Iterable[str]) -> str:
     return f" (did you mean '{found}'?)" if found else ""
 
 
-def one_line(error: BaseException) -> str:
-    """Return an exception's text as one line, without Ultralytics' ornament; its type where it has no text."""
-    return " ".join(str(error).replace("ERROR ❌️", "").split()) or type(error).__name__
+def one_line(error: BaseException | str) -> str:
+    """Return an exception's text as one line, without Ultralytics' ornament; its type where it has no text.
+
+    What a terminal would not print but obey, in a name that comes from a file for example, is spelt out.
+    """
+    text = " ".join(str(error).replace("ERROR ❌️", "").split()) or type(error).__name__
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)

@@ -24,6 +24,7 @@ from ultralytics.utils.torch_utils import unwrap_model
 
 from ima_yolo.errors import IMAError, one_line
 from ima_yolo.features import Features, Predictions, tap
+from ima_yolo.trust import check_architecture, check_archive, check_tensors, trusts
 
 TESTED = ((8, 4, 190), (8, 4, 190))  # lowest and highest Ultralytics release that the tests were run with
 PROBE_SIZE = 256  # pixels: a multiple of every stride in use, up to 64 of p6 models
@@ -77,13 +78,18 @@ def load_model(path: str | Path, role: str) -> tuple[BaseModel, dict[str, Any]]:
     if taken_for != str(path):
         raise IMAError(f"{role}={path}: Ultralytics takes this name for {Path(taken_for).name}; rename the file")
     try:
-        checkpoint, _ = torch_safe_load(str(path), safe_only=True)
+        if (file := local_file(str(path))) is not None and not trusts():
+            check_archive(file)
+        checkpoint, _ = torch_safe_load(str(path), safe_only=not trusts())
+        model = (checkpoint.get("ema") or checkpoint.get("model")) if isinstance(checkpoint, Mapping) else None
+        if not isinstance(model, BaseModel):
+            raise IMAError(f"no Ultralytics model inside (found {type(model).__name__})")
+        if not trusts():
+            check_tensors(checkpoint)
+            check_architecture(getattr(model, "yaml", None))
+        return model.float().eval(), dict(checkpoint)
     except Exception as error:
         raise IMAError(f"{role}={path}: {_reason(error, local_file(str(path)))}") from error
-    model = (checkpoint.get("ema") or checkpoint.get("model")) if isinstance(checkpoint, Mapping) else None
-    if not isinstance(model, BaseModel):
-        raise IMAError(f"{role}={path}: no Ultralytics model inside (found {type(model).__name__})")
-    return model.float().eval(), dict(checkpoint)
 
 
 def can_be_had(path: str) -> bool:
@@ -99,6 +105,10 @@ def local_file(path: str) -> Path | None:
 
 def _reason(error: Exception, path: Path | None) -> str:
     text = one_line(error)
+    if isinstance(error, IMAError):
+        return text
+    if isinstance(error, (RecursionError, AttributeError)):
+        return "refused, since what it holds is not built as an Ultralytics model is"
     if path is None:
         return f"the file is not here and could not be downloaded ({text})"
     if "not a loadable checkpoint" in text or isinstance(error, (EOFError, OSError)) or not _is_archive(path):

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from ultralytics.cfg import get_cfg, get_save_dir
-from ultralytics.data.utils import IMG_FORMATS, check_det_dataset
-from ultralytics.utils import DEFAULT_CFG_DICT, LOGGER
+from ultralytics.utils import DEFAULT_CFG_DICT, LOGGER, SAFE_LOAD
 from ultralytics.utils.files import get_latest_run
 from ultralytics.utils.patches import imread
 from ultralytics.utils.torch_utils import parse_device, select_device
 
 from ima_yolo import checkpoint
 from ima_yolo.config import Settings, own_keys, split, validate
+from ima_yolo.data_set import images_in, read_data_set
 from ima_yolo.errors import IMAError, nearest, one_line
 from ima_yolo.host import is_ultralytics_key, load_model, ultralytics_keys
 from ima_yolo.lists import listed
@@ -25,6 +25,7 @@ from ima_yolo.pairing import check_pairs, load_teachers, located, teachers_locat
 from ima_yolo.ranges import check_classes, check_layers, check_ranges
 from ima_yolo.students import kind_of_path, load_student, task_of_kind
 from ima_yolo.teachers import Teacher
+from ima_yolo.trust import trusting
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,14 @@ class Plan:
         overrides: Ultralytics' keys.
         teachers: Loaded and frozen.
         is_new: Whether the folder for results is not there yet.
+        is_trained: Whether a run is resumed that has all its epochs behind it.
     """
 
     settings: Settings
     overrides: dict[str, Any]
     teachers: tuple[Teacher, ...]
     is_new: bool = False
+    is_trained: bool = False
 
 
 def prepare(options: Mapping[str, Any], kind: str | None = None) -> Plan:
@@ -54,6 +57,16 @@ def prepare(options: Mapping[str, Any], kind: str | None = None) -> Plan:
     Raises:
         IMAError: For the first thing that cannot work.
     """
+    trust = options.get("ima_trust") is True
+    if trust and SAFE_LOAD:
+        raise IMAError("ima_trust=True and ULTRALYTICS_SAFE_LOAD=1 contradict each other; unset one of them")
+    if trust:
+        LOGGER.warning("ima_trust=True: code in the checkpoints of teacher, student and resume is run, if there is any")
+    with trusting(trust):
+        return _prepare(options, kind)
+
+
+def _prepare(options: Mapping[str, Any], kind: str | None) -> Plan:
     ours, rest = split(options)
     check_keys(rest)
     for key, value in {"teacher": ours.get("teacher"), "student": rest.get("model")}.items():
@@ -61,8 +74,9 @@ def prepare(options: Mapping[str, Any], kind: str | None = None) -> Plan:
             raise IMAError(f"{key}=: expected the name of a file, not an object of type {type(value).__name__}")
     if ours.get("teacher"):
         ours["teacher"] = teachers_located(ours["teacher"])
+    is_trained = False
     if rest.get("resume"):
-        settings, rest = _resumed(ours, rest)
+        settings, rest, is_trained = _resumed(ours, rest)
     else:
         settings = validate(ours)
     rest = _checked_values(rest)
@@ -87,7 +101,7 @@ def prepare(options: Mapping[str, Any], kind: str | None = None) -> Plan:
         kind = f"ima_loss={settings.ima_loss} ima_weight={settings.ima_weight}"
         LOGGER.warning(f"without effect with {kind}: {', '.join(settings.without_effect)}")
     is_new = not rest.get("resume") and not folder.exists()
-    return Plan(settings, rest, teachers, is_new)
+    return Plan(settings, rest, teachers, is_new, is_trained)
 
 
 def side_of(imgsz: Any) -> int:
@@ -104,9 +118,10 @@ def student_kind(options: Mapping[str, Any]) -> str:
     Raises:
         IMAError: If there is no such student.
     """
-    if options.get("resume"):
-        return kind_of_path(str(resume_path(options)))
-    return kind_of_path(located(options.get("student") or options.get("model") or ""))
+    with trusting(options.get("ima_trust") is True):
+        if options.get("resume"):
+            return kind_of_path(str(resume_path(options)))
+        return kind_of_path(located(options.get("student") or options.get("model") or ""))
 
 
 def _check_task(rest: Mapping[str, Any], found: str, kind: str | None, data: Mapping[str, Any]) -> str:
@@ -130,20 +145,25 @@ def check_keys(rest: Mapping[str, Any]) -> None:
         raise IMAError("distill_model= is Ultralytics' own distillation; use it or teacher=, not both")
 
 
-def _resumed(ours: Mapping[str, Any], rest: Mapping[str, Any]) -> tuple[Settings, dict[str, Any]]:
-    """Settings of the run that is resumed; of ours only `teacher` may be given anew, for a file that has moved."""
+def _resumed(ours: Mapping[str, Any], rest: Mapping[str, Any]) -> tuple[Settings, dict[str, Any], bool]:
+    """Settings of the run that is resumed, Ultralytics' keys, and whether all its epochs are done.
+
+    Of our keys only `teacher` may be given anew, for a file that has moved, and `ima_trust`, which is never kept.
+    """
     last = resume_path(rest)
     _, saved = load_model(last, "model")
     packed = checkpoint.unpack(saved, last)
-    settings = validate({**packed["settings"], **{key: ours[key] for key in ("teacher",) if ours.get(key)}})
-    if ignored := sorted(set(ours) - {"teacher"}):
+    kept = {key: value for key, value in packed["settings"].items() if key != "ima_trust"}
+    settings = validate({**kept, **{key: ours[key] for key in ("teacher", "ima_trust") if ours.get(key)}})
+    if ignored := sorted(set(ours) - {"teacher", "ima_trust"}):
         LOGGER.warning(f"Resume ignores {ignored}, using the run's own values. Start a new run to change them.")
     args = saved["train_args"]
     if (best := last.with_name("best.pt")).exists():
         load_model(best, "resume")  # Ultralytics opens it when the training ends, code and all
     folder = Path(rest.get("save_dir") or _run_of(last, args))
     _check_folder(folder, f"resume={last}")
-    return settings, {**rest, "resume": str(last), "data": rest.get("data") or args["data"], "save_dir": str(folder)}
+    rest = {**rest, "resume": str(last), "data": rest.get("data") or args["data"], "save_dir": str(folder)}
+    return settings, rest, checkpoint.is_trained(saved)
 
 
 def _run_of(last: Path, args: Mapping[str, Any]) -> Path:
@@ -230,10 +250,7 @@ def _check_data(rest: Mapping[str, Any], teachers: Sequence[Teacher]) -> dict[st
         raise IMAError("data= is a list: train on one data set at a time, or call YOLO(...).train in Python")
     if str(data).endswith(".ndjson") or str(data).startswith("ul://"):
         return {}
-    try:
-        found: dict[str, Any] = check_det_dataset(str(data), split=rest.get("split") or "")
-    except Exception as error:
-        raise IMAError(f"data={data}: {one_line(error)}") from error
+    found = read_data_set(str(data), rest.get("split") or "")
     for part in ("train", "val"):
         if next(images_in(found[part]), None) is None:
             raise IMAError(f"data={data}: no images for '{part}' in {found[part] or 'an empty list'}")
@@ -247,21 +264,6 @@ def _check_data(rest: Mapping[str, Any], teachers: Sequence[Teacher]) -> dict[st
                 f"{teacher.name} was trained on other classes than {data}; features need none, so it can teach"
             )
     return found
-
-
-def images_in(places: str | list[str]) -> Iterator[Path]:
-    """Images of a part of a data set: folders, searched through, and text files that list paths.
-
-    Args:
-        places: What Ultralytics' resolved data has under `train` or `val`.
-    """
-    for place in [places] if isinstance(places, str) else places:
-        path = Path(place)
-        if path.is_file():
-            lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
-            yield from (path.parent / line if line.startswith("./") else Path(line) for line in lines if line)
-        elif path.is_dir():
-            yield from sorted(file for file in path.rglob("*.*") if file.suffix[1:].lower() in IMG_FORMATS)
 
 
 def _check_unlabelled(folder: str) -> None:

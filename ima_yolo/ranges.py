@@ -10,6 +10,7 @@ from ima_yolo.errors import IMAError
 OPTIMIZERS = ("auto", "SGD", "MuSGD", "Adam", "Adamax", "AdamW", "NAdam", "RAdam", "RMSprop")
 CACHES = (True, False, None, "ram", "disk", "True", "False")
 COPY_PASTE = ("flip", "mixup")
+LARGEST = 32768  # pixels of a side: a picture of 3 GB
 AT_LEAST_ZERO = ("workers", "close_mosaic", "warmup_epochs", "box", "cls", "dfl", "dis")
 
 
@@ -27,7 +28,7 @@ def check_ranges(checked: SimpleNamespace) -> None:
     _expect(str(checked.optimizer).lower() in map(str.lower, OPTIMIZERS), checked, "optimizer", _listed(OPTIMIZERS))
     _expect(checked.time is None or checked.time > 0, checked, "time", "hours, above 0")
     _expect(_is_batch(checked.batch), checked, "batch", "a whole number from 1 up, a share of memory in (0, 1), or -1")
-    _expect(_are_sizes(checked.imgsz), checked, "imgsz", "whole pixels from 32 up")
+    _expect(_are_sizes(checked.imgsz), checked, "imgsz", f"whole pixels from 32 to {LARGEST}")
     _expect(checked.cache in CACHES, checked, "cache", "True, False, ram or disk")
     _expect(checked.copy_paste_mode in COPY_PASTE, checked, "copy_paste_mode", _listed(COPY_PASTE))
     _expect(_are_counts(checked.freeze, or_names=True), checked, "freeze", "a number of layers or a list of them")
@@ -80,7 +81,7 @@ def _is_batch(batch: float) -> bool:
 
 def _are_sizes(sizes: Any) -> bool:
     given = sizes if isinstance(sizes, (list, tuple)) else [sizes]
-    return bool(given) and all(type(size) is int and size >= 32 for size in given)
+    return bool(given) and all(type(size) is int and 32 <= size <= LARGEST for size in given)
 
 
 def _are_counts(counts: Any, or_names: bool = False) -> bool:

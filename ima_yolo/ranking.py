@@ -17,10 +17,10 @@ from ultralytics.utils.patches import imread
 from ultralytics.utils.torch_utils import select_device
 
 from ima_yolo.align import standardize
+from ima_yolo.data_set import images_in
 from ima_yolo.errors import IMAError
 from ima_yolo.features import Features, same_size, tap
 from ima_yolo.host import neck, probe
-from ima_yolo.preflight import images_in
 from ima_yolo.similarity import cells, divergence, linear_cka
 from ima_yolo.students import load_student, task_of_kind
 from ima_yolo.summary import measure

@@ -19,6 +19,7 @@ from ultralytics.nn.tasks import (
 
 from ima_yolo.errors import IMAError, one_line
 from ima_yolo.host import load_model, task_of
+from ima_yolo.trust import check_architecture
 
 RTDETR = "rtdetr"  # a detector, but one that Ultralytics trains by a trainer of its own
 KINDS = {
@@ -96,7 +97,10 @@ def _described(path: str) -> tuple[Mapping[str, Any], str]:
     """Read an architecture; return it with its kind."""
     try:
         description = yaml_model_load(path)
+        check_architecture(description)
         head = str(description["head"][-1][2])
+    except IMAError as error:
+        raise IMAError(f"student={path}: {error}") from None
     except Exception as error:
         raise IMAError(f"student={path}: no such architecture, or not one that can be read") from error
     return description, _kind(head, f"student={path}: a model")

@@ -21,12 +21,13 @@ from ima_yolo import checkpoint, host
 from ima_yolo.config import Settings, own_keys, validate
 from ima_yolo.continuing import Continuing
 from ima_yolo.distill import Distiller, build_distiller
-from ima_yolo.errors import USER_FAULTS, IMAError, one_line
+from ima_yolo.errors import USER_FAULTS, IMAError, is_full_disk, one_line
 from ima_yolo.pairing import choose_heads, fit_teachers, load_teachers
 from ima_yolo.preflight import Plan, prepare, side_of, student_kind
 from ima_yolo.students import RTDETR
 from ima_yolo.teachers import Teacher
 from ima_yolo.teachers.view import differences
+from ima_yolo.trust import trusting
 from ima_yolo.unlabelled import UnlabelledStream
 
 CARRIED = "ima"  # the argument under which settings travel to the processes of a training on several devices
@@ -65,6 +66,7 @@ class Distilling(Continuing):
         self.settings: Settings = plan.settings
         self.teachers: tuple[Teacher, ...] = plan.teachers
         self._is_new = plan.is_new
+        self._is_trained = plan.is_trained
         self._has_started = False
         super().__init__(DEFAULT_CFG, plan.overrides, _callbacks)
         self._unlabelled: UnlabelledStream | None = None
@@ -78,12 +80,15 @@ class Distilling(Continuing):
 
         Raises:
             IMAError: For data or values that turn out to be unusable before the first step; a new folder is removed.
+                Where the disk is full, also later; what was saved stays whole.
         """
         if self.ddp:
             setattr(self.args, CARRIED, self.settings.model_dump(mode="json"))  # the workers get vars(self.args)
         try:
             super().train()
         except USER_FAULTS as error:
+            if is_full_disk(error):
+                raise IMAError(self._cannot_be_written(error)) from error
             if self._has_started or self.ddp:
                 raise
             if self._is_new:
@@ -93,6 +98,10 @@ class Distilling(Continuing):
             self.args.__dict__.pop(CARRIED, None)
             if isinstance(self.model, nn.Module):
                 host.detach(self.model)
+
+    def _cannot_be_written(self, error: Exception) -> str:
+        again = f"go on with `ima-yolo train resume model={self.last}`" if self.last.exists() else "start again"
+        return f"{self.save_dir}: cannot be written ({one_line(error)}); free some space and {again}"
 
     def set_model_attributes(self) -> None:
         """Attach the teacher: the student is on its device, and neither compiled, wrapped nor in an optimizer yet."""
@@ -122,6 +131,7 @@ class Distilling(Continuing):
         host.attach(self.model, self.distiller)
         self.add_callback("on_train_start", _note_start)
         self.add_callback("on_train_epoch_start", _advance)
+        self.callbacks["on_train_end"].insert(0, _finish)
         if obstacle:
             LOGGER.info(f"Distilling features alone, not what the heads say: {obstacle}")
         for view in views:
@@ -156,7 +166,7 @@ class Distilling(Continuing):
     def save_model(self) -> bool:
         """Write the checkpoints whole or not at all, with what resuming needs under our key."""
         wdir, last, best = self.wdir, self.last, self.best
-        packed = checkpoint.pack(self.settings, self._teacher_digest, self.distiller.state())
+        packed = checkpoint.pack(self.settings, self._teacher_digest, self.distiller.state(), bool(self.stop))
         exact = self.exact_state()
         with checkpoint.staged(wdir) as staging:
             self.wdir, self.last, self.best = staging, staging / last.name, staging / best.name
@@ -170,9 +180,19 @@ class Distilling(Continuing):
         return bool(saved)
 
     def final_eval(self) -> None:
-        """Validate the best checkpoint; leave only the settings under our key of what is finished."""
-        with checkpoint.carrying(checkpoint.pack(self.settings, self._teacher_digest, None)):
-            super().final_eval()
+        """Validate the best checkpoint; leave only the settings under our key of what is finished.
+
+        Ultralytics finishes last.pt first. Here that is a copy, which takes its place when all else is done: until then
+        a run that is killed can be resumed.
+        """
+        last = self.last
+        if RANK in {-1, 0}:
+            self.last = checkpoint.set_apart(last)
+        try:
+            with checkpoint.carrying(checkpoint.pack(self.settings, self._teacher_digest, None)):
+                super().final_eval()
+        finally:
+            self.last = last
 
     def save_metrics(self, metrics: dict[str, Any]) -> None:
         """Write the epoch's row of results.csv with the weight of the distillation as its last column."""
@@ -256,6 +276,11 @@ def _note_start(trainer: Distilling) -> None:
     trainer._has_started = True
 
 
+def _finish(trainer: Distilling) -> None:
+    """Nothing is left to be done."""
+    checkpoint.put_back(trainer.last)
+
+
 def _advance(trainer: Distilling) -> None:
     """Tell the distiller how far the training is."""
     trainer.distiller.set_progress(trainer.epoch / trainer.epochs)
@@ -263,8 +288,10 @@ def _advance(trainer: Distilling) -> None:
 
 def _carried(carried: dict[str, Any], options: dict[str, Any]) -> Plan:
     """Plan of a worker process: its parent has checked everything."""
-    settings = validate(carried)
-    return Plan(settings, options, load_teachers(settings))
+    settings, last = validate(carried), options.get("resume")
+    with trusting(settings.ima_trust):
+        is_trained = bool(last) and checkpoint.is_trained(host.load_model(str(last), "resume")[1])
+        return Plan(settings, options, load_teachers(settings), is_trained=is_trained)
 
 
 def _given_by(cfg: Any) -> dict[str, Any]:

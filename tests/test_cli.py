@@ -90,6 +90,16 @@ def test_a_mistake_is_one_line_and_exit_code_2(capsys, words: list[str], message
     assert out == ""
 
 
+def test_a_message_is_short_and_harmless_to_a_terminal(capsys, tmp_path: Path) -> None:
+    _, _, err = run(capsys, "export", f"model={'x' * 5000}")
+    assert err.startswith("ima-yolo: xxx")
+    assert "too long for a file" in err
+    assert len(err) < 1100
+    (tmp_path / "r.yaml").write_text('"\\e[2J": 1\n')
+    _, _, err = run(capsys, "train", "cfg=r.yaml")
+    assert err == "ima-yolo: '\\x1b[2J' is not a setting\n"
+
+
 def test_a_traceback_can_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IMA_TRACEBACK", "1")
     with pytest.raises(IMAError):

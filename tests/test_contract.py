@@ -18,7 +18,9 @@ from ultralytics.utils import DEFAULT_CFG_DICT, YAML
 from ultralytics.utils.dist import generate_ddp_file
 
 from ima_yolo import IMATrainer, host
+from ima_yolo.continuing import Continuing
 from ima_yolo.trainer import CARRIED, Distilling
+from ima_yolo.trust import check_architecture
 
 CONFIGS = sorted((Path(ultralytics.__file__).parent / "cfg" / "models").rglob("*.yaml"))
 # Heads that classify an image, one by one: they take a single map.
@@ -34,16 +36,37 @@ WITHOUT_NECK = {"Classify"}
         ("save_model", ["self"]),
         ("final_eval", ["self"]),
         ("save_metrics", ["self", "metrics"]),
+        ("auto_batch", ["self", "max_num_obj", "dataset_size"]),
+        ("preprocess_batch", ["self", "batch"]),
+        ("_build_train_pipeline", ["self"]),
+        ("optimizer_step", ["self"]),
+        ("resume_training", ["self", "ckpt"]),
+        ("_do_train", ["self"]),
     ],
 )
 def test_overridden_methods_take_what_they_took(method: str, parameters: list[str]) -> None:
-    assert method in vars(Distilling)
+    assert method in {**vars(Distilling), **vars(Continuing)}
     assert list(inspect.signature(getattr(BaseTrainer, method)).parameters) == parameters
 
 
 def test_every_override_is_of_a_method_that_is_still_there() -> None:
-    own = {name for name, value in vars(Distilling).items() if callable(value)}
-    assert own <= set(dir(BaseTrainer))
+    methods = {**vars(Distilling), **vars(Continuing)}
+    own = {name for name, value in methods.items() if callable(value)}
+    assert own - {"exact_state", "go_on_exactly", "_cannot_be_written"} <= set(dir(BaseTrainer))
+
+
+def test_what_follows_the_last_epoch_is_what_a_trained_run_is_given() -> None:
+    tail = inspect.getsource(BaseTrainer._do_train).partition("self.final_eval()")[2]
+    steps = (
+        "if self.args.plots:",
+        "self.plot_metrics()",
+        'run_callbacks("on_train_end")',
+        "_clear_memory()",
+        ".close()",
+    )
+    places = [tail.index(step) for step in steps]
+    assert places == sorted(places)
+    assert tail.count("self.") == 6, "a step that is new here is missing in Continuing._do_train"
 
 
 def test_the_constructor_takes_what_it_took() -> None:
@@ -62,6 +85,11 @@ def test_the_student_is_attached_before_freezing_optimizer_and_averaging() -> No
     places = [source.index(step) for step in steps]
     assert places == sorted(places)
     assert "build_optimizer(" in inspect.getsource(BaseTrainer._build_train_pipeline)
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_no_architecture_of_ultralytics_is_refused(config: Path) -> None:
+    check_architecture(YAML.load(config))
 
 
 def test_loss_items_are_named(tiny_checkpoint: Callable[..., Path]) -> None:

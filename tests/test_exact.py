@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import errno
+import os
 import random
 import zlib
 from collections.abc import Callable, Iterator
@@ -17,9 +19,11 @@ from ultralytics.cfg import get_cfg
 from ultralytics.data.build import build_dataloader, build_yolo_dataset
 from ultralytics.data.utils import check_det_dataset
 from ultralytics.nn.tasks import torch_safe_load
+from ultralytics.utils.torch_utils import EarlyStopping
 
-from ima_yolo import IMATrainer
+from ima_yolo import IMATrainer, cli
 from ima_yolo.data_order import DataOrder
+from ima_yolo.errors import IMAError
 from ima_yolo.exact import NOT_YET, Cadence, trim_results
 from ima_yolo.random_streams import set_streams, streams
 
@@ -124,6 +128,124 @@ def test_a_run_that_is_stopped_twice(options: dict[str, Any]) -> None:
     third = IMATrainer(overrides={"resume": str(last)})
     third.train()
     assert_same(third, outcome(whole))
+
+
+FINAL: dict[str, tuple[str, int, dict[str, Any]]] = {
+    "after the last checkpoint": ("on_model_save", 3, {}),
+    "before the evaluation": ("on_fit_epoch_end", 3, {}),
+    "in the evaluation": ("on_val_start", 4, {}),
+    "after the evaluation": ("on_fit_epoch_end", 4, {}),
+    "where it stopped early": ("on_val_start", 3, {"patience": 1}),
+}
+
+
+@pytest.mark.parametrize("case", FINAL)
+def test_a_run_that_was_stopped_after_its_last_epoch_is_finished(
+    case: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    event, count, change = FINAL[case]
+    options = {**options, **change}
+    if "patience" in change:  # no accuracy, which these few steps do not reach, is never an early stop
+        monkeypatch.setattr(EarlyStopping, "__call__", lambda stopper, epoch, fitness: epoch >= 3)
+    whole = IMATrainer(overrides={**options, "name": "whole"})
+    whole.train()
+    last = stopped(options, event, count)
+    trainer = IMATrainer(overrides={"resume": str(last)})
+    batches_seen: list[int] = []
+    trainer.add_callback("on_train_batch_start", lambda t: batches_seen.append(t.epoch))
+    trainer.train()
+    assert batches_seen == []
+    assert_same(trainer, outcome(whole))
+    for name in ("last.pt", "best.pt"):
+        content, twin = (torch_safe_load(run.wdir / name, safe_only=True)[0] for run in (trainer, whole))
+        assert content["epoch"] == -1
+        assert content["optimizer"] is None
+        assert content["ima"].keys() == twin["ima"].keys()
+        assert content["train_metrics"] == twin["train_metrics"]
+    assert {key: value for key, value in trainer.metrics.items() if "loss" not in key} == {
+        key: value for key, value in whole.metrics.items() if "loss" not in key
+    }
+    assert sorted(file.name for file in trainer.wdir.iterdir()) == ["best.pt", "last.pt"]
+    with pytest.raises(IMAError, match="finished, nothing to resume"):
+        IMATrainer(overrides={"resume": str(last)})
+
+
+def test_best_finished_and_last_not(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed by a signal between the two: nothing is tidied up, and best.pt has lost its optimizer already."""
+    whole = IMATrainer(overrides={**options, "name": "whole"})
+    whole.train()
+    monkeypatch.setattr("ima_yolo.trainer.checkpoint.put_back", lambda last: None)
+    killed = IMATrainer(overrides={**options, "name": "killed"})
+    killed.train()
+    monkeypatch.undo()
+    assert (killed.wdir / ".finishing" / "last.pt").exists()
+    assert torch_safe_load(killed.best, safe_only=True)[0]["epoch"] == -1
+    trainer = IMATrainer(overrides={"resume": str(killed.last)})
+    trainer.train()
+    assert_same(trainer, outcome(whole))
+    assert sorted(file.name for file in trainer.wdir.iterdir()) == ["best.pt", "last.pt"]
+
+
+def full_disk(monkeypatch: pytest.MonkeyPatch, name: str, count: int) -> None:
+    """Let the disk be full in the middle of the `count`-th writing of a file, and ever after."""
+    calls, plain = iter(range(count)), Path.write_bytes
+
+    def write(path: Path, content: bytes) -> int:
+        if path.name == name and next(calls, None) is None:
+            plain(path, content[: len(content) // 2])
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        return plain(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", write)
+
+
+@pytest.mark.parametrize(("name", "count"), [("last.pt", 2), ("best.pt", 0)])
+def test_a_full_disk_costs_one_line_and_no_checkpoint(
+    name: str, count: int, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    whole = IMATrainer(overrides={**options, "name": "whole"})
+    whole.train()
+    full_disk(monkeypatch, name, count)
+    words = [f"{key}={value}" for key, value in options.items()]
+    capfd.readouterr()
+    assert cli.main(["train", *words, "name=full"]) == 2
+    (line,) = [line for line in capfd.readouterr().err.splitlines() if line.startswith("ima-yolo: ")]
+    weights = Path(options["project"]) / "full" / "weights"
+    assert "No space left on device" in line
+    assert (f"resume model={weights / 'last.pt'}" in line) is (count > 0)
+    if not count:  # no epoch was saved yet
+        assert list(weights.iterdir()) == []
+        return
+    assert sorted(file.name for file in weights.iterdir()) == ["best.pt", "last.pt"]
+    monkeypatch.undo()
+    content = torch_safe_load(weights / "last.pt", safe_only=True)[0]
+    assert content["epoch"] == count - 1
+    trainer = IMATrainer(overrides={"resume": str(weights / "last.pt")})
+    trainer.train()
+    assert_same(trainer, outcome(whole))
+
+
+def test_a_disk_that_is_full_at_the_end(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """As PyTorch says it, which writes a checkpoint's parts itself."""
+    whole = IMATrainer(overrides={**options, "epochs": 1, "name": "whole"})
+    whole.train()
+    plain: Any = torch.save
+
+    def save(content: Any, target: Any, *args: Any, **kwargs: Any) -> None:
+        if "best" in str(target):
+            Path(target).write_bytes(b"PK")
+            raise RuntimeError("[enforce fail at inline_container.cc:659] . PytorchStreamWriter failed writing file")
+        plain(content, target, *args, **kwargs)
+
+    monkeypatch.setattr(torch, "save", save)
+    killed = IMATrainer(overrides={**options, "epochs": 1, "name": "full"})
+    with pytest.raises(IMAError, match=r"full: cannot be written .* resume model=.*last\.pt"):
+        killed.train()
+    monkeypatch.undo()
+    assert torch_safe_load(killed.best, safe_only=True)[0]["epoch"] == 0
+    trainer = IMATrainer(overrides={"resume": str(killed.last)})
+    trainer.train()
+    assert_same(trainer, outcome(whole))
 
 
 def batches(data: Path, workers: int, state: dict[str, Any] | None = None, close: int = 2) -> Iterator[Any]:

@@ -12,9 +12,10 @@ from ultralytics import YOLO
 
 from ima_yolo import IMATrainer
 from ima_yolo.config import validate
+from ima_yolo.data_set import images_in
 from ima_yolo.errors import IMAError
 from ima_yolo.pairing import teachers_located
-from ima_yolo.preflight import images_in, prepare, resume_path
+from ima_yolo.preflight import prepare, resume_path
 
 
 @pytest.fixture

@@ -33,10 +33,12 @@ ROOMS: dict[str, Room] = {
     "errors": Room(),
     "cfg": Room(),
     "lists": Room(),
-    "config": Room("pydantic yaml", "lists"),
+    "plain_yaml": Room("yaml"),
+    "config": Room("pydantic", "lists plain_yaml"),
     "features": Room("torch"),
-    "host": Room("torch ultralytics", "features"),
-    "teachers": Room("torch torchvision ultralytics", "features host"),
+    "trust": Room("torch torchvision ultralytics"),
+    "host": Room("torch ultralytics", "features trust"),
+    "teachers": Room("torch torchvision ultralytics", "features host trust"),
     "align": Room("torch torchvision", "features"),
     "masks": Room("torch", "features"),
     "moments": Room("torch", "align"),
@@ -45,14 +47,17 @@ ROOMS: dict[str, Room] = {
     "criterion": Room("torch ultralytics", "config features teachers align masks losses weighting"),
     "files": Room(),
     "checkpoint": Room("torch ultralytics", "config files host"),
-    "distill": Room("torch ultralytics", "config features host teachers masks weighting criterion"),
+    "finite": Room("torch ultralytics", "features"),
+    "distill": Room("torch ultralytics", "config features finite host teachers masks weighting criterion"),
     "ranges": Room(),
     "random_streams": Room("numpy torch"),
     "unlabelled": Room("numpy torch ultralytics", "random_streams"),
-    "students": Room("torch ultralytics", "host"),
+    "students": Room("torch ultralytics", "host trust"),
+    "data_set": Room("numpy ultralytics", "plain_yaml trust"),
     "pairing": Room("torch ultralytics", "lists config features host teachers"),
     "preflight": Room(
-        "yaml torch ultralytics", "lists config features host teachers checkpoint ranges students pairing"
+        "yaml torch ultralytics",
+        "lists config features host trust teachers checkpoint ranges students data_set pairing",
     ),
     "summary": Room("torch ultralytics", "host"),
     "pictures": Room("numpy PIL torch ultralytics", "host"),
@@ -63,8 +68,7 @@ ROOMS: dict[str, Room] = {
     "trainer": Room(
         "yaml torch ultralytics",
         "config features host teachers weighting criterion checkpoint continuing distill unlabelled students pairing "
-        "preflight "
-        "summary pictures",
+        "trust preflight summary pictures",
     ),
     "runtime": Room("numpy cv2 onnxruntime"),
     "benchmark": Room("numpy", "runtime"),
@@ -72,15 +76,15 @@ ROOMS: dict[str, Room] = {
     "teacher_cost": Room("torch", "teachers memory"),
     "ranking": Room(
         "numpy cv2 torch ultralytics",
-        "features host teachers align students preflight summary similarity teacher_cost",
+        "features host teachers align students data_set preflight summary similarity teacher_cost",
     ),
-    "export": Room("numpy cv2 onnx onnxruntime torch ultralytics", "host checkpoint preflight runtime"),
+    "export": Room("numpy cv2 onnx onnxruntime torch ultralytics", "host checkpoint data_set preflight runtime"),
     "speed": Room("torch ultralytics", "config features files host teachers memory weighting distill pairing runtime"),
     "demo": Room("numpy cv2 yaml torch ultralytics", "config host trainer summary pictures runtime export"),
     "experiment": Room(
         "PIL cv2 faster_coco_eval filelock jinja2 matplotlib numpy scipy yaml torch ultralytics",
-        "lists config features files host masks teachers preflight distill pairing trainer summary pictures runtime "
-        "export",
+        "lists config features files host masks teachers data_set preflight distill pairing trainer summary pictures "
+        "runtime export",
     ),
     "__init__": Room("", "", lazy="*"),
     "cli": Room("", "config", lazy="*"),

@@ -67,6 +67,8 @@ def _read(options: dict[str, Any], *own_keys: str) -> tuple[dict[str, Any], dict
     """Separate the keys of an experiment from those of its trainings."""
     load_safely()
     options = with_recipe(no_bare_words(options))
+    if options.pop("ima_trust", False):
+        raise IMAError("ima_trust=True: train that teacher or student alone first; a study trusts no file")
     for key in own_keys:
         if key in options and options[key] is None:
             options[key] = "none"  # the name of an arm, which a value of one word turns into nothing

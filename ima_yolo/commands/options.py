@@ -55,6 +55,8 @@ def with_recipe(options: Mapping[str, Any]) -> dict[str, Any]:
     recipe = read_yaml(recipe_path(str(name)))
     for key in ("save_dir", "teacher_digest"):  # in the args.yaml and ima.yaml of a run: where it lies, and what it saw
         recipe.pop(key, None)
+    if recipe.pop("ima_trust", False):
+        raise IMAError(f"cfg={name}: ima_trust=True is taken from the command line alone")
     if {"student", "model"} & options.keys():  # two words for one thing
         recipe = {key: value for key, value in recipe.items() if key not in {"student", "model"}}
     return {**recipe, **options}

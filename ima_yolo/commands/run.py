@@ -66,7 +66,8 @@ def predict(options: dict[str, Any]) -> int:
 
 def _check_data(options: dict[str, Any], task: str) -> None:
     """Look for the data before Ultralytics makes a folder for results."""
-    from ultralytics.data.utils import check_det_dataset
+    from ima_yolo.data_set import read_data_set
 
-    if options.get("data") and task != "classify":
-        check_det_dataset(str(options["data"]), split=options.get("split") or "val")
+    data = str(options.get("data") or "")
+    if data and task != "classify" and not data.endswith(".ndjson") and not data.startswith("ul://"):
+        read_data_set(data, options.get("split") or "val")

@@ -13,10 +13,12 @@ DRAWN = ("detect", "segment", "obb")  # tasks whose labels and results have boxe
 
 def train(options: dict[str, Any]) -> int:
     """Train a student with a teacher, print the summary table and the paths of what was written."""
-    load_safely()
+    if options.get("ima_trust") is not True:
+        load_safely()
     from ultralytics.utils import LOGGER
 
     from ima_yolo.trainer import IMATrainer
+    from ima_yolo.trust import trusting
 
     with faults_of_the_user():
         trainer = IMATrainer(overrides=with_recipe(no_bare_words(options, switches())))
@@ -26,7 +28,8 @@ def train(options: dict[str, Any]) -> int:
     models = {**_teachers_on_disk(trainer.settings.teachers), "student": student}
     LOGGER.info(f"\n{summary_of(models, trainer.args)}\n")
     if trainer.args.task in DRAWN:
-        picture = picture_of(models, trainer.args, trainer.data, trainer.save_dir / "side_by_side.png")
+        with trusting(trainer.settings.ima_trust):
+            picture = picture_of(models, trainer.args, trainer.data, trainer.save_dir / "side_by_side.png")
         _say_where({"picture": picture})
     LOGGER.info(f"next     ima-yolo export model={student} format=onnx imgsz={trainer.args.imgsz}")
     return 0
@@ -59,9 +62,9 @@ def summary_of(models: dict[str, Path], args: Any) -> str:
 
 def picture_of(models: dict[str, Path], args: Any, data: dict[str, Any], output: Path) -> Path:
     """Draw ground truth and models side by side on images spread evenly over the validation set."""
+    from ima_yolo.data_set import images_in
     from ima_yolo.host import load_model, task_of
     from ima_yolo.pictures import ground_truth_column, prediction_column, side_by_side
-    from ima_yolo.preflight import images_in
 
     images = list(images_in(data["val"]))
     chosen = images[:: max(1, len(images) // PICTURES)][:PICTURES]

@@ -11,9 +11,9 @@ from typing import Any
 
 from ultralytics.nn.tasks import yaml_model_load
 
+from ima_yolo.data_set import images_in
 from ima_yolo.experiment.images import label_path, relative_names
 from ima_yolo.host import load_model
-from ima_yolo.preflight import images_in
 from ima_yolo.teachers.module import weights_digest
 
 # What can change the outcome of a training; reports and commands cannot.

@@ -14,8 +14,8 @@ import yaml
 from ultralytics.data.dataset import YOLODataset
 from ultralytics.data.utils import check_det_dataset, img2label_paths
 
+from ima_yolo.data_set import images_in
 from ima_yolo.errors import IMAError
-from ima_yolo.preflight import images_in
 
 SEED = "0"  # of the held-out part: one part for every study of the same data
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torchvision.ops import complete_box_iou_loss
+
+LEAST = 0.01  # pixels
 
 
 def score_loss(student: Tensor, teacher: Tensor, beta: float = 2.0) -> Tensor:
@@ -43,7 +46,15 @@ def box_loss(student: Tensor, teacher: Tensor, confidence: Tensor) -> Tensor:
         confidence: c in [0, 1], (B, A).
 
     Returns:
-        Scalar; 0 where the boxes are equal.
+        Scalar; 0 where the boxes are equal. Boxes without width or height count as a hundredth of a pixel wide or high:
+        the aspect ratio of CIoU is no number there.
     """
-    loss = complete_box_iou_loss(student.flatten(0, 1), teacher.flatten(0, 1))  # (B, A, 4) -> (B*A)
+    own, other = (_extended(boxes.flatten(0, 1)) for boxes in (student, teacher))  # (B, A, 4) -> (B*A, 4)
+    loss = complete_box_iou_loss(own, other)
     return (loss * confidence.flatten()).sum() / confidence.sum().clamp(min=1.0)
+
+
+def _extended(boxes: Tensor) -> Tensor:
+    """Give xyxy boxes, (N, 4), the least extent."""
+    near, far = boxes.chunk(2, dim=1)
+    return torch.cat([near, torch.maximum(far, near + LEAST)], dim=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch.nn.functional import avg_pool2d, interpolate, pad
 from ima_yolo.errors import IMAError, one_line
 from ima_yolo.features import Features
 from ima_yolo.teachers import TeacherOutput
+from ima_yolo.trust import check_archive, check_tensors
 
 PAD = 114 / 255  # the grey of Ultralytics' letterbox
 PROBE_SIZE = 256  # pixels, at least; rounded up to what the model's layers divide
@@ -185,7 +187,12 @@ def read_state(path: str, name: str) -> dict[str, Tensor]:
         IMAError: If it is missing, damaged, or holds something else.
     """
     try:
+        if Path(path).is_file():
+            check_archive(Path(path))
         state = torch.load(path, map_location="cpu", weights_only=True)
+        check_tensors(state)
+    except IMAError as error:
+        raise IMAError(f"ima_teacher_weights={path}: {error}") from None
     except Exception as error:
         fault = "no such file" if isinstance(error, FileNotFoundError) else "damaged, or more than plain weights"
         raise IMAError(f"ima_teacher_weights={path}: {fault}; expected a state file for teacher={name}") from error

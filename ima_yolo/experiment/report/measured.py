@@ -8,13 +8,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ultralytics.data.utils import check_det_dataset
-
+from ima_yolo.data_set import images_in, read_data_set
 from ima_yolo.errors import one_line
 from ima_yolo.experiment.report.analysis import analysis, detections, ground_truth
 from ima_yolo.experiment.study import Job, Study
 from ima_yolo.files import read_json, write_json
-from ima_yolo.preflight import images_in
 from ima_yolo.summary import Row, measure
 
 TEACHER = "teacher"
@@ -98,7 +96,7 @@ def analyse(study: Study, name: str, weights: Path, device: str | None = None) -
 
 def validation(study: Study) -> tuple[list[Path], dict[int, str]]:
     """The images that the study is judged on, and the class names by index."""
-    data = check_det_dataset(study.data)
+    data = read_data_set(str(study.data))
     return list(images_in(data["val"])), {int(index): str(name) for index, name in data["names"].items()}
 
 

@@ -1,0 +1,49 @@
+"""YAML files of plain values: no tags, no bombs of aliases, no content that refers to itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ima_yolo.errors import IMAError, one_line
+
+MOST_BYTES = 2**24
+MOST_VALUES = 200_000  # once every alias is written out; a data set with 20,000 class names has 40,000
+
+
+def read_plain(path: Path, role: str) -> Any:
+    """Read a YAML file that consists of mappings, lists and plain values.
+
+    Args:
+        path: The file.
+        role: The key that named it, for the message.
+
+    Raises:
+        IMAError: If it is missing, is no YAML, carries tags, or would grow beyond any use.
+    """
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise IMAError(f"{role}={path}: larger than {MOST_BYTES >> 20} MiB")
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except IMAError:
+        raise
+    except RecursionError:
+        raise IMAError(f"{role}={path}: nested too deeply") from None
+    except (OSError, ValueError, OverflowError, TypeError, LookupError, yaml.YAMLError) as error:
+        raise IMAError(f"{role}={path}: {one_line(error)}") from None
+    if _count(content, {}) > MOST_VALUES:
+        raise IMAError(f"{role}={path}: more than {MOST_VALUES} values once its aliases are written out")
+    return content
+
+
+def _count(value: Any, known: dict[int, float]) -> float:
+    """How many values there are with every alias written out; infinite where one contains itself."""
+    if not isinstance(value, (dict, list, set, tuple)):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = float("inf")  # met again before it is counted, it contains itself
+        items = value.items() if isinstance(value, dict) else [(item,) for item in value]
+        known[id(value)] = 1 + sum(_count(part, known) for item in items for part in item)
+    return known[id(value)]

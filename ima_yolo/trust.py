@@ -1,0 +1,122 @@
+"""What is let in: nothing that runs code or grows beyond its file, unless the user said `ima_trust=True`."""
+
+from __future__ import annotations
+
+import ast
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+from torchvision import ops
+from ultralytics.nn import tasks
+
+from ima_yolo.errors import IMAError
+
+_TRUSTED: ContextVar[bool] = ContextVar("ima_trust", default=False)
+
+
+@contextmanager
+def trusting(trust: bool) -> Iterator[None]:
+    """Load checkpoints meanwhile as PyTorch does, with the code that they carry, if the user asked for that."""
+    token = _TRUSTED.set(trust)
+    try:
+        yield
+    finally:
+        _TRUSTED.reset(token)
+
+
+def trusts() -> bool:
+    """Whether checkpoints may run their code now."""
+    return _TRUSTED.get()
+
+
+def check_archive(path: Path) -> None:
+    """Refuse a checkpoint whose parts are compressed or overlap: `torch.save` writes none, and they hide any size.
+
+    Args:
+        path: A file; what is no zip archive is left to others.
+
+    Raises:
+        IMAError: With the reason, without the file's name.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            parts = archive.infolist()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError) as error:
+        raise IMAError("the file is empty, truncated or not a checkpoint") from error
+    packed = any(part.compress_type != zipfile.ZIP_STORED for part in parts)
+    if packed or sum(part.file_size for part in parts) > path.stat().st_size:
+        raise IMAError("refused, since its parts unpack to more than the file holds")
+
+
+def check_tensors(content: Any) -> None:
+    """Refuse tensors that claim more values than are stored, which a copy would write out.
+
+    Args:
+        content: Nested mappings, lists, tuples and modules; may contain itself.
+
+    Raises:
+        IMAError: With the reason, without the file's name.
+    """
+    waiting, seen = [content], set()
+    while waiting:
+        value = waiting.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, Tensor):
+            if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+                raise IMAError(f"refused, since a tensor claims to be {tuple(value.shape)} and stores less")
+        elif isinstance(value, Mapping):
+            waiting.extend(value.values())
+        elif isinstance(value, (list, tuple, set)):
+            waiting.extend(value)
+        elif isinstance(value, nn.Module):
+            waiting.append(vars(value))
+
+
+def check_architecture(description: Any) -> None:
+    """Refuse a description that names anything but layers: Ultralytics calls what is named, and evaluates activations.
+
+    Args:
+        description: What a model's YAML file says, or what a checkpoint carries of it.
+
+    Raises:
+        IMAError: With the reason, without the file's name.
+    """
+    if not isinstance(description, Mapping):
+        raise IMAError("carries no description of its layers")
+    activation = description.get("activation")
+    if activation and not _is_activation(str(activation)):
+        raise IMAError(f"refused, since its activation is '{activation}'; expected for example nn.SiLU()")
+    for part in ("backbone", "head"):
+        for layer in description.get(part) or ():
+            if not isinstance(layer, (list, tuple)) or len(layer) != 4 or not _is_layer(layer[2]):
+                raise IMAError(f"refused, since '{layer}' in its {part} is no layer")
+
+
+def _is_layer(name: Any) -> bool:
+    place, _, last = str(name).rpartition(".")
+    if place not in ("", "nn", "torchvision.ops"):
+        return False
+    home: Any = {"": tasks, "nn": nn, "torchvision.ops": ops}[place]
+    found = getattr(home, last, None)
+    return isinstance(found, type) and issubclass(found, nn.Module)
+
+
+def _is_activation(text: str) -> bool:
+    """Whether a text is the call of a class of torch.nn with plain values."""
+    try:
+        call: Any = ast.parse(text.strip(), mode="eval").body
+        place, _, name = ast.unparse(call.func).rpartition(".")
+        for value in (*call.args, *(keyword.value for keyword in call.keywords)):
+            ast.literal_eval(value)
+    except (AttributeError, RecursionError, SyntaxError, TypeError, ValueError):
+        return False
+    return place in ("nn", "torch.nn") and _is_layer(f"nn.{name}")

@@ -1,0 +1,357 @@
+"""Hostile files: refused in one line, and nothing in them is run."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper
+from torch import nn
+from ultralytics.nn.tasks import DetectionModel
+
+from ima_yolo import IMATrainer
+from ima_yolo.checkpoint import pack
+from ima_yolo.config import validate
+from ima_yolo.data_set import read_data_set
+from ima_yolo.errors import IMAError
+from ima_yolo.export.session import open_session
+from ima_yolo.host import load_model
+from ima_yolo.plain_yaml import read_plain
+from ima_yolo.preflight import prepare
+from ima_yolo.teachers.module import read_state
+from ima_yolo.trust import check_architecture, trusting
+
+
+class Code:
+    """Makes the file `touched` when it is unpickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (Path("touched").absolute(),))
+
+
+def rewrite(source: Path, target: Path, change: Callable[[dict[str, Any]], Any]) -> Path:
+    """Copy a checkpoint with something changed."""
+    content = torch.load(source, weights_only=False)
+    change(content)
+    torch.save(content, target)
+    return target
+
+
+def deflated(source: Path, target: Path) -> Path:
+    """The same archive with a compressed part: 64 MB of nothing in 64 kB."""
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as new:
+        for part in old.infolist():
+            new.writestr(part.filename, bytes(2**26) if part.filename.endswith("data/0") else old.read(part))
+    return target
+
+
+def swollen(content: dict[str, Any]) -> None:
+    weight = content["model"].model[0].conv.weight
+    weight.data = weight.data.flatten()[:1].expand(2**40)
+
+
+def cyclic(content: dict[str, Any]) -> None:
+    content["model"].model[0].conv.add_module("again", content["model"])
+
+
+def hollow(content: dict[str, Any]) -> None:
+    del content["model"]._modules["model"]
+
+
+def evaluated(content: dict[str, Any]) -> None:
+    content["model"].yaml["activation"] = "__import__('pathlib').Path('touched').touch() or nn.SiLU()"
+
+
+def called(content: dict[str, Any]) -> None:
+    content["model"].yaml["head"][0] = [-1, 1, "check_requirements", ["some-package"]]
+
+
+HOSTILE: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
+    "code": (lambda content: content.update(more=Code()), "carries code or classes"),
+    "a tensor that claims a terabyte": (swollen, "claims to be"),
+    "a model that contains itself": (cyclic, "is not built as an Ultralytics model"),
+    "a model without layers": (hollow, "is not built as an Ultralytics model"),
+    "an activation to evaluate": (evaluated, "its activation is '__import__"),
+    "a layer that is a function": (called, "in its head is no layer"),
+}
+
+
+@pytest.fixture
+def options(tiny_data: Path, tiny_checkpoint: Callable[..., Path], tmp_path: Path) -> dict[str, Any]:
+    models = {"teacher": str(tiny_checkpoint("yolo26s.yaml", seed=1)), "student": str(tiny_checkpoint())}
+    sizes = {"epochs": 1, "imgsz": 64, "batch": 4, "plots": False}
+    return {**models, **sizes, "data": str(tiny_data), "project": str(tmp_path / "runs")}
+
+
+@pytest.mark.parametrize("role", ["teacher", "student", "pretrained"])
+@pytest.mark.parametrize("case", HOSTILE)
+def test_a_hostile_checkpoint_is_refused(
+    case: str, role: str, options: dict[str, Any], tiny_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    change, reason = HOSTILE[case]
+    path = rewrite(tiny_checkpoint(), tmp_path / "bad.pt", change)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(IMAError, match=reason) as caught:
+        IMATrainer(overrides={**options, role: str(path)})
+    assert f"{role}={path}" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_a_hostile_checkpoint_is_not_resumed(
+    case: str, options: dict[str, Any], tiny_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    change, reason = HOSTILE[case]
+    settings = validate({"teacher": options["teacher"]})
+
+    def prepared(content: dict[str, Any]) -> None:
+        content.update(epoch=0, ima=pack(settings, "", {}), train_args={"data": options["data"]})
+        change(content)
+
+    path = rewrite(tiny_checkpoint(), tmp_path / "last.pt", prepared)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(IMAError, match=reason):
+        IMATrainer(overrides={"resume": str(path)})
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_compressed_checkpoint_is_refused_before_it_is_unpacked(
+    tiny_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    path = deflated(tiny_checkpoint(), tmp_path / "bomb.pt")
+    with pytest.raises(IMAError, match="unpack to more than the file holds"):
+        load_model(path, "teacher")
+
+
+def test_a_state_file_is_looked_at_in_the_same_way(tmp_path: Path) -> None:
+    torch.save({"a": torch.zeros(2)}, tmp_path / "good.pt")
+    assert read_state(str(tmp_path / "good.pt"), "t")["a"].tolist() == [0, 0]
+    torch.save({"a": Code()}, tmp_path / "code.pt")
+    torch.save({"a": torch.zeros(1).expand(2**40)}, tmp_path / "swollen.pt")
+    deflated(tmp_path / "good.pt", tmp_path / "bomb.pt")
+    for name, reason in (("code", "more than plain weights"), ("swollen", "claims to be"), ("bomb", "unpack to more")):
+        with pytest.raises(IMAError, match=rf"ima_teacher_weights=.*{name}\.pt: .*{reason}"):
+            read_state(str(tmp_path / f"{name}.pt"), "t")
+    assert not Path("touched").exists()
+
+
+def test_an_architecture_runs_nothing(options: dict[str, Any], tmp_path: Path) -> None:
+    text = "nc: 3\nbackbone:\n  - [-1, 1, Conv, [8, 3, 2]]\nhead:\n  - [[0], 1, Detect, [nc]]\n"
+    for bad, reason in (
+        (f"activation: __import__('os').mkdir('touched')\n{text}", "its activation is"),
+        (text.replace("Conv", "torch_safe_load"), "is no layer"),
+        (text.replace("Conv", "nn.init.constant_"), "is no layer"),
+    ):
+        (tmp_path / "bad.yaml").write_text(bad)
+        with pytest.raises(IMAError, match=rf"student=.*bad\.yaml: .*{reason}"):
+            IMATrainer(overrides={**options, "student": str(tmp_path / "bad.yaml")})
+    assert not Path("touched").exists()
+
+
+@pytest.mark.parametrize("activation", ["nn.SiLU()", "torch.nn.LeakyReLU(0.1)", "nn.ReLU(inplace=True)", None])
+def test_an_activation_may_be_a_layer_of_torch(activation: str | None) -> None:
+    check_architecture({"activation": activation, "backbone": [], "head": []})
+
+
+@pytest.mark.parametrize("activation", ["nn", "nn.SiLU", "nn.SiLU(open('x'))", "nn.init.zeros_()", "os.x()", "(" * 500])
+def test_an_activation_is_nothing_else(activation: str) -> None:
+    with pytest.raises(IMAError, match="its activation is"):
+        check_architecture({"activation": activation})
+
+
+def trusted(options: dict[str, Any], tiny_checkpoint: Callable[..., Path], tmp_path: Path) -> dict[str, Any]:
+    path = rewrite(tiny_checkpoint("yolo26s.yaml", seed=1), tmp_path / "own.pt", lambda old: old.update(more=Code()))
+    return {**options, "teacher": str(path), "ima_trust": True}
+
+
+def test_one_s_own_file_can_be_trusted(
+    options: dict[str, Any], tiny_checkpoint: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("ima_yolo.preflight.LOGGER.warning", said.append)
+    own = trusted(options, tiny_checkpoint, tmp_path)
+    plan = prepare(own)
+    assert Path("touched").exists()
+    assert any("ima_trust=True: code in the checkpoints" in line for line in said)
+    packed = pack(plan.settings, "", {})
+    assert "ima_trust" not in packed["settings"]
+    with pytest.raises(IMAError, match="carries code"):
+        load_model(own["teacher"], "teacher")
+    with pytest.raises(IMAError, match="ima_trust=1"):
+        prepare({**own, "ima_trust": 1})
+
+
+def test_trust_is_not_resumed(options: dict[str, Any], tiny_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    """Not even where the checkpoint says so."""
+    own = trusted(options, tiny_checkpoint, tmp_path)
+    packed = pack(validate({"teacher": own["teacher"]}), "", {})
+    packed["settings"]["ima_trust"] = True
+    state = {"epoch": 0, "ima": packed, "train_args": {"data": options["data"]}}
+    last = rewrite(tiny_checkpoint(), tmp_path / "last.pt", lambda old: old.update(state))
+    with pytest.raises(IMAError, match=r"teacher=.*own\.pt: refused, since it carries code"):
+        prepare({"resume": str(last)})
+    assert not Path("touched").exists()
+    assert prepare({"resume": str(last), "ima_trust": True}).settings.ima_trust
+
+
+def test_trust_ends_with_its_block(tiny_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    path = rewrite(tiny_checkpoint(), tmp_path / "own.pt", lambda old: old.update(more=Code()))
+    with trusting(True):
+        assert type(load_model(path, "teacher")[0]) is DetectionModel
+    with pytest.raises(IMAError):
+        load_model(path, "teacher")
+
+
+def test_a_recipe_cannot_ask_for_trust(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from ima_yolo import cli
+
+    (tmp_path / "r.yaml").write_text("teacher: t.pt\nima_trust: true\n")
+    assert cli.main(["train", "cfg=r.yaml"]) == 2
+    assert "taken from the command line alone" in capsys.readouterr().err
+
+
+BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 10)}]\n" for level in range(1, 12)
+)
+YAML = {
+    "a bomb": (BOMB, "more than 200000 values"),
+    "itself": ("a: &a [*a]\n", "more than 200000 values"),
+    "depth": ("a: " + "[" * 5000 + "]" * 5000, "nested too deeply"),
+    "a tag": ("a: !!python/object/apply:pathlib.Path.touch [touched]\n", "could not determine a constructor"),
+    "a NUL": ("a: x\0y\n", "special characters are not allowed"),
+    "a number of 5,000 digits": ("a: " + "9" * 5000, "4300 digits"),
+}
+
+
+@pytest.mark.parametrize("case", YAML)
+def test_hostile_yaml_is_refused_wherever_it_stands(case: str, tmp_path: Path) -> None:
+    content, reason = YAML[case]
+    path = tmp_path / "bad.yaml"
+    path.write_text(content)
+    with pytest.raises(IMAError, match=rf"cfg=.*bad\.yaml: .*{reason}"):
+        read_plain(path, "cfg")
+    with pytest.raises(IMAError, match=reason):
+        read_data_set(str(path))
+    assert not Path("touched").exists()
+
+
+def test_aliases_in_moderation_are_read(tmp_path: Path) -> None:
+    (tmp_path / "good.yaml").write_text("a: &a [1, 2]\nb: *a\nc: {d: *a}\n")
+    assert read_plain(tmp_path / "good.yaml", "cfg") == {"a": [1, 2], "b": [1, 2], "c": {"d": [1, 2]}}
+
+
+DATA = {
+    "a script": ("train: gone\nval: gone\nnames: [a]\ndownload: open('touched', 'w')\n", "a script, which is not run"),
+    "a shell script": ("train: gone\nval: gone\nnames: [a]\ndownload: bash touch touched\n", "which is not run"),
+    "a number for a path": ("path: 5\ntrain: a\nval: b\nnames: [a]\n", "path=5: expected a path"),
+    "a mapping for a path": ("train: {a: b}\nval: b\nnames: [a]\n", "train={'a': 'b'}: expected a path"),
+    "a NUL in a path": ('train: "a\\0b"\nval: b\nnames: [a]\n', "expected a path"),
+    "a list": ("- a\n", "expected lines of 'key: value'"),
+}
+
+
+@pytest.mark.parametrize("case", DATA)
+def test_a_hostile_data_file_is_refused(case: str, tmp_path: Path) -> None:
+    content, reason = DATA[case]
+    path = tmp_path / "data.yaml"
+    path.write_text(content)
+    with pytest.raises(IMAError, match=reason) as caught:
+        read_data_set(str(path))
+    assert "\n" not in str(caught.value)
+    assert not Path("touched").exists()
+
+
+def test_a_cache_of_labels_runs_nothing(tiny_data: Path, tmp_path: Path) -> None:
+    import shutil
+
+    root = shutil.copytree(tiny_data.parent, tmp_path / "set")
+    data = root / "data.yaml"
+    data.write_text(data.read_text().replace(str(tiny_data.parent), str(root)))
+    cache = root / "labels" / "train.cache"
+    with cache.open("wb") as file:
+        np.save(file, {"labels": [np.zeros((1, 4), np.float32)], "hash": "x"})
+    read_data_set(str(data))
+    for content in ({"labels": Code()}, [Code()]):
+        with cache.open("wb") as file:
+            np.save(file, np.array(content, dtype=object))
+        with pytest.raises(IMAError, match=r"train\.cache: refused, since it carries code"):
+            read_data_set(str(data))
+    cache.write_bytes(pickle.dumps(Code()))
+    with pytest.raises(IMAError, match=r"train\.cache: refused"):
+        read_data_set(str(data))
+    assert not Path("touched").exists()
+
+
+@pytest.mark.parametrize("place", ["../secret.bin", "absolute"])
+def test_an_onnx_file_reads_nothing_outside_its_folder(place: str, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "secret.bin").write_bytes(np.ones(4, np.float32).tobytes())
+    weight = TensorProto(name="w", data_type=1, dims=[4], data_location=TensorProto.EXTERNAL)
+    location = str(tmp_path / "secret.bin") if place == "absolute" else place
+    weight.external_data.add(key="location", value=location)
+    ends = [helper.make_tensor_value_info(name, 1, [4]) for name in "xy"]
+    graph = helper.make_graph([helper.make_node("Add", ["x", "w"], ["y"])], "g", ends[:1], ends[1:], [weight])
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    path = tmp_path / "in" / "m.onnx"
+    path.write_bytes(made.SerializeToString())
+    assert onnx.load(path, load_external_data=False).graph.initializer
+    with pytest.raises(IMAError, match="not a loadable ONNX file"):
+        open_session(path)
+
+
+OFFLINE = """
+import socket, sys
+calls = []
+def refuse(*args, **kwargs):
+    calls.append(args)
+    raise OSError("no network")
+socket.socket.connect = socket.socket.connect_ex = socket.getaddrinfo = socket.create_connection = refuse
+from ima_yolo import cli
+teacher, student, data, folder = sys.argv[1:]
+common = [f"project={folder}", "imgsz=64"]
+train = ["epochs=1", "batch=4", f"teacher={teacher}", f"student={student}", f"data={data}", "name=run"]
+best = f"{folder}/run/weights/best.pt"
+assert cli.main(["train", *train, *common]) == 0
+assert cli.main(["export", f"model={best}", "imgsz=64"]) == 0
+image = f"{data.removesuffix('data.yaml')}images/val/0.png"
+for model in (best, best.replace(".pt", ".onnx")):
+    assert cli.main(["predict", f"model={model}", f"source={image}", f"project={folder}"]) == 0
+asked = {str(call[0]) for call in calls}
+assert asked <= {"one.one.one.one", "dns.google"}, calls
+print("no call")
+"""
+
+
+def test_with_local_files_no_network_call_is_made(options: dict[str, Any], tmp_path: Path) -> None:
+    """Without YOLO_OFFLINE, when Ultralytics looks up two names as it is imported, to see whether it is online.
+
+    A font is at hand, as after its first use anywhere.
+    """
+    words = [options["teacher"], options["student"], options["data"], str(tmp_path / "runs")]
+    environment = {key: value for key, value in os.environ.items() if key != "YOLO_OFFLINE"}
+    done = subprocess.run(
+        [sys.executable, "-c", OFFLINE, *words], capture_output=True, text=True, env=environment, timeout=280
+    )
+    assert done.returncode == 0, done.stderr[-2000:] + done.stdout[-2000:]
+    assert done.stdout.rstrip().endswith("no call")
+
+
+def test_offline_not_even_a_name_is_looked_up() -> None:
+    code = OFFLINE.partition("teacher, student")[0] + "import ima_yolo.trainer\nassert not calls, calls"
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "YOLO_OFFLINE": "true"})
+
+
+def test_layers_are_all_of_torch_or_ultralytics() -> None:
+    assert issubclass(nn.SiLU, nn.Module)
+    check_architecture({"backbone": [[-1, 1, "nn.Upsample", [None, 2, "nearest"]]], "head": [[-1, 1, "Concat", [1]]]})
