@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+REPOSITORY = Path(__file__).parents[1]
 BOXES = np.array([[0, 0, 10, 10, 0.9, 0], [1, 0, 11, 10, 0.9, 0], [50, 50, 60, 60, 0.5, 1]], np.float32)
 
 
@@ -42,3 +44,15 @@ def test_equality_on_a_few_cells(shared: Path, tmp_path: Path) -> None:
     found = compare(path, [cv2.imread(str(file)) for file in files])
     assert found["detections"] > 60
     assert found["same"] >= 0.995
+
+
+def test_the_demo_as_measured_keeps_its_promise_and_is_what_the_readme_shows() -> None:
+    measured = json.loads((REPOSITORY / "benchmarks" / "results" / "demo.json").read_text())
+    models = {model["name"]: model for model in measured["models"]}
+    assert measured["seconds"] <= 360
+    assert models["teacher"]["map50"] >= 0.6
+    readme = (REPOSITORY / "README.md").read_text()
+    assert f"It took {measured['seconds']} s on two cores" in readme
+    for model in models.values():
+        row = f"| {model['map50_95']:.3f} | {model['map50']:.3f} | {model['milliseconds_per_image']:.1f} |"
+        assert row in readme, row
