@@ -44,6 +44,7 @@ class DataOrder:
         if workers:
             self._of_worker[self._seen % workers] = batch.pop(STREAMS)
         self._seen += 1
+        self._sampler.forget(self._seen // len(self._loader))  # a run that saves nothing never asks for them
         return batch
 
     def state(self) -> dict[str, Any]:
@@ -104,10 +105,13 @@ class _NotedSampler:
         """Count from a new iterator on, whose first permutation comes from a given state if there is one."""
         self._states, self._first, self._count = {}, first, 0
 
-    def before(self, index: int) -> Tensor:
-        """State before the permutation of an epoch, counted from the iterator's first."""
+    def forget(self, index: int) -> None:
+        """Drop what was noted before an epoch, counted from the iterator's first."""
         for old in [old for old in self._states if old < index]:
             del self._states[old]
+
+    def before(self, index: int) -> Tensor:
+        """State before the permutation of an epoch, counted from the iterator's first."""
         found = self._states.get(index)
         return self._sampler.generator.get_state() if found is None else found
 

@@ -149,7 +149,8 @@ class Distiller(nn.Module):
         def explain() -> str:
             return blame(student, named, self.criterion.strides)
 
-        terms = {name: term for name, term in terms.items() if self._guard.passes(name, term, explain)}
+        weights = list(self.criterion.parameters())
+        terms = {name: term for name, term in terms.items() if self._guard.passes(name, term, explain, weights)}
         for name, watched in {**terms, **{name: term for name, term in raw.items() if name in terms}}.items():
             if warning := self._watches[name].see(watched, student.maps):
                 LOGGER.warning(warning)

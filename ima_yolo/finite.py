@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from torch import Tensor
 from ultralytics.utils import LOGGER
@@ -25,19 +25,25 @@ class Guard:
         self.patience = patience
         self._in_a_row: dict[str, int] = {}
 
-    def passes(self, name: str, term: Tensor, explain: Callable[[], str]) -> bool:
+    def passes(self, name: str, term: Tensor, explain: Callable[[], str], weights: Iterable[Tensor] = ()) -> bool:
         """Whether a term may enter the loss.
+
+        It may where the weights that made it are spoilt themselves: no later step would be any better, and Ultralytics
+        goes back to the last checkpoint, adapters included, where the loss is no number.
 
         Args:
             name: The term's name.
             term: Scalar.
             explain: Finds out what is to blame; called where something is.
+            weights: Those of the adapters.
 
         Raises:
             IMAError: If it was no number in too many steps in a row.
         """
         if bool(term.detach().isfinite()):
             self._in_a_row[name] = 0
+            return True
+        if not all(bool(weight.isfinite().all()) for weight in weights):
             return True
         if name not in self._in_a_row:
             LOGGER.warning(f"{name} is NaN or infinite and left out of such steps: {explain()}")

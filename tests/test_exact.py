@@ -6,23 +6,17 @@ import csv
 import errno
 import os
 import random
-import zlib
-from collections.abc import Callable, Iterator
-from copy import copy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from ultralytics.cfg import get_cfg
-from ultralytics.data.build import build_dataloader, build_yolo_dataset
-from ultralytics.data.utils import check_det_dataset
 from ultralytics.nn.tasks import torch_safe_load
 from ultralytics.utils.torch_utils import EarlyStopping
 
 from ima_yolo import IMATrainer, cli
-from ima_yolo.data_order import DataOrder
 from ima_yolo.errors import IMAError
 from ima_yolo.exact import NOT_YET, Cadence, trim_results
 from ima_yolo.random_streams import set_streams, streams
@@ -246,48 +240,6 @@ def test_a_disk_that_is_full_at_the_end(options: dict[str, Any], monkeypatch: py
     trainer = IMATrainer(overrides={"resume": str(killed.last)})
     trainer.train()
     assert_same(trainer, outcome(whole))
-
-
-def batches(data: Path, workers: int, state: dict[str, Any] | None = None, close: int = 2) -> Iterator[Any]:
-    """Digests of three epochs' batches, each epoch's followed by the state at its end."""
-    cfg = get_cfg(overrides={"imgsz": 64, "mosaic": 1.0, "task": "detect"})
-    dataset = build_yolo_dataset(cfg, str(data.parent / "images" / "train"), 3, check_det_dataset(str(data)))
-    torch.manual_seed(0)
-    random.seed(0)
-    np.random.seed(0)  # noqa: NPY002 - Ultralytics augments from it
-    loader = build_dataloader(dataset, 3, workers, shuffle=True, rank=-1, device="cpu")
-    if loader.num_workers != workers:
-        pytest.skip("this machine has one core")
-    order, closed = DataOrder(loader), False
-    for epoch in range(state["epoch"] + 1 if state else 0, 3):
-        if state:
-            assert order.restore(state["order"], anew=epoch == close)
-            state = None
-        if epoch >= close and not closed:  # as Ultralytics' loop does, in a resumed run too
-            closed = True
-            dataset.close_mosaic(copy(cfg))
-            loader.reset()
-        yield [zlib.crc32(order.take(batch)["img"].numpy().tobytes()) for batch in loader]
-        yield {"epoch": epoch, "order": order.state()}
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("epoch", [0, 1])
-@pytest.mark.parametrize("close", [1, 2, 9])
-def test_a_loader_goes_on_with_the_same_images(tiny_data: Path, workers: int, epoch: int, close: int) -> None:
-    """Ultralytics has workers on GPUs alone; its loader has them anywhere."""
-    whole = list(batches(tiny_data, workers, close=close))
-    assert whole[0] != whole[2]
-    resumed = list(batches(tiny_data, workers, whole[2 * epoch + 1], close))
-    assert resumed[::2] == whole[2 * epoch + 2 :: 2]
-
-
-def test_a_loader_is_not_changed_by_being_followed(tiny_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    followed = list(batches(tiny_data, 2))[::2]
-    monkeypatch.setattr(DataOrder, "__init__", lambda self, loader: None)
-    monkeypatch.setattr(DataOrder, "take", lambda self, batch: batch)
-    monkeypatch.setattr(DataOrder, "state", lambda self: None)
-    assert list(batches(tiny_data, 2))[::2] == followed
 
 
 def test_other_workers_are_said_to_change_the_images(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:

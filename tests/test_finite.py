@@ -98,6 +98,15 @@ def test_a_term_that_stays_no_number_ends_the_training() -> None:
         step(made, maps(1))
 
 
+def test_spoilt_adapters_are_left_to_the_recovery_from_the_last_checkpoint() -> None:
+    made = distiller(maps(0))
+    with torch.no_grad():
+        next(made.criterion.parameters()).fill_(math.nan)
+    made._guard = Guard(patience=1)
+    total, _ = step(made, maps(1))
+    assert not bool(total.isfinite())
+
+
 def test_steps_in_between_start_the_count_again() -> None:
     guard = Guard(patience=2)
     for value in (math.nan, 1.0, math.inf, 0.0, math.nan):
