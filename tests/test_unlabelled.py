@@ -129,6 +129,7 @@ def test_a_stream_has_no_end_and_leaves_the_global_randomness_and_the_folder_alo
 
 
 def test_a_folder_without_images_or_objects_without_labels_are_refused(options: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
     with pytest.raises(IMAError, match=r"ima_unlabelled=.*empty: no images in this folder"):
         prepare({**options, "ima_unlabelled": str(tmp_path / "empty")})
     with pytest.raises(IMAError, match="images without labels have no boxes; use ima_boxes=teacher"):
