@@ -22,7 +22,7 @@ def replacing(path: Path) -> Iterator[Path]:
     partial = path.with_suffix(".partial")  # the stem stays, which PyTorch writes into each record of a checkpoint
     try:
         yield partial
-        with partial.open("rb") as file:
+        with partial.open("rb+") as file:  # some systems sync only what is open for writing
             os.fsync(file.fileno())
         os.replace(partial, path)
     finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ima_yolo.commands.options import faults_of_the_user, load_safely
+from ima_yolo.commands.options import faults_of_the_user, load_safely, whole_number
 from ima_yolo.errors import IMAError, nearest
 
 OWN = ("student", "imgsz", "batch", "rounds", "device", "threads", "output")
@@ -25,7 +25,7 @@ def benchmark_train(options: dict[str, Any]) -> int:
     if not student:
         raise IMAError("student= is missing: give an architecture or a checkpoint, for example student=yolo26n.yaml")
     sizes = _sizes(options.get("imgsz", 320))
-    batch, rounds = (_count(options, key, default) for key, default in (("batch", 8), ("rounds", 7)))
+    batch, rounds = (whole_number(options, key, default) for key, default in (("batch", 8), ("rounds", 7)))
     import torch
 
     from ima_yolo.pairing import located
@@ -34,7 +34,7 @@ def benchmark_train(options: dict[str, Any]) -> int:
     from ima_yolo.speed.steps import Case
 
     device = check_device(options.get("device"))
-    torch.set_num_threads(_count(options, "threads", torch.get_num_threads()))
+    torch.set_num_threads(whole_number(options, "threads", torch.get_num_threads()))
     changed = tuple(sorted((key, value) for key, value in settings.items() if key != "teacher"))
     with faults_of_the_user():
         pair = _file("student", student), _file("teacher", located(teacher))
@@ -66,10 +66,3 @@ def _sizes(given: Any) -> list[int]:
     if not sizes or not all(type(size) is int and size >= 32 and size % 32 == 0 for size in sizes):
         raise IMAError(f"imgsz={given}: expected multiples of 32, such as imgsz=320,640")
     return sizes
-
-
-def _count(options: dict[str, Any], key: str, default: int) -> int:
-    value = options.get(key, default)
-    if type(value) is not int or value < 1:
-        raise IMAError(f"{key}={value}: expected a whole number from 1 up")
-    return value

@@ -44,11 +44,11 @@ def with_recipe(options: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         IMAError: If the recipe cannot be read.
     """
-    from ima_yolo.config import read_yaml
-
     options = dict(options)
     if "cfg" not in options:
         return options
+    from ima_yolo.config import read_yaml  # needs more than a device that runs .onnx files has
+
     name = options.pop("cfg")
     if not name:
         raise IMAError("cfg= is empty: give a YAML file, or the name of a recipe such as cfg=paper")
@@ -60,6 +60,18 @@ def with_recipe(options: Mapping[str, Any]) -> dict[str, Any]:
     if {"student", "model"} & options.keys():  # two words for one thing
         recipe = {key: value for key, value in recipe.items() if key not in {"student", "model"}}
     return {**recipe, **options}
+
+
+def whole_number(options: Mapping[str, Any], key: str, default: int) -> int:
+    """Read a whole number from 1 up.
+
+    Raises:
+        IMAError: For anything else.
+    """
+    value = options.get(key, default)
+    if type(value) is not int or value < 1:
+        raise IMAError(f"{key}={value}: expected a whole number from 1 up")
+    return value
 
 
 def recipe_path(name: str) -> Path:

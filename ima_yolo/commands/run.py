@@ -39,8 +39,7 @@ def val(options: dict[str, Any]) -> int:
 
 def predict(options: dict[str, Any]) -> int:
     """Detect in images: an .onnx model with our runtime, without torch, anything else with Ultralytics."""
-    if "cfg" in options:
-        options = with_recipe(options)
+    options = with_recipe(options)
     model = model_of(options)
     if model.endswith(".onnx"):
         # OpenCV reads this once, when it is loaded; by itself it decodes pictures of up to 3 GB.

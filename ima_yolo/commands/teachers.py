@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ima_yolo.commands.options import faults_of_the_user, load_safely, no_bare_words
+from ima_yolo.commands.options import faults_of_the_user, load_safely, no_bare_words, whole_number
 from ima_yolo.errors import IMAError, nearest
 from ima_yolo.lists import listed_files
 
@@ -32,10 +32,7 @@ def teachers(options: dict[str, Any]) -> int:
         raise IMAError(f"candidates={options['candidates']}: names nothing between its commas")
     if len(given) not in (0, 1, len(candidates)):
         raise IMAError(f"ima_teacher_weights needs one value, or one for each of {len(candidates)} candidates")
-    imgsz, images = options.get("imgsz", 640), options.get("images", 32)
-    for key, value in (("imgsz", imgsz), ("images", images)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise IMAError(f"{key}={value}: expected a whole number from 1 up")
+    imgsz, images = whole_number(options, "imgsz", 640), whole_number(options, "images", 32)
     output = Path(str(options.get("output") or "teachers.png"))
     if output.suffix != ".png":
         raise IMAError(f"output={output}: expected the name of a picture, with .png at its end")
