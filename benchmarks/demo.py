@@ -5,6 +5,7 @@ python benchmarks/demo.py            # writes benchmarks/results/demo.json; exit
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import sys
@@ -22,6 +23,8 @@ OUTPUT = Path(__file__).parent / "results" / "demo.json"
 
 def main() -> int:
     """Run, measure, write, and judge."""
+    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    words.parse_args()
     from ima_yolo.demo.run import IMGSZ, run
     from ima_yolo.files import write_json
     from ima_yolo.summary import measure

@@ -100,7 +100,7 @@ class HeadTerms:
         """
         if student.boxes.shape != teacher.boxes.shape:
             raise IMAError("the heads of student and teacher have different cells; use ima_cls=0 ima_box=0")
-        student_scores, teacher_scores = student.scores[..., self._student], teacher.scores[..., self._teacher]
+        student_scores, teacher_scores = _of(self._student, student.scores), _of(self._teacher, teacher.scores)
         terms = {}
         if SCORE_TERM in self.names:
             terms[SCORE_TERM] = score_loss(student_scores, teacher_scores) * self.weights[SCORE_TERM]
@@ -108,6 +108,13 @@ class HeadTerms:
             confidence = teacher_scores.sigmoid().amax(dim=2)
             terms[BOX_TERM] = box_loss(student.boxes, teacher.boxes, confidence) * self.weights[BOX_TERM]
         return terms
+
+
+def _of(classes: list[int], scores: Tensor) -> Tensor:
+    """Scores of some classes, (B, A, K) -> (B, A, k). Picking costs more than the loss: all in order stay in place."""
+    if classes == list(range(scores.shape[2])):
+        return scores
+    return scores.index_select(2, torch.tensor(classes, device=scores.device))
 
 
 def build_criterion(

@@ -38,6 +38,7 @@ class Distiller(nn.Module):
         confidence: Whether the losses need the teacher's confidence.
         teacher_boxes: Whether the objects are the teacher's detections instead of the labels.
         heads: Terms on what the heads of student and each teacher say; empty for none.
+        share: Share of the images of each batch that the teachers see, in (0, 1].
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Distiller(nn.Module):
         confidence: bool = False,
         teacher_boxes: bool = False,
         heads: Sequence[HeadTerms] = (),
+        share: float = 1.0,
     ) -> None:
         """Keep the parts; distillation is fully on until told otherwise."""
         super().__init__()
@@ -62,6 +64,7 @@ class Distiller(nn.Module):
         self._confidence, self._teacher_boxes = confidence, teacher_boxes
         self._factor = schedule(kind, 0.0, off)
         self.heads = tuple(heads)
+        self._share = share
         self._guard = Guard()
         self._watches = {name: Watch(name) for name in self._names}
 
@@ -132,17 +135,19 @@ class Distiller(nn.Module):
         look: Callable[[Tensor], Features] | None,
     ) -> dict[str, Tensor]:
         asked = self._confidence, self._teacher_boxes, bool(self.heads)
+        whole, count = student, max(1, round(self._share * len(batch["img"])))
+        batch, student = first_images(batch, count), student.first(count)
         seen = [teacher(batch["img"], *asked) for teacher in self.teachers]
         terms: dict[str, Tensor] = {}
         raw: dict[str, Tensor] = {}  # without the automatic weight, which moves a term that itself stands still
         if self.weight.value != 0.0:
             regions = [regions_of(batch, output) for output in seen]
             raw[TERM] = term = self.criterion(student, [output.features for output in seen], regions)
-            weight = self.weight(task, term, student.maps) * self._factor
+            weight = self.weight(task, term, whole.maps, self._share) * self._factor
             terms[TERM] = weight * (self._with_unlabelled(term, batch, look) if look else term)
         for head, output, share in zip(self.heads, seen, self.criterion.shares, strict=False):
             if output.predictions is not None:
-                for name, term in head(predicted(), output.predictions).items():
+                for name, term in head(predicted().first(count), output.predictions).items():
                     terms[name] = terms.get(name, 0.0) + term * (share * self._factor)
         named = [(view.name, output.features) for view, output in zip(self.teachers, seen, strict=True)]
 
@@ -152,7 +157,7 @@ class Distiller(nn.Module):
         weights = list(self.criterion.parameters())
         terms = {name: term for name, term in terms.items() if self._guard.passes(name, term, explain, weights)}
         for name, watched in {**terms, **{name: term for name, term in raw.items() if name in terms}}.items():
-            if warning := self._watches[name].see(watched, student.maps):
+            if warning := self._watches[name].see(watched, whole.maps):
                 LOGGER.warning(warning)
         return terms
 
@@ -186,6 +191,22 @@ class Distiller(nn.Module):
             self._rng.set_state(state["rng"].cpu())
         else:
             LOGGER.warning("The run goes on on another kind of device, whose random masks differ")
+
+
+def first_images(batch: dict[str, Any], count: int) -> dict[str, Any]:
+    """The part of a batch that the teachers see: its first images, which are random ones, with their labels.
+
+    Args:
+        batch: Ultralytics' batch; images without labels stay as they are.
+        count: How many images.
+    """
+    if count >= len(batch["img"]):
+        return batch
+    part = {**batch, "img": batch["img"][:count]}
+    if batch.get("semantic_mask") is not None:
+        return {**part, "semantic_mask": batch["semantic_mask"][:count]}
+    kept = batch["batch_idx"].view(-1) < count
+    return {**part, "bboxes": batch["bboxes"][kept], "batch_idx": batch["batch_idx"][kept]}
 
 
 def regions_of(batch: dict[str, Any], seen: TeacherOutput) -> Regions:
@@ -248,4 +269,5 @@ def build_distiller(
         confidence=settings.needs_confidence,
         teacher_boxes=settings.needs_teacher_boxes,
         heads=[head for head in heads if head is not None],
+        share=settings.ima_batch_share,
     )

@@ -53,6 +53,10 @@ class Features:
         """Return the (B, C, H, W) map of one stride."""
         return self.maps[self.strides.index(stride)]
 
+    def first(self, count: int) -> Features:
+        """The maps of the first images, (count, C, H, W)."""
+        return Features(tuple(level[:count] for level in self.maps), self.strides)
+
 
 def match_levels(
     student: Sequence[int], teacher: Sequence[float], wanted: Sequence[int] | None = None
@@ -103,6 +107,10 @@ class Predictions:
 
     scores: Tensor
     boxes: Tensor
+
+    def first(self, count: int) -> Predictions:
+        """What is said of the first images, (count, A, ...)."""
+        return Predictions(self.scores[:count], self.boxes[:count])
 
 
 class _NeckReached(Exception):

@@ -79,19 +79,21 @@ class AutoWeight:
         self.steps = 0
         self.value: float | None = None
 
-    def __call__(self, task: Tensor, term: Tensor, maps: Sequence[Tensor]) -> float:
+    def __call__(self, task: Tensor, term: Tensor, maps: Sequence[Tensor], share: float = 1.0) -> float:
         """Return the weight for this step.
 
         Args:
             task: The student's own loss, scalar with gradient.
             term: The distillation term without weight, scalar with gradient.
             maps: Neck maps in both graphs.
+            share: Share of the batch's images whose mean the term is. A mean of fewer images has a longer gradient by
+                chance alone, by 1 / sqrt(share); the weight does not answer to that.
 
         Returns:
             The weight; 1 while no finite, positive ratio has been seen.
         """
         if self.steps % self.every == 0 or self.value is None:
-            self._measure(gradient_norm(task, maps), gradient_norm(term, maps))
+            self._measure(gradient_norm(task, maps), gradient_norm(term, maps) * math.sqrt(share))
         self.steps += 1
         return 1.0 if self.value is None else self.value
 
@@ -121,7 +123,7 @@ class FixedWeight:
         """Keep the value."""
         self.value: float | None = value
 
-    def __call__(self, task: Tensor, term: Tensor, maps: Sequence[Tensor]) -> float:
+    def __call__(self, task: Tensor, term: Tensor, maps: Sequence[Tensor], share: float = 1.0) -> float:
         """Return the value."""
         return self.value or 0.0
 

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+MODELS = Path(__file__).parent / "models"
 SHAPES = ("disc", "square", "triangle")
 COLOURS = ((40, 60, 220), (60, 200, 60), (220, 120, 40))  # BGR, one a class
 IMAGE_SIZE = 96  # pixels
@@ -176,15 +177,16 @@ def task_data(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Factory of untrained, plain Ultralytics checkpoints, as `YOLO("yolo26n.yaml").save()` writes them.
 
-    `tiny_checkpoint(config="yolo26n.yaml", names=SHAPES, seed=0)` returns the path of a `.pt` file. Equal arguments
-    give the same file within a session: copy it before changing it.
+    `tiny_checkpoint(config="yolo26n-few.yaml", names=SHAPES, seed=0)` returns the path of a `.pt` file. An architecture
+    with few layers is one of `tests/models`, others are Ultralytics' own. Equal arguments give the same file within a
+    session: copy it before changing it.
     """
     folder = tmp_path_factory.mktemp("tiny_checkpoint")
 
-    def make(config: str = "yolo26n.yaml", names: tuple[str, ...] = SHAPES, seed: int = 0) -> Path:
+    def make(config: str = "yolo26n-few.yaml", names: tuple[str, ...] = SHAPES, seed: int = 0) -> Path:
         path = folder / f"{Path(config).stem}-{'-'.join(names)}-{seed}.pt"
         if not path.exists():
-            _save_checkpoint(path, config, names, seed)
+            _save_checkpoint(path, str(MODELS / config) if "-few" in config else config, names, seed)
         return path
 
     return make
@@ -227,6 +229,6 @@ def lively() -> Callable[[Path, Path], Path]:
 
 @pytest.fixture(scope="session")
 def lively_teacher(tiny_checkpoint: Callable[..., Path], lively: Callable[[Path, Path], Path]) -> Path:
-    """An untrained YOLO26s detector whose maps depend on the image."""
-    path = tiny_checkpoint("yolo26s.yaml", seed=1)
+    """An untrained detector, wider than the small student, whose maps depend on the image."""
+    path = tiny_checkpoint("yolo26s-few.yaml", seed=1)
     return lively(path, path.with_name("lively.pt"))

@@ -162,7 +162,7 @@ def test_the_entry_point_is_installed() -> None:
 
 @pytest.fixture
 def pair(tiny_checkpoint: Callable[..., Path]) -> list[str]:
-    return [f"teacher={tiny_checkpoint('yolo26s.yaml', seed=1)}", f"student={tiny_checkpoint()}"]
+    return [f"teacher={tiny_checkpoint('yolo26s.yaml', seed=1)}", f"student={tiny_checkpoint('yolo26n.yaml')}"]
 
 
 def test_the_whole_line(capfd, caplog, pair: list[str], tiny_data: Path, tmp_path: Path) -> None:

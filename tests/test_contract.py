@@ -133,7 +133,7 @@ def test_the_process_of_another_device_is_told_everything(
     interface: str, tiny_data: Path, tiny_checkpoint: Callable[..., Path], tmp_path: Path, monkeypatch
 ) -> None:
     options = {
-        "teacher": tiny_checkpoint("yolo26s.yaml", seed=1),
+        "teacher": tiny_checkpoint("yolo26s-few.yaml", seed=1),
         "model": str(tiny_checkpoint()),
         "data": str(tiny_data),
         "project": str(tmp_path),

@@ -7,7 +7,7 @@ import torch
 
 from ima_yolo.config import Settings
 from ima_yolo.criterion import build_criterion
-from ima_yolo.distill import build_distiller, regions_of
+from ima_yolo.distill import build_distiller, first_images, regions_of
 from ima_yolo.features import Features
 from ima_yolo.losses import IMALoss
 from ima_yolo.masks import Regions
@@ -38,7 +38,7 @@ class Teacher:
 
     def __call__(self, images: torch.Tensor, *asked: bool) -> TeacherOutput:
         self.calls += 1
-        return TeacherOutput(Features(self.maps, self.strides))
+        return TeacherOutput(Features(tuple(level[: len(images)] for level in self.maps), self.strides))
 
 
 def student_maps() -> Features:
@@ -140,6 +140,32 @@ def test_while_it_is_off_the_teacher_rests(settings: dict[str, Any], progress: f
     assert total.item() == 0.0
     assert items["ima_loss"].item() == 0.0
     assert teacher.calls == 0
+
+
+def test_of_a_share_of_the_batch_the_rest_is_left_alone() -> None:
+    settings = {"ima_loss": "l2", "ima_weight": 1.0}
+    distiller, student = build(ima_batch_share=0.5, **settings), student_maps()
+    total, _ = step(distiller, student)
+    alone = {name: value[:1] for name, value in batch().items()}
+    expected, _ = build(**settings)(alone, student.first(1), torch.zeros(()), lambda: None)
+    assert total.item() == expected.item() > 0
+    total.backward()
+    for level in student.maps:
+        assert level.grad[0].abs().sum() > 0
+        assert level.grad[1].abs().sum() == 0
+
+
+def test_the_least_share_is_an_image() -> None:
+    assert step(build(ima_batch_share=0.01))[0].item() > 0
+
+
+def test_the_labels_of_a_share_are_those_of_its_images() -> None:
+    part = first_images({**batch(), "cls": torch.zeros(2, 1)}, 1)
+    assert part["img"].shape == (1, 3, 64, 64)
+    assert regions_of(part, TeacherOutput(Features((), ()))).boxes.tolist() == [[0, 16, 24, 48, 40]]
+    pixels = torch.arange(2 * 4 * 4).view(2, 4, 4)
+    part = first_images({"img": torch.zeros(2, 3, 4, 4), "semantic_mask": pixels}, 1)
+    assert torch.equal(part["semantic_mask"], pixels[:1])
 
 
 def test_a_distiller_goes_on_from_its_state() -> None:

@@ -31,7 +31,7 @@ class Stop(BaseException):
 @pytest.fixture
 def options(tiny_data: Path, tiny_checkpoint: Callable[..., Path], tmp_path: Path) -> dict[str, Any]:
     return {
-        "teacher": tiny_checkpoint("yolo26s.yaml", seed=1),
+        "teacher": tiny_checkpoint("yolo26s-few.yaml", seed=1),
         "model": str(tiny_checkpoint()),
         "data": str(tiny_data),
         "epochs": 4,

@@ -21,7 +21,7 @@ from ima_yolo import IMATrainer
 @pytest.fixture
 def options(tiny_data: Path, tiny_checkpoint: Callable[..., Path], tmp_path: Path) -> dict[str, Any]:
     return {
-        "teacher": str(tiny_checkpoint("yolo26s.yaml", seed=1)),
+        "teacher": str(tiny_checkpoint("yolo26s-few.yaml", seed=1)),
         "data": str(tiny_data),
         "epochs": 1,
         "imgsz": 64,

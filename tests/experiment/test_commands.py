@@ -58,7 +58,7 @@ def without_measuring(study: Study, _: Any) -> Any:
 
 @pytest.fixture
 def words(tiny_checkpoint: Callable[..., Path], tiny_data: Path, tmp_path: Path) -> list[str]:
-    models = [f"teacher={tiny_checkpoint('yolo26s.yaml', seed=1)}", f"student={tiny_checkpoint()}"]
+    models = [f"teacher={tiny_checkpoint('yolo26s-few.yaml', seed=1)}", f"student={tiny_checkpoint()}"]
     return [*models, f"data={tiny_data}", "epochs=1", "imgsz=64", f"project={tmp_path}"]
 
 

@@ -182,7 +182,7 @@ def test_a_threshold_that_is_not_there_is_an_error(graphs: dict[str, Path]) -> N
 
 
 def test_half_precision_and_a_graph_of_two_pictures(tiny_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
-    report = export_onnx(tiny_checkpoint(), tmp_path / "half.onnx", imgsz=IMGSZ, half=True, batch=2)
+    report = export_onnx(tiny_checkpoint("yolo26n.yaml"), tmp_path / "half.onnx", imgsz=IMGSZ, half=True, batch=2)
     stored = onnx.load(str(report.path)).graph.initializer
     assert sum(t.data_type == onnx.TensorProto.FLOAT16 for t in stored) > 100
     assert ort.InferenceSession(report.path).get_inputs()[0].shape == [2, 3, IMGSZ, IMGSZ]

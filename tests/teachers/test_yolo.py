@@ -29,7 +29,7 @@ def confident(path: Path, tmp_path: Path) -> Path:
 
 
 def test_the_teacher_gives_the_maps_that_feed_its_head(tiny_checkpoint: Callable[..., Path]) -> None:
-    path = tiny_checkpoint()
+    path = tiny_checkpoint("yolo26n.yaml")
     teacher = YOLOTeacher(path)
     features = teacher(image()).features
     plain, _ = load_model(path, "teacher")
@@ -51,7 +51,7 @@ def test_images_of_any_size_give_maps_of_the_student_s_size(tiny_checkpoint: Cal
 
 
 def test_the_teacher_is_frozen_and_its_head_rests(tiny_checkpoint: Callable[..., Path], monkeypatch) -> None:
-    teacher = YOLOTeacher(tiny_checkpoint())
+    teacher = YOLOTeacher(tiny_checkpoint("yolo26n.yaml"))
     assert not any(parameter.requires_grad for parameter in teacher._model.parameters())
     assert not any(module.training for module in teacher._model.modules())
     monkeypatch.setattr(type(teacher._head), "forward", lambda *_: pytest.fail("the head ran"))
@@ -59,7 +59,7 @@ def test_the_teacher_is_frozen_and_its_head_rests(tiny_checkpoint: Callable[...,
 
 
 def test_confidence_is_the_highest_class_score_of_each_cell(tiny_checkpoint, tmp_path: Path) -> None:
-    output = YOLOTeacher(confident(tiny_checkpoint(), tmp_path))(image(), confidence=True)
+    output = YOLOTeacher(confident(tiny_checkpoint("yolo26n.yaml"), tmp_path))(image(), confidence=True)
     assert {stride: tuple(level.shape) for stride, level in output.confidence.items()} == {
         8: (2, 1, 8, 8),
         16: (2, 1, 4, 4),
@@ -71,18 +71,18 @@ def test_confidence_is_the_highest_class_score_of_each_cell(tiny_checkpoint, tmp
 
 
 def test_boxes_are_detections_in_pixels_of_each_image(tiny_checkpoint, tmp_path: Path) -> None:
-    boxes = YOLOTeacher(confident(tiny_checkpoint(), tmp_path))(image(), boxes=True).boxes
+    boxes = YOLOTeacher(confident(tiny_checkpoint("yolo26n.yaml"), tmp_path))(image(), boxes=True).boxes
     assert set(boxes[:, 0].tolist()) == {0.0, 1.0}
     assert (boxes[:, 3] > boxes[:, 1]).all()
     assert boxes[:, 1:].max() > 8, "in pixels, not in shares of the image"
 
 
 def test_a_teacher_that_is_sure_of_nothing_gives_no_box(tiny_checkpoint) -> None:
-    assert YOLOTeacher(tiny_checkpoint(), conf=0.9)(image(), boxes=True).boxes.shape == (0, 5)
+    assert YOLOTeacher(tiny_checkpoint("yolo26n.yaml"), conf=0.9)(image(), boxes=True).boxes.shape == (0, 5)
 
 
 def test_the_digest_depends_on_every_weight(tiny_checkpoint) -> None:
-    teacher, other = YOLOTeacher(tiny_checkpoint()), YOLOTeacher(tiny_checkpoint())
+    teacher, other = YOLOTeacher(tiny_checkpoint("yolo26n.yaml")), YOLOTeacher(tiny_checkpoint("yolo26n.yaml"))
     assert teacher.digest() == other.digest()
     with torch.no_grad():
         next(iter(other._model.parameters()))[0, 0, 0, 0] += 1e-3
@@ -96,7 +96,7 @@ def test_a_classifier_cannot_teach(tmp_path: Path) -> None:
 
 
 def test_a_teacher_that_says_it_is_end_to_end_still_scores_every_cell(tiny_checkpoint, tmp_path: Path) -> None:
-    yolo = YOLO(tiny_checkpoint())
+    yolo = YOLO(tiny_checkpoint("yolo26n.yaml"))
     yolo.model.end2end = True
     yolo.save(tmp_path / "end2end.pt")
     output = YOLOTeacher(tmp_path / "end2end.pt")(image(), confidence=True)

@@ -51,7 +51,7 @@ def test_wins_and_losses_are_the_extremes_in_order(tiny_data: Path, monkeypatch)
 def test_the_feature_picture_has_a_row_a_model_and_one_for_the_mask(
     tiny_checkpoint: Callable[..., Path], tiny_data: Path
 ) -> None:
-    models = {"teacher": tiny_checkpoint("yolo26s.yaml", seed=1), "ima": tiny_checkpoint()}
+    models = {"teacher": tiny_checkpoint("yolo26s-few.yaml", seed=1), "ima": tiny_checkpoint()}
     image = tiny_data.parent / "images" / "val" / "0.png"
 
     def size(mask: tuple[str, float]) -> tuple[int, int]:
