@@ -8,7 +8,6 @@ from typing import Any
 from ima_yolo.commands.options import faults_of_the_user, load_safely, no_bare_words, switches, with_recipe
 
 PICTURES = 4  # validation images in the side-by-side picture
-DRAWN = ("detect", "segment", "obb")  # tasks whose labels and results have boxes to draw
 
 
 def train(options: dict[str, Any]) -> int:
@@ -27,10 +26,9 @@ def train(options: dict[str, Any]) -> int:
     _say_where({"student": student, "epochs": trainer.csv, "curves": trainer.save_dir / "results.png"})
     models = {**_teachers_on_disk(trainer.settings.teachers), "student": student}
     LOGGER.info(f"\n{summary_of(models, trainer.args)}\n")
-    if trainer.args.task in DRAWN:
-        with trusting(trainer.settings.ima_trust):
-            picture = picture_of(models, trainer.args, trainer.data, trainer.save_dir / "side_by_side.png")
-        _say_where({"picture": picture})
+    with trusting(trainer.settings.ima_trust):
+        picture = picture_of(models, trainer.args, trainer.data, trainer.save_dir / "side_by_side.png")
+    _say_where({"picture": picture})
     LOGGER.info(f"next     ima-yolo export model={student} format=onnx imgsz={trainer.args.imgsz}")
     return 0
 
@@ -63,15 +61,13 @@ def summary_of(models: dict[str, Path], args: Any) -> str:
 def picture_of(models: dict[str, Path], args: Any, data: dict[str, Any], output: Path) -> Path:
     """Draw ground truth and models side by side on images spread evenly over the validation set."""
     from ima_yolo.data_set import images_in
-    from ima_yolo.host import load_model, task_of
     from ima_yolo.pictures import ground_truth_column, prediction_column, side_by_side
 
     images = list(images_in(data["val"]))
     chosen = images[:: max(1, len(images) // PICTURES)][:PICTURES]
-    columns = [ground_truth_column(chosen, data["names"], single_cls=bool(args.single_cls))]
+    columns = [ground_truth_column(chosen, data, single_cls=bool(args.single_cls), task=args.task)]
     columns += [
         prediction_column(name, path, chosen, args.imgsz, device=args.device, task=args.task)
         for name, path in models.items()
-        if task_of(load_model(path, name)[0]) in DRAWN
     ]
     return side_by_side(chosen, columns, output)

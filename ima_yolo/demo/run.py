@@ -149,7 +149,7 @@ def _report(stage: Stage, models: dict[str, Path]) -> None:
     _say(f"on {VAL_IMAGES} validation images, seed {stage.seed}\n\n{table(rows)}\n")
     _say("one seed and a few hundred steps: points between the students can be chance; `ima-yolo compare` tells")
     images = sorted((stage.data.parent / "images" / "val").iterdir())[:PICTURES]
-    columns = [ground_truth_column(images, dict(enumerate(NAMES)))]
+    columns = [ground_truth_column(images, {"names": dict(enumerate(NAMES))})]
     columns += [prediction_column(name, path, images, IMGSZ, device=device) for name, path in models.items()]
     _say(f"picture   {side_by_side(images, columns, stage.folder / 'side_by_side.png')}")
     _say(f"student   {models['distilled']}")

@@ -45,7 +45,7 @@ def detections(
 
 def ground_truth(images: Sequence[Path], names: Mapping[int, str]) -> list[Objects]:
     """Labels of images, in pixels of each image."""
-    column = ground_truth_column(images, names)
+    column = ground_truth_column(images, {"names": names})
     return [Objects(boxes, kinds, np.zeros(0)) for boxes, kinds in zip(column.boxes, column.classes, strict=True)]
 
 
