@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from ima_yolo.errors import IMAError, nearest
 from ima_yolo.lists import listed_files
@@ -57,13 +57,6 @@ class Settings(BaseModel):
     ima_temperature: float = Field(1.0, gt=0, le=100)
     ima_trust: bool = Field(False, strict=True)
 
-    @field_validator(*_WEIGHTS, mode="before")
-    @classmethod
-    def _weight_is_a_number(cls, weight: Any) -> Any:
-        if isinstance(weight, bool):
-            raise ValueError("must be 'auto' or a number from 0 up")
-        return weight
-
     @field_validator(*_WEIGHTS, mode="after")
     @classmethod
     def _weight_in_range(cls, weight: str | float) -> str | float:
@@ -85,6 +78,13 @@ class Settings(BaseModel):
         if channels and min(channels) < 0:
             raise ValueError("must be numbers of channels, counted from 0")
         return channels
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _a_switch_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, bool) and info.field_name != "ima_trust":
+            raise ValueError("expected a value, not a switch")
+        return value
 
     @model_validator(mode="after")
     def _boxes_have_no_background(self) -> Settings:
@@ -230,6 +230,9 @@ def validate(ours: Mapping[str, Any]) -> Settings:
     Raises:
         IMAError: One line that names the key, the value and what was expected.
     """
+    for key in _WEIGHTS:
+        if key in ours and ours[key] is None:
+            raise IMAError(f"{key}=none: must be 'auto' or a number from 0 up; 0 is off")
     spelt_out = {key: _spelt_out(key, value) for key, value in ours.items()}
     given = {key: value for key, value in spelt_out.items() if value is not None}
     if "teacher" in given:
@@ -249,7 +252,7 @@ def _spelt_out(key: str, value: Any) -> Any:
 def _one_line(error: ValidationError, given: Mapping[str, Any]) -> str:
     first = error.errors()[0]
     key = str(first["loc"][0]) if first["loc"] else ""
-    if key == "teacher" and key not in given:
+    if key == "teacher" and not given.get(key):
         return "teacher= is missing: give the checkpoint to learn from, for example teacher=yolo26m.pt"
     reason = str(first["msg"]).removeprefix("Value error, ")
     if key in _WEIGHTS:  # a union reports each of its branches; neither alone says what is allowed

@@ -96,7 +96,7 @@ class Distiller(nn.Module):
             batch: Ultralytics' batch: img (B, 3, H, W) in [0, 1], bboxes (R, 4) centre and size as shares of the
                 image, batch_idx (R,).
             student: The student's neck maps of this batch.
-            task: The student's own loss, scalar, in the graph of the maps.
+            task: The student's own loss, scalar; in the graph of the maps where `measures` says so.
             predicted: Gives what the student's head says of this batch.
             look: Gives the student's maps of the batch's images without labels, if it carries any.
 
@@ -112,6 +112,11 @@ class Distiller(nn.Module):
         nothing = task.detach().new_zeros(())
         total = sum(terms.values(), start=nothing)
         return total, {name: terms.get(name, nothing).detach() for name in self._names}
+
+    @property
+    def measures(self) -> bool:
+        """Whether this step's weight is measured by the gradients of task and term at the maps."""
+        return self.is_on and self.weight.is_due
 
     @property
     def is_on(self) -> bool:
@@ -135,19 +140,26 @@ class Distiller(nn.Module):
         look: Callable[[Tensor], Features] | None,
     ) -> dict[str, Tensor]:
         asked = self._confidence, self._teacher_boxes, bool(self.heads)
-        whole, count = student, max(1, round(self._share * len(batch["img"])))
-        batch, student = first_images(batch, count), student.first(count)
+        whole, images = student, len(batch["img"])
+        chosen, count = None, max(1, round(self._share * images))
+        if count < images:
+            chosen = torch.randperm(images, generator=self._rng, device=self._rng.device)[:count]
+            batch, student = some_images(batch, chosen), student.of_images(chosen)
         seen = [teacher(batch["img"], *asked) for teacher in self.teachers]
         terms: dict[str, Tensor] = {}
         raw: dict[str, Tensor] = {}  # without the automatic weight, which moves a term that itself stands still
         if self.weight.value != 0.0:
             regions = [regions_of(batch, output) for output in seen]
             raw[TERM] = term = self.criterion(student, [output.features for output in seen], regions)
-            weight = self.weight(task, term, whole.maps, self._share) * self._factor
+            weight = self.weight(task, term, whole.maps, count / images) * self._factor
             terms[TERM] = weight * (self._with_unlabelled(term, batch, look) if look else term)
+        compared = dict.fromkeys(self._names, whole.maps)
+        if self.heads:
+            own = predicted() if chosen is None else predicted().of_images(chosen)
+            compared |= dict.fromkeys(self.heads[0].names, (own.scores, own.boxes))
         for head, output, share in zip(self.heads, seen, self.criterion.shares, strict=False):
             if output.predictions is not None:
-                for name, term in head(predicted().first(count), output.predictions).items():
+                for name, term in head(own, output.predictions).items():
                     terms[name] = terms.get(name, 0.0) + term * (share * self._factor)
         named = [(view.name, output.features) for view, output in zip(self.teachers, seen, strict=True)]
 
@@ -157,7 +169,7 @@ class Distiller(nn.Module):
         weights = list(self.criterion.parameters())
         terms = {name: term for name, term in terms.items() if self._guard.passes(name, term, explain, weights)}
         for name, watched in {**terms, **{name: term for name, term in raw.items() if name in terms}}.items():
-            if warning := self._watches[name].see(watched, whole.maps):
+            if warning := self._watches[name].see(watched, compared[name]):
                 LOGGER.warning(warning)
         return terms
 
@@ -193,20 +205,21 @@ class Distiller(nn.Module):
             LOGGER.warning("The run goes on on another kind of device, whose random masks differ")
 
 
-def first_images(batch: dict[str, Any], count: int) -> dict[str, Any]:
-    """The part of a batch that the teachers see: its first images, which are random ones, with their labels.
+def some_images(batch: dict[str, Any], chosen: Tensor) -> dict[str, Any]:
+    """A part of a batch, with its labels.
 
     Args:
         batch: Ultralytics' batch; images without labels stay as they are.
-        count: How many images.
+        chosen: Indices of images, in their new order.
     """
-    if count >= len(batch["img"]):
-        return batch
-    part = {**batch, "img": batch["img"][:count]}
+    part = {**batch, "img": batch["img"][chosen]}
     if batch.get("semantic_mask") is not None:
-        return {**part, "semantic_mask": batch["semantic_mask"][:count]}
-    kept = batch["batch_idx"].view(-1) < count
-    return {**part, "bboxes": batch["bboxes"][kept], "batch_idx": batch["batch_idx"][kept]}
+        return {**part, "semantic_mask": batch["semantic_mask"][chosen]}
+    places = chosen.new_full((len(batch["img"]),), -1)
+    places[chosen] = torch.arange(len(chosen), device=chosen.device)
+    index = places[batch["batch_idx"].view(-1).long().to(chosen.device)]
+    kept = index >= 0
+    return {**part, "bboxes": batch["bboxes"][kept], "batch_idx": index[kept]}
 
 
 def regions_of(batch: dict[str, Any], seen: TeacherOutput) -> Regions:

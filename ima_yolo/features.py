@@ -53,9 +53,9 @@ class Features:
         """Return the (B, C, H, W) map of one stride."""
         return self.maps[self.strides.index(stride)]
 
-    def first(self, count: int) -> Features:
-        """The maps of the first images, (count, C, H, W)."""
-        return Features(tuple(level[:count] for level in self.maps), self.strides)
+    def of_images(self, chosen: Tensor) -> Features:
+        """The maps of some images, (len(chosen), C, H, W)."""
+        return Features(tuple(level[chosen] for level in self.maps), self.strides)
 
 
 def match_levels(
@@ -108,9 +108,9 @@ class Predictions:
     scores: Tensor
     boxes: Tensor
 
-    def first(self, count: int) -> Predictions:
-        """What is said of the first images, (count, A, ...)."""
-        return Predictions(self.scores[:count], self.boxes[:count])
+    def of_images(self, chosen: Tensor) -> Predictions:
+        """What is said of some images, (len(chosen), A, ...)."""
+        return Predictions(self.scores[chosen], self.boxes[chosen])
 
 
 class _NeckReached(Exception):

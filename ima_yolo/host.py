@@ -15,6 +15,7 @@ import torch
 import ultralytics
 from torch import Tensor, nn
 from ultralytics.cfg import DEFAULT_CFG_DICT, check_dict_alignment
+from ultralytics.nn.modules.head import Detect
 from ultralytics.nn.tasks import BaseModel, RTDETRDetectionModel, guess_model_task, torch_safe_load
 from ultralytics.utils import LOGGER, SETTINGS, nms
 from ultralytics.utils.checks import check_yolov5u_filename
@@ -206,6 +207,20 @@ def probe(model: BaseModel, channels: int = 3) -> Features:
     return Features.of_image(caught.maps or [], PROBE_SIZE)
 
 
+@contextmanager
+def steady_statistics(module: nn.Module) -> Iterator[None]:
+    """Keep the running statistics of the batch norms in a module as they are while it is used once more."""
+    norms = [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    tracking = [norm.track_running_stats for norm in norms]
+    for norm in norms:
+        norm.track_running_stats = norm.track_running_stats and not norm.training  # a frozen one still needs them
+    try:
+        yield
+    finally:
+        for norm, tracked in zip(norms, tracking, strict=True):
+            norm.track_running_stats = tracked
+
+
 def look(student: BaseModel, images: Tensor) -> Features:
     """Return a training student's maps of images that its own loss does not see.
 
@@ -216,16 +231,8 @@ def look(student: BaseModel, images: Tensor) -> Features:
         images: (B, C, H, W) in [0, 1].
     """
     head, levels = neck(student)
-    norms = [module for module in student.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    tracking = [norm.track_running_stats for norm in norms]
-    for norm in norms:
-        norm.track_running_stats = norm.track_running_stats and not norm.training  # a frozen one still needs them
-    try:
-        with tap(head, levels, stop=True) as caught:
-            student(images)
-    finally:
-        for norm, tracked in zip(norms, tracking, strict=True):
-            norm.track_running_stats = tracked
+    with steady_statistics(student), tap(head, levels, stop=True) as caught:
+        student(images)
     return Features.of_image(caught.maps or [], images.shape[2])
 
 
@@ -271,8 +278,13 @@ class _Distilling(nn.Module if TYPE_CHECKING else object):  # type: ignore[misc]
         output = preds if caught.output is None else caught.output
         predicted = functools.partial(predictions, head, output)
         scale = 1 if isinstance(self, RTDETRDetectionModel) else images.shape[0]  # the others sum over images
+        task = loss
+        if caught.output is None and getattr(self, ATTRIBUTE).measures:
+            # what a compiled graph returns does not depend on the maps that it returns beside it
+            with steady_statistics(head):
+                task, _ = super().loss(batch, head(list(maps)))
         more = {"look": functools.partial(look, self)} if UNLABELLED in batch else {}
-        extra, extra_items = getattr(self, ATTRIBUTE)(batch, student, loss.sum() / scale, predicted, **more)
+        extra, extra_items = getattr(self, ATTRIBUTE)(batch, student, task.sum() / scale, predicted, **more)
         return torch.cat([loss.view(-1), extra.view(1) * scale]), {**items, **extra_items}
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
@@ -311,6 +323,19 @@ class _Distilling(nn.Module if TYPE_CHECKING else object):  # type: ignore[misc]
 @functools.cache
 def _distilling_class(plain: Any) -> Any:
     return type(plain.__name__, (_Distilling, plain), {"__module__": plain.__module__})
+
+
+def cannot_compile(student: BaseModel, processes: int) -> str | None:
+    """Why a student cannot be compiled while it learns from a teacher; None where it can.
+
+    Ultralytics then computes the loss from the predictions of the compiled model, where no tap reaches: the maps have
+    to come with the predictions. It also promises PyTorch, where there are several processes, that every step uses the
+    same layers, and adapters rest while the distillation is off.
+    """
+    head = student.model[-1]
+    if not isinstance(head, Detect):
+        return f"the predictions of a {type(head).__name__} head carry no feature maps to compare with the teacher's"
+    return "several devices cannot compile layers that rest at times, as adapters do" if processes > 1 else None
 
 
 def _maps_in(preds: Any) -> list[Tensor]:

@@ -64,7 +64,8 @@ def mask_frequency(features: Tensor, ratio: float, generator: torch.Generator | 
     """Hide random frequency components: the reading that the paper's own words suggest ("frequency components").
 
     irfft2(rfft2(F) * M): the 2-D real Fourier transform of each channel, its half spectrum (H, W // 2 + 1) masked,
-    transformed back. Computed in float32, since half-precision transforms take only sizes that are powers of two.
+    transformed back. A real map's columns of lowest and highest frequency hold each wave twice, as conjugates; both are
+    hidden or neither. Computed in float32, since half-precision transforms take only sizes that are powers of two.
 
     Args:
         features: (B, C, H, W).
@@ -77,6 +78,10 @@ def mask_frequency(features: Tensor, ratio: float, generator: torch.Generator | 
     batch, _, height, width = features.shape
     spectrum = torch.fft.rfft2(features.float())  # (B, C, H, W) -> (B, C, H, W // 2 + 1)
     mask = random_mask(batch, height, spectrum.shape[-1], ratio, features.device, generator)
+    rows = torch.arange(height, device=features.device)
+    rows = torch.minimum(rows, (height - rows) % height)  # of a wave and its conjugate, the first
+    for column in {0, width // 2} if width % 2 == 0 else {0}:
+        mask[..., column] = mask[:, :, rows, column]
     return torch.fft.irfft2(spectrum * mask, s=(height, width))
 
 

@@ -69,9 +69,7 @@ def prepare(options: Mapping[str, Any], kind: str | None = None) -> Plan:
 def _prepare(options: Mapping[str, Any], kind: str | None) -> Plan:
     ours, rest = split(options)
     check_keys(rest)
-    for key, value in {"teacher": ours.get("teacher"), "student": rest.get("model")}.items():
-        if not all(isinstance(name, (str, Path)) for name in listed(value or "")):
-            raise IMAError(f"{key}=: expected the name of a file, not an object of type {type(value).__name__}")
+    _check_names(options)
     if ours.get("teacher"):
         ours["teacher"] = teachers_located(ours["teacher"])
     is_trained = False
@@ -109,6 +107,14 @@ def side_of(imgsz: Any) -> int:
     return max(imgsz) if isinstance(imgsz, (list, tuple)) else int(imgsz or DEFAULT_CFG_DICT["imgsz"])
 
 
+def _check_names(options: Mapping[str, Any]) -> None:
+    """Refuse models in place of the names of their files."""
+    for key in ("teacher", "student", "model"):
+        value = options.get(key)
+        if not all(isinstance(name, (str, Path)) for name in listed(value or "")):
+            raise IMAError(f"{key}=: expected the name of a file, not an object of type {type(value).__name__}")
+
+
 def student_kind(options: Mapping[str, Any]) -> str:
     """Return the kind of student that a training is about, as far as can be told before its options are checked.
 
@@ -121,6 +127,7 @@ def student_kind(options: Mapping[str, Any]) -> str:
     with trusting(options.get("ima_trust") is True):
         if options.get("resume"):
             return kind_of_path(str(resume_path(options)))
+        _check_names(options)
         return kind_of_path(located(options.get("student") or options.get("model") or ""))
 
 
@@ -197,11 +204,7 @@ def resume_path(rest: Mapping[str, Any]) -> Path:
 
 
 def _checked_values(rest: Mapping[str, Any]) -> dict[str, Any]:
-    """Let Ultralytics check its own values before it makes a folder, and check what it finds out later.
-
-    Returns:
-        The keys, with `compile` off.
-    """
+    """Let Ultralytics check its own values before it makes a folder, and check what it finds out later."""
     rest = dict(rest)
     try:
         checked = get_cfg(DEFAULT_CFG_DICT, rest)
@@ -214,9 +217,6 @@ def _checked_values(rest: Mapping[str, Any]) -> dict[str, Any]:
         raise IMAError("quantize=8 changes the student's layers while it trains and cannot be combined with a teacher")
     if isinstance(checked.pretrained, (str, Path)):
         load_model(checked.pretrained, "pretrained")
-    if checked.compile:
-        LOGGER.warning("compile= hides the feature maps from the distillation and is switched off")
-        rest["compile"] = False
     return rest
 
 

@@ -106,6 +106,9 @@ class Distilling(Continuing):
     def set_model_attributes(self) -> None:
         """Attach the teacher: the student is on its device, and neither compiled, wrapped nor in an optimizer yet."""
         super().set_model_attributes()
+        if self.args.compile and (obstacle := host.cannot_compile(self.model, self.world_size)):
+            LOGGER.warning(f"compile= is switched off: {obstacle}")
+            self.args.compile = False
         student = host.probe(self.model, self.data["channels"])
         channels = self.data["channels"]
         side = side_of(self.args.imgsz)
@@ -147,7 +150,8 @@ class Distilling(Continuing):
         if self.settings.ima_unlabelled is None or not self.distiller.is_on:
             return batch
         if self._unlabelled is None:
-            count = max(1, round(self.settings.ima_unlabelled_ratio * self.batch_size / max(self.world_size, 1)))
+            seen = self.settings.ima_batch_share * self.batch_size / max(self.world_size, 1)
+            count = max(1, round(self.settings.ima_unlabelled_ratio * seen))
             folder = self.settings.ima_unlabelled
             self._unlabelled = UnlabelledStream(folder, self.args, self.data, count, self.args.seed, RANK)
         images = self._unlabelled.next().to(self.device, non_blocking=True)

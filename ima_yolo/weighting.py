@@ -92,10 +92,15 @@ class AutoWeight:
         Returns:
             The weight; 1 while no finite, positive ratio has been seen.
         """
-        if self.steps % self.every == 0 or self.value is None:
+        if self.is_due:
             self._measure(gradient_norm(task, maps), gradient_norm(term, maps) * math.sqrt(share))
         self.steps += 1
         return 1.0 if self.value is None else self.value
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the next step measures."""
+        return self.steps % self.every == 0 or self.value is None
 
     def _measure(self, task_norm: float, term_norm: float) -> None:
         if not (0 < task_norm < math.inf and 0 < term_norm < math.inf):
@@ -118,6 +123,8 @@ class AutoWeight:
 
 class FixedWeight:
     """A weight that the user gave."""
+
+    is_due = False  # it measures nothing
 
     def __init__(self, value: float) -> None:
         """Keep the value."""
@@ -159,7 +166,7 @@ class Watch:
 
         Args:
             term: The term without weight, scalar.
-            maps: The student's neck maps in its graph.
+            maps: What of the student is compared, in the term's graph: neck maps, or what its head says.
 
         Returns:
             A warning, or None.
@@ -179,7 +186,7 @@ class Watch:
         if not bool(values.any()):
             fault = "was zero in every one of"
         elif norm == 0.0:
-            fault = "has no gradient at the student's features after"
+            fault = "has no gradient at the student after"
         elif bool((values == values[0]).all()):
             fault = "did not change over"
         else:

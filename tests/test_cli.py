@@ -74,6 +74,8 @@ def test_options_keep_bare_words_apart() -> None:
         (["val", "model=gone.pt"], "model=gone.pt: no such file"),
         (["predict", "model=gone.onnx"], "model=gone.onnx: no such file"),
         (["export", "model=gone.pt"], "model=gone.pt: no such file"),
+        (["cfg", "epochs=1"], "'epochs=': this command takes no key=value"),
+        (["version", "twice"], "'twice': this command takes nothing"),
         (["cfg", "gone"], "no recipe 'gone'; there are: "),
         (["help", "gone"], "'gone' is not a command"),
         (["demo", "sede=1"], "did you mean 'seed'?"),
@@ -320,6 +322,14 @@ def test_a_file_of_augmentations_that_is_not_there(capsys, pair: list[str], tiny
     assert code == 2
     assert err.count("\n") == 1
     assert not (tmp_path / "runs").exists()
+
+
+def test_an_exported_model_is_not_validated_on_data_that_nobody_named(capsys, tmp_path: Path) -> None:
+    (tmp_path / "x.onnx").touch()
+    code, _, err = run(capsys, "val", f"model={tmp_path / 'x.onnx'}", "imgsz=64")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "data= is missing" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["x.onnx"]
 
 
 @pytest.mark.parametrize("words", [["ima_loss=l2"], ["data=gone.yaml"]])

@@ -46,6 +46,8 @@ def test_a_misspelt_key_gets_a_suggestion() -> None:
         ({"ima_weight": "high"}, "ima_weight=high: must be 'auto' or a number from 0 up"),
         ({"ima_weight": float("nan")}, "ima_weight=nan"),
         ({"ima_weight": True}, "ima_weight=True: must be 'auto' or a number"),
+        ({"ima_cls": None}, "ima_cls=none: must be 'auto' or a number from 0 up; 0 is off"),
+        ({"ima_mask_ratio": False}, "ima_mask_ratio=False: expected a value"),
         ({"ima_weight": float("inf")}, "ima_weight=inf"),
         ({"ima_mask_ratio": 1.0}, "ima_mask_ratio=1.0: input should be less than 1"),
         ({"ima_mask_ratio": -0.1}, "ima_mask_ratio=-0.1"),

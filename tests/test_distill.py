@@ -7,12 +7,13 @@ import torch
 
 from ima_yolo.config import Settings
 from ima_yolo.criterion import build_criterion
-from ima_yolo.distill import build_distiller, first_images, regions_of
-from ima_yolo.features import Features
-from ima_yolo.losses import IMALoss
-from ima_yolo.masks import Regions
+from ima_yolo.distill import build_distiller, regions_of, some_images
+from ima_yolo.features import Features, Predictions
+from ima_yolo.losses import IMALoss, box_loss, score_loss
+from ima_yolo.masks import Regions, mask_frequency, mask_spatial
 from ima_yolo.teachers import TeacherOutput
 from ima_yolo.teachers.view import fit
+from ima_yolo.weighting import gradient_norm
 
 SHAPES = {8: (4, 6), 16: (8, 12)}  # stride -> channels of student and teacher
 
@@ -101,6 +102,9 @@ def test_new_layers_repeat_with_the_seed_and_leave_the_global_stream_alone() -> 
         ({}, {"mask_ratio": 0.5, "standardized": "both", "deflation": "weight", "instance": "image", "finest": True}),
         ({"ima_mask_ratio": 0.2, "ima_standardize": "student"}, {"mask_ratio": 0.2, "standardized": "student"}),
         ({"ima_deflation": "floor", "ima_deflation_floor": 0.3}, {"deflation": "floor", "floor": 0.3}),
+        ({"ima_mask": "frequency"}, {"mask": mask_frequency}),
+        ({"ima_mask": "spatial"}, {"mask": mask_spatial}),
+        ({"ima_mask": "none"}, {"mask": None}),
         ({"ima_instance": "box", "ima_box_size": 5}, {"instance": "box", "box_size": 5}),
         ({"ima_objects": "gt", "ima_background": 0.4}, {"objects": "gt", "background": 0.4}),
     ],
@@ -142,30 +146,111 @@ def test_while_it_is_off_the_teacher_rests(settings: dict[str, Any], progress: f
     assert teacher.calls == 0
 
 
+class Predicting(Teacher):
+    """Says of every cell what it says of the first."""
+
+    predicts = True
+
+    def __call__(self, images: torch.Tensor, *asked: bool) -> TeacherOutput:
+        return TeacherOutput(super().__call__(images).features, predictions=said(len(images), 0.3))
+
+
+def said(images: int, shift: float = 0.0) -> Predictions:
+    generator = torch.Generator().manual_seed(3)
+    corners = 20 * torch.rand(images, 5, 2, generator=generator)
+    boxes = torch.cat([corners, corners + 10 + 20 * shift], dim=2)
+    return Predictions(torch.randn(images, 5, 2, generator=generator) + shift, boxes.requires_grad_(shift == 0))
+
+
+def with_heads(**settings: Any) -> Any:
+    names, gains = {0: "a", 1: "b"}, {"cls": 0.5, "box": 7.5}
+    chosen = Settings(teacher="t.pt", **settings)
+    views, device = [fit(Predicting(), tuple(SHAPES))], torch.device("cpu")
+    return build_distiller(chosen, views, student_maps(), device, seed=0, names=names, gains=gains)
+
+
+def test_the_weights_of_the_terms_on_the_heads_count_in_units_of_the_task_s_gains() -> None:
+    maps = student_maps()
+    settings = {"ima_weight": 0.0}
+    _, items = with_heads(ima_cls=3.0, ima_box=0.5, **settings)(batch(), maps, torch.zeros(()), lambda: said(2))
+    seen = said(2, 0.3)
+    assert items["kdcls_loss"].item() == pytest.approx(3 * 0.5 * score_loss(said(2).scores, seen.scores).item())
+    expected = box_loss(said(2).boxes, seen.boxes, seen.scores.sigmoid().amax(2))
+    assert items["kdbox_loss"].item() == pytest.approx(0.5 * 7.5 * expected.item())
+    _, items = with_heads(ima_cls=3.0, ima_box=0.0, **settings)(batch(), maps, torch.zeros(()), lambda: said(2))
+    assert set(items) == {"ima_loss", "kdcls_loss"}
+
+
+def test_the_schedule_scales_what_is_added_and_its_gradient() -> None:
+    found = []
+    for progress in (0.0, 0.5):
+        distiller = with_heads(ima_weight=2.0, ima_cls=1.0, ima_box=1.0, ima_loss="l2", ima_schedule="linear")
+        distiller.set_progress(progress)
+        maps = student_maps()
+        total, items = distiller(batch(), maps, torch.zeros(()), lambda: said(2))
+        (slope,) = torch.autograd.grad(total, maps.maps[:1])
+        assert total.item() == pytest.approx(sum(value.item() for value in items.values()))
+        found.append({**{name: value.item() for name, value in items.items()}, "slope": slope.norm().item()})
+    assert min(found[0].values()) > 0
+    assert found[1] == pytest.approx({name: value / 2 for name, value in found[0].items()}, rel=1e-5)
+
+
 def test_of_a_share_of_the_batch_the_rest_is_left_alone() -> None:
+    seen = set()
+    for seed in range(8):
+        distiller, maps = build(ima_batch_share=0.5, ima_loss="l2", ima_weight=1.0), student_maps()
+        distiller._rng.manual_seed(seed)
+        total, _ = step(distiller, maps)
+        total.backward()
+        touched = [bool(maps.maps[0].grad[image].abs().sum() > 0) for image in range(2)]
+        assert sum(touched) == 1, "of two images the teacher sees one"
+        seen.add(touched.index(True))
+    assert seen == {0, 1}, "at random, also where the data is not shuffled"
+
+
+class Single(Teacher):
+    """Shows the maps of one image, whatever it sees."""
+
+    def __init__(self, image: int) -> None:
+        super().__init__()
+        self.maps = tuple(level[image : image + 1] for level in self.maps)
+
+
+def drawn() -> torch.Tensor:
+    """The image of two that a distiller with seed 0 draws first."""
+    return torch.randperm(2, generator=torch.Generator().manual_seed(0))[:1]
+
+
+def test_a_share_of_the_batch_is_what_it_is_alone() -> None:
     settings = {"ima_loss": "l2", "ima_weight": 1.0}
-    distiller, student = build(ima_batch_share=0.5, **settings), student_maps()
-    total, _ = step(distiller, student)
-    alone = {name: value[:1] for name, value in batch().items()}
-    expected, _ = build(**settings)(alone, student.first(1), torch.zeros(()), lambda: None)
-    assert total.item() == expected.item() > 0
-    total.backward()
-    for level in student.maps:
-        assert level.grad[0].abs().sum() > 0
-        assert level.grad[1].abs().sum() == 0
+    alone, maps = some_images(batch(), drawn()), student_maps().of_images(drawn())
+    expected, _ = build(Single(int(drawn())), **settings)(alone, maps, torch.zeros(()), lambda: None)
+    found, _ = step(build(Single(int(drawn())), ima_batch_share=0.5, **settings))
+    assert found.item() == pytest.approx(expected.item()) != 0
 
 
-def test_the_least_share_is_an_image() -> None:
-    assert step(build(ima_batch_share=0.01))[0].item() > 0
+def test_the_weight_knows_what_share_was_seen() -> None:
+    maps = student_maps()
+    half = build(Single(int(drawn())), ima_batch_share=0.5, ima_loss="l2")
+    total, _ = step(half, maps)
+    task = sum(level.sum() for level in maps.maps)
+    ratio = gradient_norm(total, maps.maps) / gradient_norm(task, maps.maps)
+    assert ratio == pytest.approx(0.1 / 0.5**0.5, rel=1e-5), "0.1 of the task's, but for the length of a mean of half"
+    whole, least = build(), build(ima_batch_share=0.01)
+    for distiller in (whole, least):
+        only = student_maps().of_images(torch.tensor([0]))
+        step_of_one = some_images(batch(), torch.tensor([0]))
+        distiller(step_of_one, only, sum(level.sum() for level in only.maps), lambda: None)
+    assert least.weight.value == pytest.approx(whole.weight.value), "an image is the least, and here the whole batch"
 
 
-def test_the_labels_of_a_share_are_those_of_its_images() -> None:
-    part = first_images({**batch(), "cls": torch.zeros(2, 1)}, 1)
+def test_the_labels_of_a_part_are_those_of_its_images() -> None:
+    part = some_images({**batch(), "cls": torch.zeros(2, 1)}, torch.tensor([1]))
     assert part["img"].shape == (1, 3, 64, 64)
-    assert regions_of(part, TeacherOutput(Features((), ()))).boxes.tolist() == [[0, 16, 24, 48, 40]]
+    assert regions_of(part, TeacherOutput(Features((), ()))).boxes.tolist() == [[0, 0, 32, 32, 64]]
     pixels = torch.arange(2 * 4 * 4).view(2, 4, 4)
-    part = first_images({"img": torch.zeros(2, 3, 4, 4), "semantic_mask": pixels}, 1)
-    assert torch.equal(part["semantic_mask"], pixels[:1])
+    part = some_images({"img": torch.zeros(2, 3, 4, 4), "semantic_mask": pixels}, torch.tensor([1, 0]))
+    assert torch.equal(part["semantic_mask"], pixels[[1, 0]])
 
 
 def test_a_distiller_goes_on_from_its_state() -> None:
@@ -178,6 +263,21 @@ def test_a_distiller_goes_on_from_its_state() -> None:
     second.load(first.state())
     for _ in range(3):
         assert step(first)[0].item() == step(second)[0].item()
+
+
+def test_a_term_that_stops_teaching_later_is_reported_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("ima_yolo.distill.LOGGER.warning", said.append)
+    teacher = Teacher()
+    distiller, maps = build(teacher, ima_loss="l2", ima_weight=1.0), student_maps()
+    for epoch in range(3):
+        distiller.set_progress(epoch / 3)
+        for _ in range(20):
+            if epoch == 0:
+                with torch.no_grad():
+                    maps.maps[0].mul_(1.01)
+            step(distiller, maps)
+    assert said == ["ima_loss did not change over 20 steps: the student learns nothing from the teacher"]
 
 
 def test_a_state_of_another_device_is_taken_without_its_masks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,6 +50,19 @@ def test_frequency_mask_removes_a_wave_that_it_hides() -> None:
     assert seen == {0.0, 1.0}, "its coefficient is either kept, and the wave whole, or hidden, and nothing left"
 
 
+@pytest.mark.parametrize(("rows", "columns"), [(8, 8), (7, 8), (8, 7)])
+def test_frequency_mask_leaves_a_wave_whole_or_not_at_all(rows: int, columns: int) -> None:
+    """Also where the half spectrum holds it twice: in its first column, and in its last one for an even width."""
+    down = torch.cos(2 * torch.pi * torch.arange(rows) * 2 / rows)[:, None]
+    across = {"constant": torch.ones(columns), "highest": (-1.0) ** torch.arange(columns)}
+    for name, line in across.items():
+        if name == "highest" and columns % 2:
+            continue
+        wave = (down * line).expand(1, 1, -1, -1)
+        shares = [(mask_frequency(wave, 0.5, seeded(seed)) * wave).sum() / wave.square().sum() for seed in range(30)]
+        assert {round(float(share), 4) for share in shares} == {0.0, 1.0}, name
+
+
 def test_frequency_mask_takes_half_precision() -> None:
     masked = mask_frequency(torch.randn(1, 2, 6, 10).half(), 0.5, seeded())
     assert masked.dtype == torch.float32

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from ultralytics import YOLO
+from ultralytics.nn.tasks import DetectionModel
 
 from ima_yolo import IMATrainer
 from ima_yolo.config import validate
@@ -133,6 +134,10 @@ BAD: dict[str, tuple[Callable[[Path], dict[str, Any]], str]] = {
         lambda tmp: {"teacher": object()},
         "expected the name of a file, not an object of type object",
     ),
+    "a student that is an object": (
+        lambda tmp: {"student": DetectionModel("yolo26n.yaml", verbose=False)},
+        "student=: expected the name of a file, not an object of type DetectionModel",
+    ),
     "a folder of images that is not there": (lambda tmp: {"ima_unlabelled": "gone"}, "no such folder"),
     "a word for a weight": (lambda tmp: {"ima_cls": "much"}, "must be 'auto' or a number from 0 up"),
     "resuming a folder that is no run": (lambda tmp: {"resume": True, "student": str(tmp)}, "no checkpoint at"),
@@ -194,13 +199,6 @@ def test_a_published_teacher_is_named_by_the_file_that_it_became(
     monkeypatch.setattr("ultralytics.utils.downloads.attempt_download_asset", download)
     plan = prepare({**options, "teacher": "yolo26s.pt"})
     assert plan.settings.teacher == str(tmp_path / "yolo26s.pt")
-
-
-def test_compile_is_switched_off_with_a_word(options: dict[str, Any], monkeypatch) -> None:
-    said: list[str] = []
-    monkeypatch.setattr("ima_yolo.preflight.LOGGER.warning", said.append)
-    assert prepare({**options, "compile": True}).overrides["compile"] is False
-    assert any("compile=" in line for line in said)
 
 
 def test_good_input_passes(options: dict[str, Any]) -> None:

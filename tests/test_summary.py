@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ima_yolo.summary import Row, markdown, measure, table
+from ima_yolo.summary import Row, _milliseconds, markdown, measure, table
 
 TEACHER = Row("teacher", 0.5671, 0.8744, 9_466_341, 2.5234, 120.46, "cpu, batch 1")
 STUDENT = Row("student", 0.1, 0.2996, 2_376_006, 0.12, 9.04, "cpu, batch 1")
@@ -78,6 +78,19 @@ def test_accuracy_is_not_measured_on_other_classes(tiny_data: Path, tiny_checkpo
     assert "other class names" in row.note
     assert row.milliseconds_per_image is not None
     assert row.milliseconds_per_image > 0
+
+
+def test_the_time_of_an_image_is_that_of_the_network() -> None:
+    import time
+    from types import SimpleNamespace
+
+    class Slow:
+        device, backend = "cpu", SimpleNamespace()
+
+        def __call__(self, image: object) -> None:
+            time.sleep(0.02)
+
+    assert 20 <= _milliseconds(Slow(), 32) < 60
 
 
 def test_measuring_gives_the_validators_accuracy_and_leaves_nothing(

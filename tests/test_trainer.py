@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -255,7 +255,11 @@ def held(graph: onnx.GraphProto) -> dict[str, Any]:
     return {weight.name: (tuple(weight.dims), weight.data_type) for weight in graph.initializer}
 
 
-def test_distillation_leaves_no_trace_in_the_exported_graph(options: dict[str, Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize("student", ["yolo26n.yaml", "yolo26n-few.yaml"])
+def test_distillation_leaves_no_trace_in_the_exported_graph(
+    student: str, options: dict[str, Any], tiny_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    options = {**options, "model": str(tiny_checkpoint(student))}
     reference, _ = trained(DetectionTrainer, {**plain(options), "name": "plain"})
     trainer, _ = trained(IMATrainer, {**options, "name": "ima"})
     files = [
@@ -332,6 +336,43 @@ def test_the_teacher_is_nowhere_in_the_student_and_the_adapters_are_in_the_optim
     adapters = {id(value) for value in trainer.distiller.criterion.parameters()}
     assert adapters <= found["optimizer"] <= found["student"]
     assert not teacher & found["student"]
+
+
+def test_a_running_checkpoint_holds_nothing_of_the_teacher(options: dict[str, Any]) -> None:
+    trainer = IMATrainer(overrides={**options, "epochs": 2, "save_period": 1})
+    running: list[dict[str, Any]] = []
+    names = ("last.pt", "best.pt", "epoch0.pt")
+    trainer.add_callback(
+        "on_model_save",
+        lambda t: running.extend(torch.load(t.wdir / name, weights_only=False, map_location="cpu") for name in names),
+    )
+    trainer.train()
+    teacher = contents(trainer.teachers[0]._model)
+    assert len(teacher) > 10
+    for saved in running:
+        held = contents(saved)
+        assert held, "there is something to look through"
+        assert not held & teacher
+
+
+def contents(value: Any) -> set[bytes]:
+    """What the tensors hold, in half precision; those that are constant say nothing."""
+    telling = (tensor.cpu() for tensor in tensors_in(value) if len(tensor.unique()) > 8)
+    return {tensor.half().numpy().tobytes() for tensor in telling}
+
+
+def tensors_in(value: Any) -> Iterator[torch.Tensor]:
+    """All tensors in a checkpoint, those of its modules too."""
+    if isinstance(value, torch.nn.Module):
+        value = value.state_dict()
+    if isinstance(value, torch.Tensor):
+        yield value.detach()
+    elif isinstance(value, Mapping):
+        for part in value.values():
+            yield from tensors_in(part)
+    elif isinstance(value, (list, tuple)):
+        for part in value:
+            yield from tensors_in(part)
 
 
 def test_the_schedule_reaches_the_training(options: dict[str, Any]) -> None:

@@ -126,6 +126,7 @@ PACKAGES = ("ultralytics", "torch", "torchvision", "onnx", "onnxruntime", "openc
 
 def help_page(options: dict[str, Any]) -> int:
     """Print the overview, or the page of the commands that are named."""
+    _no_keys(options)
     names = options.get("") or []
     for name in names:
         if name not in COMMANDS:
@@ -134,6 +135,11 @@ def help_page(options: dict[str, Any]) -> int:
     if not names:
         print(_overview())
     return 0
+
+
+def _no_keys(options: dict[str, Any]) -> None:
+    if keys := [key for key in options if key]:
+        raise IMAError(f"'{keys[0]}=': this command takes no key=value")
 
 
 def _overview() -> str:
@@ -152,6 +158,7 @@ Mistakes in settings and files give one line and exit code 2. IMA_TRACEBACK=1 sh
 
 def cfg(options: dict[str, Any]) -> int:
     """Print the defaults, or the recipes that are named."""
+    _no_keys(options)
     for name in options.get("") or ["default"]:
         path = recipe_path(name)
         if not path.is_file():
@@ -163,6 +170,9 @@ def cfg(options: dict[str, Any]) -> int:
 
 def version(options: dict[str, Any]) -> int:
     """Print the versions of this package, of Python and of the packages in use."""
+    _no_keys(options)
+    for word in options.get("", []):
+        raise IMAError(f"'{word}': this command takes nothing")
     print(f"ima-yolo {__version__}, Python {platform.python_version()} on {sys.platform}")
     for package in PACKAGES:
         try:

@@ -14,6 +14,7 @@ from ima_yolo.commands.options import (
     switches,
     with_recipe,
 )
+from ima_yolo.errors import IMAError
 
 MAX_PIXELS = 2**28
 """Larger pictures are refused on the command line: decoded, this many take 0.8 GB."""
@@ -32,7 +33,7 @@ def val(options: dict[str, Any]) -> int:
 
     with faults_of_the_user():
         yolo = YOLO(model)
-        _check_data(options, str(yolo.task))
+        _check_data(options, model, str(yolo.task))
         yolo.val(**options)
     return 0
 
@@ -63,10 +64,12 @@ def predict(options: dict[str, Any]) -> int:
     return 0
 
 
-def _check_data(options: dict[str, Any], task: str) -> None:
+def _check_data(options: dict[str, Any], model: str, task: str) -> None:
     """Look for the data before Ultralytics makes a folder for results."""
     from ima_yolo.data_set import read_data_set
 
     data = str(options.get("data") or "")
+    if not data and not model.endswith(".pt"):
+        raise IMAError("data= is missing: an exported model does not say what it was trained on")
     if data and task != "classify" and not data.endswith(".ndjson") and not data.startswith("ul://"):
         read_data_set(data, options.get("split") or "val")

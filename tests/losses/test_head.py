@@ -21,6 +21,15 @@ def test_scores_by_hand() -> None:
     assert score_loss(student, teacher).item() == pytest.approx(0.16 * math.log(2) / 1.4)
 
 
+def test_scores_of_several_classes_by_hand() -> None:
+    student, teacher = logit(0.5, 0.5).view(1, 1, 2), logit(0.9, 0.4).view(1, 1, 2)
+    # 0.4^2 ln 2 + 0.1^2 ln 2, over the confidence of the cell, which is that of its best class
+    assert score_loss(student, teacher).item() == pytest.approx((0.16 + 0.01) * math.log(2) / 1.0)
+    confident = logit(0.9, 0.8).view(1, 1, 2).repeat(1, 2, 1)
+    doubled = score_loss(logit(0.5, 0.5).view(1, 1, 2).repeat(1, 2, 1), confident).item()
+    assert doubled == pytest.approx(2 * (0.16 + 0.09) * math.log(2) / (0.9 + 0.9))
+
+
 def test_equal_scores_cost_nothing() -> None:
     scores = torch.randn(2, 5, 3)
     assert score_loss(scores, scores.clone()).item() == pytest.approx(0.0, abs=1e-7)

@@ -91,6 +91,17 @@ def test_box_instances_are_the_objects() -> None:
     assert torch.equal(call(module, student, teacher), ima_loss(*cuts))
 
 
+def test_small_objects_are_instances_at_the_finest_level_alone() -> None:
+    student, teacher = maps()
+    small = torch.tensor([[0.0, 4, 4, 40, 36], [1.0, 10, 20, 20, 34]])  # the second is less than two cells wide
+    kinds = {"mask": "none", "restore": "none", "instance": "box"}
+    finest, coarser = (IMALoss(4, 6, finest=finest, **kinds) for finest in (True, False))
+    coarser.load_state_dict(finest.state_dict())
+    seen = [module(student, teacher, 8, Regions(boxes, {})) for module, boxes in ((finest, small), (coarser, small))]
+    assert seen[0].item() != pytest.approx(seen[1].item(), rel=1e-3)
+    assert torch.equal(seen[1], coarser(student, teacher, 8, Regions(small[:1], {})))
+
+
 @pytest.mark.parametrize("objects", ["gt", "teacher"])
 def test_object_weights_change_where_the_loss_looks(objects: str) -> None:
     student, teacher = maps()
