@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ultralytics  # noqa: F401  (its log keeps the stream that is there when it is first imported)
 
 from ima_yolo import __version__, cli
 from ima_yolo.commands.options import with_recipe
