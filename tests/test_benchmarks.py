@@ -58,6 +58,20 @@ def test_the_demo_as_measured_keeps_its_promise_and_is_what_the_readme_shows() -
         assert row in readme, row
 
 
+def test_unlike_teachers_as_measured_teach_and_are_what_the_readme_shows() -> None:
+    measured = json.loads((REPOSITORY / "benchmarks" / "results" / "heterogeneous.json").read_text())
+    assert set(measured) == {"RT-DETR", "RetinaNet"}
+    readme = (REPOSITORY / "README.md").read_text()
+    for name, found in measured.items():
+        loss, alike = found["loss"], found["cka"]
+        assert loss == sorted(loss, reverse=True), "it falls in every epoch"
+        assert all(alike["distilled"][stride] > value for stride, value in alike["plain"].items())
+        pairs = [(alike["distilled"][stride], alike["plain"][stride]) for stride in ("8", "16", "32")]
+        cells = [f"{own:.2f} ({'without: ' * (not i)}{other:.2f})" for i, (own, other) in enumerate(pairs)]
+        kind = name if name == "RT-DETR" else f"{name} (torchvision)"
+        assert f"| {kind} | {loss[0]:.2f}, {loss[-1]:.2f} | {' | '.join(cells)} |" in readme
+
+
 def test_a_short_soak_and_what_would_fail_it(tmp_path: Path) -> None:
     from soak import growth, has_grown, soak
 
