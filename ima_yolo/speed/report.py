@@ -16,6 +16,13 @@ from ima_yolo.export.machine import processor
 from ima_yolo.speed.rounds import ratio
 
 FLOOR = ("plain", "teacher")
+BARS = {
+    "builtin": ("Ultralytics' distillation", "#c7553b"),
+    "ours": ("ours", "#e0a22e"),
+    "plain": ("plain step", "#9aa5b1"),
+    "teacher": ("+ teacher to its neck: the floor", "#5b7ea4"),
+}
+"""Label and colour of what is drawn."""
 
 
 def machine(device: torch.device) -> dict[str, str]:
@@ -92,7 +99,7 @@ def parts_table(parts: Mapping[str, list[float]], step: float) -> str:
 
 
 def plot(rows: Sequence[Mapping[str, Any]], output: Path) -> Path:
-    """Draw the floor of each case, what we add to it, and the built-in beside it.
+    """Draw the built-in's step, ours, and the floor of each case, one below the other.
 
     Args:
         rows: As `summarize` returns them.
@@ -100,28 +107,25 @@ def plot(rows: Sequence[Mapping[str, Any]], output: Path) -> Path:
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 1.2 + 0.75 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(9, 1.4 + 0.9 * len(rows)), layout="constrained")
     axes = figure.subplots()
     for index, row in enumerate(rows):
         seconds = {name: found["median"] for name, found in row["seconds"].items()}
-        floor = seconds["plain"] + seconds["teacher"]
-        bars = [("builtin", index - 0.2, [seconds.get("builtin", 0.0)], ["#c7553b"])]
-        ours = [seconds["plain"], seconds["teacher"], max(0.0, seconds["ours"] - floor)]
-        bars.append(("ours", index + 0.2, ours, ["#9aa5b1", "#5b7ea4", "#e0a22e"]))
-        for _, place, lengths, colours in bars:
-            left = 0.0
-            for length, colour in zip(lengths, colours, strict=True):
-                axes.barh(place, length, left=left, height=0.36, color=colour)
-                left += length
-    labels = ("built-in step", "plain step", "teacher to neck", "what ours adds")
-    handles = [
-        axes.barh([0], [0], color=colour, label=label)
-        for label, colour in zip(labels, ("#c7553b", "#9aa5b1", "#5b7ea4", "#e0a22e"), strict=True)
-    ]
-    axes.set_yticks(range(len(rows)), [row["case"] for row in rows])
+        bars = [
+            (index - 0.27, "builtin", 0.0),
+            (index, "ours", 0.0),
+            (index + 0.27, "plain", 0.0),
+            (index + 0.27, "teacher", seconds["plain"]),
+        ]
+        for place, name, left in bars:
+            drawn = axes.barh(place, seconds.get(name, 0.0), left=left, height=0.24, color=BARS[name][1])
+            if name in ("builtin", "ours") and name in seconds:
+                axes.bar_label(drawn, fmt=" %.2f", fontsize=9)
+    handles = [axes.barh([0], [0], color=colour, label=label) for label, colour in BARS.values()]
+    axes.set_yticks(range(len(rows)), [row["case"].replace(", ima_", "\nima_") for row in rows])
     axes.invert_yaxis()
     axes.set_xlabel("seconds a step, median")
-    axes.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=4, frameon=False)
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(BARS), frameon=False)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     figure.savefig(output, dpi=150)

@@ -26,7 +26,7 @@ def run(cases: Sequence[Case], device: torch.device, rounds: int, folder: Path, 
         cases: Pairs of models; the parts of the first one's step are timed as well.
         device: Where.
         rounds: Alternating rounds a case, besides one that is not counted.
-        folder: Where results are kept, one JSON a case.
+        folder: Where results are kept, one JSON a case; the report is of all that lie there.
         say: Receives lines of progress.
 
     Returns:
@@ -34,6 +34,9 @@ def run(cases: Sequence[Case], device: torch.device, rounds: int, folder: Path, 
     """
     folder.mkdir(parents=True, exist_ok=True)
     rows = [_row(case, device, rounds, folder, say) for case in cases]
+    asked = {f"{case.file_name}.json" for case in cases}
+    others = sorted(file for file in folder.glob("*.json") if file.name not in asked)
+    rows += [json.loads(file.read_text(encoding="utf-8")) for file in others]
     lines = ["# Time and memory of a training step", "", table(rows), "", *_words(rows[0]["machine"])]
     if parts := rows[0].get("parts"):
         lines += ["", f"## Parts of our step: {rows[0]['case']}", "", parts]
