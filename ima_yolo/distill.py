@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,6 +22,19 @@ from ima_yolo.teachers.view import View
 from ima_yolo.weighting import AutoWeight, FixedWeight, Watch, schedule
 
 TERM = "ima_loss"  # contains "loss", so that it is plotted, and fits the 11 characters of the progress bar
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What the teachers said of a batch.
+
+    Attributes:
+        outputs: One a teacher.
+        chosen: Indices of the images that they saw; None for all.
+    """
+
+    outputs: list[TeacherOutput]
+    chosen: Tensor | None = None
 
 
 class Distiller(nn.Module):
@@ -89,6 +103,7 @@ class Distiller(nn.Module):
         task: Tensor,
         predicted: Callable[[], Predictions],
         look: Callable[[Tensor], Features] | None = None,
+        observed: Observed | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the weighted terms of a batch.
 
@@ -99,6 +114,7 @@ class Distiller(nn.Module):
             task: The student's own loss, scalar; in the graph of the maps where `measures` says so.
             predicted: Gives what the student's head says of this batch.
             look: Gives the student's maps of the batch's images without labels, if it carries any.
+            observed: What `observe` gave for this batch; the teachers look at it now if None.
 
         Returns:
             The sum to add, scalar, and its terms detached, by name. All are 0 while distillation is off; the teacher is
@@ -107,11 +123,27 @@ class Distiller(nn.Module):
         Raises:
             IMAError: If a term stays so for many steps in a row.
         """
-        idle = self._factor == 0.0 or not self._is_weighted
-        terms = {} if idle else self._terms(batch, student, task, predicted, look)
+        observed = observed or self.observe(batch)
+        terms = {} if observed is None else self._terms(batch, student, task, predicted, look, observed)
         nothing = task.detach().new_zeros(())
         total = sum(terms.values(), start=nothing)
         return total, {name: terms.get(name, nothing).detach() for name in self._names}
+
+    def observe(self, batch: dict[str, Any]) -> Observed | None:
+        """Show a batch to the teachers, or a part of it; None while distillation is off, and they rest.
+
+        Before the student's forward pass this costs less memory than after it: what the teachers need on the way is
+        free again before the student's activations are kept.
+        """
+        if self._factor == 0.0 or not self._is_weighted:
+            return None
+        images = batch["img"]
+        chosen, count = None, max(1, round(self._share * len(images)))
+        if count < len(images):
+            chosen = torch.randperm(len(images), generator=self._rng, device=self._rng.device)[:count]
+            images = images[chosen]
+        asked = self._confidence, self._teacher_boxes, bool(self.heads)
+        return Observed([teacher(images, *asked) for teacher in self.teachers], chosen)
 
     @property
     def measures(self) -> bool:
@@ -138,20 +170,19 @@ class Distiller(nn.Module):
         task: Tensor,
         predicted: Callable[[], Predictions],
         look: Callable[[Tensor], Features] | None,
+        observed: Observed,
     ) -> dict[str, Tensor]:
-        asked = self._confidence, self._teacher_boxes, bool(self.heads)
-        whole, images = student, len(batch["img"])
-        chosen, count = None, max(1, round(self._share * images))
-        if count < images:
-            chosen = torch.randperm(images, generator=self._rng, device=self._rng.device)[:count]
+        seen, chosen = observed.outputs, observed.chosen
+        whole, share = student, 1.0
+        if chosen is not None:
+            share = len(chosen) / len(batch["img"])
             batch, student = some_images(batch, chosen), student.of_images(chosen)
-        seen = [teacher(batch["img"], *asked) for teacher in self.teachers]
         terms: dict[str, Tensor] = {}
         raw: dict[str, Tensor] = {}  # without the automatic weight, which moves a term that itself stands still
         if self.weight.value != 0.0:
             regions = [regions_of(batch, output) for output in seen]
             raw[TERM] = term = self.criterion(student, [output.features for output in seen], regions)
-            weight = self.weight(task, term, whole.maps, count / images) * self._factor
+            weight = self.weight(task, term, whole.maps, share) * self._factor
             terms[TERM] = weight * (self._with_unlabelled(term, batch, look) if look else term)
         compared = dict.fromkeys(self._names, whole.maps)
         if self.heads:

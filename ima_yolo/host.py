@@ -245,9 +245,11 @@ def attach(student: BaseModel, distiller: nn.Module) -> None:
 
     Args:
         student: The model that is trained.
-        distiller: Called as (batch, Features, task loss, predictions) -> (scalar, named scalars); the last is a
-            function that gives the student's `Predictions`, since not every term needs them. Where the batch carries
-            images without labels, also with `look`, which gives the student's maps of images.
+        distiller: Called as (batch, Features, task loss, predictions, look, observed) -> (scalar, named scalars).
+            `predictions` is a function that gives the student's `Predictions`, since not every term needs them; `look`
+            gives the student's maps of images, and is None where the batch carries no images without labels; `observed`
+            is what its `observe` gave for the batch before the student saw it. Its `measures` says whether this step
+            needs the gradient of the task loss at the maps.
     """
     setattr(student, ATTRIBUTE, distiller)
     plain: Any = type(student)
@@ -270,6 +272,8 @@ class _Distilling(nn.Module if TYPE_CHECKING else object):  # type: ignore[misc]
         if not self.training:
             return super().loss(batch, preds)
         head, levels = neck(self)
+        distiller: Any = getattr(self, ATTRIBUTE)
+        observed = distiller.observe(batch)  # first: what the teachers need is free before the student's maps are kept
         with tap(head, levels) as caught:
             loss, items = super().loss(batch, preds)
         images = batch["img"]
@@ -279,12 +283,12 @@ class _Distilling(nn.Module if TYPE_CHECKING else object):  # type: ignore[misc]
         predicted = functools.partial(predictions, head, output)
         scale = 1 if isinstance(self, RTDETRDetectionModel) else images.shape[0]  # the others sum over images
         task = loss
-        if caught.output is None and getattr(self, ATTRIBUTE).measures:
+        if caught.output is None and distiller.measures:
             # what a compiled graph returns does not depend on the maps that it returns beside it
             with steady_statistics(head):
                 task, _ = super().loss(batch, head(list(maps)))
-        more = {"look": functools.partial(look, self)} if UNLABELLED in batch else {}
-        extra, extra_items = getattr(self, ATTRIBUTE)(batch, student, task.sum() / scale, predicted, **more)
+        other = functools.partial(look, self) if UNLABELLED in batch else None
+        extra, extra_items = distiller(batch, student, task.sum() / scale, predicted, other, observed)
         return torch.cat([loss.view(-1), extra.view(1) * scale]), {**items, **extra_items}
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:

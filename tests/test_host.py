@@ -28,9 +28,18 @@ class Probe(nn.Module):
         super().__init__()
         self.adapter = nn.Conv2d(1, 1, 1)
         self.seen: list[Features] = []
+        self.measures = False
+
+    def observe(self, batch: dict[str, Any]) -> None:
+        """Show nothing."""
 
     def forward(
-        self, batch: dict[str, Any], student: Features, task: torch.Tensor, predicted: Callable[[], Predictions]
+        self,
+        batch: dict[str, Any],
+        student: Features,
+        task: torch.Tensor,
+        predicted: Callable[[], Predictions],
+        *_: Any,
     ) -> tuple[torch.Tensor, dict]:
         self.seen.append(student)
         self.said = predicted()
