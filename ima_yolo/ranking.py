@@ -69,7 +69,10 @@ def rank(
     limit: int = 32,
     weights: Sequence[str | None] | None = None,
 ) -> list[Candidate]:
-    """Look at every candidate and order them by likeness to the student, most alike first.
+    """Look at every candidate and order them by their own accuracy, the others after them by likeness to the student.
+
+    Of five teachers on one data set the accuracy foretold the student's (rank correlation 0.9), while likeness to an
+    untrained student did not (-0.5): `benchmarks/ranking.py`.
 
     Args:
         student: Checkpoint or architecture.
@@ -90,7 +93,7 @@ def rank(
     found = [
         _look(model, task_of_kind(kind), data, teacher, name, given, images, imgsz) for name, given, teacher in loaded
     ]
-    return sorted(found, key=lambda candidate: -candidate.cka)
+    return sorted(found, key=lambda candidate: (candidate.accuracy is None, -(candidate.accuracy or 0), -candidate.cka))
 
 
 def validation_images(data: Path, imgsz: int, limit: int) -> Tensor:

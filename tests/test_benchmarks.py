@@ -72,6 +72,22 @@ def test_unlike_teachers_as_measured_teach_and_are_what_the_readme_shows() -> No
         assert f"| {kind} | {loss[0]:.2f}, {loss[-1]:.2f} | {' | '.join(cells)} |" in readme
 
 
+def test_the_order_of_teachers_as_measured_is_what_the_readme_shows() -> None:
+    measured = json.loads((REPOSITORY / "benchmarks" / "results" / "ranking.json").read_text())
+    readme = (REPOSITORY / "README.md").read_text()
+    reached = {name: sum(values) / len(values) for name, values in measured["outcomes"].items()}
+    for name, seen in measured["seen"].items():
+        assert f"| {seen['accuracy']:.3f} | {seen['cka']:.3f} | {reached[name]:.3f} |" in readme, name
+    assert f"| none | | | {reached['no teacher']:.3f} |" in readme
+    found = measured["rank_correlation"]
+    assert f"| {found['accuracy']:+.2f} | {found['cka']:+.2f} | |" in readme
+    assert f"({found['gap']:+.2f}, and {found['gap_aligned']:+.2f} after standardization)" in readme
+    order = sorted(measured["seen"], key=lambda name: -reached[name])
+    places = [sorted(order, key=lambda name: -measured["seen"][name]["accuracy"]).index(name) for name in order]
+    squares = sum((place - other) ** 2 for place, other in enumerate(places))
+    assert found["accuracy"] == pytest.approx(1 - 6 * squares / (len(order) ** 3 - len(order))), "Spearman, by hand"
+
+
 def test_a_short_soak_and_what_would_fail_it(tmp_path: Path) -> None:
     from soak import growth, has_grown, soak
 

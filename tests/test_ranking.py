@@ -3,6 +3,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from PIL import Image
 
 from ima_yolo.cli import main
 from ima_yolo.errors import IMAError
-from ima_yolo.ranking import _compare, rank, student_maps, table, validation_images
+from ima_yolo.ranking import Candidate, _compare, rank, student_maps, table, validation_images
 from ima_yolo.students import load_student
 from ima_yolo.teacher_cost import cost
 from ima_yolo.teachers.load import load_teacher
@@ -66,7 +67,7 @@ def test_the_command_prints_a_table_and_draws_a_plot(
     assert main(["teachers", *words, f"output={tmp_path / 'plot.png'}"]) == 0
     out = capsys.readouterr().out
     assert "| teacher | mAP50-95 | CKA |" in out
-    assert "not measured yet" in out
+    assert "rank correlation +0.9" in out
     with Image.open(tmp_path / "plot.png") as picture:
         assert picture.width > 600
 
@@ -91,6 +92,21 @@ def test_mistakes_are_one_line(words: list[str], message: str, capsys: pytest.Ca
     assert main(["teachers", *words]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert message in line
+
+
+def test_accuracy_orders_the_candidates_and_likeness_those_without(
+    tiny_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = {"weak": (0.1, 0.9), "good": (0.5, 0.1), "unlike": (None, 0.2), "alike": (None, 0.8)}
+
+    def look(*args: Any) -> Candidate:
+        accuracy, cka = known[args[4]]
+        return Candidate(args[4], accuracy, "", cka, 0.0, 0.0, 1.0, 1.0, (8,))
+
+    monkeypatch.setattr("ima_yolo.ranking.load_teacher", lambda *_: None)
+    monkeypatch.setattr("ima_yolo.ranking._look", look)
+    found = rank("yolo26n.yaml", tiny_data, list(known), 64, 2)
+    assert [candidate.name for candidate in found] == ["good", "weak", "alike", "unlike"]
 
 
 def test_candidates_without_weights_of_their_own_take_those_that_are_given(

@@ -26,7 +26,7 @@ OWN_WORDS = {
     "compare": {"arms", "seeds"},
     "export": {"images", "format", "kit"},
     "predict": {"save_csv"},
-    "benchmark": {"threads"},
+    "benchmark": {"threads", "output"},
     "teachers": {"candidates", "images", "output"},
 }
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from ima_yolo.cli import main
+from ima_yolo.commands.train import weaker_teachers
+from ima_yolo.summary import Row
 
 STUDENTS = {
     task: f"yolo26n-{short}.yaml"
@@ -28,6 +30,18 @@ def test_a_task_ends_with_its_table(
     assert any("is a model for detect, so its accuracy for" in line for line in lines)
     assert ("mIoU" in caplog.text) is (task == "semantic")
     assert (tmp_path / "train" / "side_by_side.png").exists()
+
+
+def test_a_teacher_that_holds_its_student_back_is_named() -> None:
+    rows = [
+        Row("teacher a", map50_95=0.2),
+        Row("teacher b", map50_95=0.5),
+        Row("teacher c"),
+        Row("student", map50_95=0.3),
+    ]
+    assert weaker_teachers(rows) == "teacher a"
+    assert weaker_teachers([Row("teacher", map50_95=0.3), Row("student", map50_95=0.3)]) == ""
+    assert weaker_teachers([Row("student")]) == ""
 
 
 @pytest.mark.parametrize("case", ["single_cls", "a class without a name"])

@@ -11,8 +11,9 @@ from ima_yolo.lists import listed_files
 
 OWN = ("student", "data", "candidates", "imgsz", "images", "output", "ima_teacher_weights")
 CAUTION = (
-    "It was not measured yet how far this order predicts which teacher helps most: read it as a description, and "
-    "decide by `ima-yolo compare`."
+    "Ordered by accuracy, then by likeness. Of five teachers of a YOLO26n on blood cells, one seed each, accuracy\n"
+    "foretold the student's (rank correlation +0.9), likeness did not (-0.5), and teachers less accurate than a\n"
+    "student without any did harm. Decide by `ima-yolo compare`."
 )
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ima_yolo.commands.options import faults_of_the_user, load_safely, no_bare_words, switches, with_recipe
+
+if TYPE_CHECKING:
+    from ima_yolo.summary import Row
 
 PICTURES = 4  # validation images in the side-by-side picture
 
@@ -16,6 +20,7 @@ def train(options: dict[str, Any]) -> int:
         load_safely()
     from ultralytics.utils import LOGGER
 
+    from ima_yolo.summary import table
     from ima_yolo.trainer import IMATrainer
     from ima_yolo.trust import trusting
 
@@ -25,7 +30,10 @@ def train(options: dict[str, Any]) -> int:
     student = trainer.best if trainer.best.exists() else trainer.last
     _say_where({"student": student, "epochs": trainer.csv, "curves": trainer.save_dir / "results.png"})
     models = {**_teachers_on_disk(trainer.settings.teachers), "student": student}
-    LOGGER.info(f"\n{summary_of(models, trainer.args)}\n")
+    rows = measured(models, trainer.args)
+    LOGGER.info(f"\n{table(rows)}\n")
+    if weaker := weaker_teachers(rows):
+        LOGGER.warning(f"{weaker} is less accurate than the student: such a teacher holds it back")
     with trusting(trainer.settings.ima_trust):
         picture = picture_of(models, trainer.args, trainer.data, trainer.save_dir / "side_by_side.png")
     _say_where({"picture": picture})
@@ -49,13 +57,19 @@ def _say_where(written: dict[str, Path]) -> None:
             LOGGER.info(f"{what:<8} {path}")
 
 
-def summary_of(models: dict[str, Path], args: Any) -> str:
-    """Measure models on the validation images and return the table."""
-    from ima_yolo.summary import measure, table
+def measured(models: dict[str, Path], args: Any) -> list[Row]:
+    """Measure models on the validation images."""
+    from ima_yolo.summary import measure
 
     keys = {name: getattr(args, name) for name in ("device", "batch", "workers", "classes", "single_cls")}
-    rows = [measure(path, Path(args.data), args.imgsz, name, args.task, **keys) for name, path in models.items()]
-    return table(rows)
+    return [measure(path, Path(args.data), args.imgsz, name, args.task, **keys) for name, path in models.items()]
+
+
+def weaker_teachers(rows: Sequence[Row]) -> str:
+    """Names of the teachers that find less than the student, the last row; empty where there are none."""
+    *teachers, student = rows
+    reached = student.map50_95 or 0.0
+    return ", ".join(row.name for row in teachers if row.map50_95 is not None and row.map50_95 < reached)
 
 
 def picture_of(models: dict[str, Path], args: Any, data: dict[str, Any], output: Path) -> Path:
