@@ -18,6 +18,7 @@ from ultralytics.models.yolo.semantic import SemanticSegmentationTrainer
 from ultralytics.utils import DEFAULT_CFG, DEFAULT_CFG_DICT, LOGGER, RANK
 
 from ima_yolo import checkpoint, host
+from ima_yolo.attach import attach, cannot_compile, detach
 from ima_yolo.config import Settings, own_keys, validate
 from ima_yolo.continuing import Continuing
 from ima_yolo.distill import Distiller, build_distiller
@@ -97,7 +98,7 @@ class Distilling(Continuing):
         finally:
             self.args.__dict__.pop(CARRIED, None)
             if isinstance(self.model, nn.Module):
-                host.detach(self.model)
+                detach(self.model)
 
     def _cannot_be_written(self, error: Exception) -> str:
         again = f"go on with `ima-yolo train resume model={self.last}`" if self.last.exists() else "start again"
@@ -106,7 +107,7 @@ class Distilling(Continuing):
     def set_model_attributes(self) -> None:
         """Attach the teacher: the student is on its device, and neither compiled, wrapped nor in an optimizer yet."""
         super().set_model_attributes()
-        if self.args.compile and (obstacle := host.cannot_compile(self.model, self.world_size)):
+        if self.args.compile and (obstacle := cannot_compile(self.model, self.world_size)):
             LOGGER.warning(f"compile= is switched off: {obstacle}")
             self.args.compile = False
         student = host.probe(self.model, self.data["channels"])
@@ -131,7 +132,7 @@ class Distilling(Continuing):
             names=self.data["names"],
             gains={"cls": self.args.cls, "box": self.args.box},
         )
-        host.attach(self.model, self.distiller)
+        attach(self.model, self.distiller)
         self.add_callback("on_train_start", _note_start)
         self.add_callback("on_train_epoch_start", _advance)
         self.callbacks["on_train_end"].insert(0, _finish)

@@ -12,7 +12,7 @@ import torch
 from ultralytics.nn.tasks import torch_safe_load
 
 from ima_yolo import IMATrainer
-from ima_yolo.host import cannot_compile
+from ima_yolo.attach import cannot_compile
 from ima_yolo.students import load_student
 
 COMMON = {"epochs": 2, "imgsz": 64, "batch": 4, "plots": False, "workers": 0, "optimizer": "AdamW", "lr0": 0.002}

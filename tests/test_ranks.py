@@ -25,6 +25,7 @@ import torch
 from torch import distributed, nn
 from ultralytics.cfg import get_cfg
 from ima_yolo import host
+from ima_yolo.attach import attach
 from ima_yolo.config import Settings
 from ima_yolo.distill import build_distiller
 from ima_yolo.pairing import fit_teachers, load_teachers
@@ -45,7 +46,7 @@ seen = host.probe(model)
 views = fit_teachers(settings, load_teachers(settings), seen.strides, 3, 64)
 gains = {"cls": 0.5, "box": 7.5}
 distiller = build_distiller(settings, views, seen, torch.device("cpu"), 0, rank, model.names, gains)
-host.attach(model, distiller)
+attach(model, distiller)
 if what == "gradients":  # batch norms of half a batch have other statistics
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):

@@ -38,6 +38,7 @@ ROOMS: dict[str, Room] = {
     "features": Room("torch"),
     "trust": Room("torch torchvision ultralytics"),
     "host": Room("torch ultralytics", "features trust"),
+    "attach": Room("torch ultralytics", "features host"),
     "teachers": Room("torch torchvision ultralytics", "features host trust"),
     "align": Room("torch torchvision", "features"),
     "masks": Room("torch", "features"),
@@ -67,8 +68,8 @@ ROOMS: dict[str, Room] = {
     "similarity": Room("torch"),
     "trainer": Room(
         "yaml torch ultralytics",
-        "config features host teachers weighting criterion checkpoint continuing distill unlabelled students pairing "
-        "trust preflight summary pictures",
+        "attach config features host teachers weighting criterion checkpoint continuing distill unlabelled students "
+        "pairing trust preflight summary pictures",
     ),
     "runtime": Room("numpy cv2 onnxruntime"),
     "benchmark": Room("numpy", "runtime"),
@@ -79,7 +80,9 @@ ROOMS: dict[str, Room] = {
         "features host teachers align students data_set preflight summary similarity teacher_cost",
     ),
     "export": Room("numpy cv2 onnx onnxruntime torch ultralytics", "host checkpoint data_set preflight runtime"),
-    "speed": Room("torch ultralytics", "config features files host teachers memory weighting distill pairing runtime"),
+    "speed": Room(
+        "torch ultralytics", "attach config features files host teachers memory weighting distill pairing runtime"
+    ),
     "demo": Room("numpy cv2 yaml torch ultralytics", "config host trainer summary pictures runtime export"),
     "experiment": Room(
         "PIL cv2 faster_coco_eval filelock jinja2 matplotlib numpy scipy yaml torch ultralytics",

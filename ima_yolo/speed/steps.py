@@ -18,6 +18,7 @@ from ultralytics.utils import DEFAULT_CFG_DICT
 from ultralytics.utils.torch_utils import ModelEMA, autocast
 
 from ima_yolo import host
+from ima_yolo.attach import attach
 from ima_yolo.config import validate
 from ima_yolo.distill import build_distiller
 from ima_yolo.pairing import choose_heads, fit_teachers, load_teachers
@@ -109,7 +110,7 @@ class Step:
             self.model = DistillationModel(teacher, student).to(device)
         elif arm == "ours":
             distiller = make_distiller(case, student, device, teacher)
-            host.attach(student, distiller)
+            attach(student, distiller)
         self.model.train()
         trained = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(trained, lr=1e-5)
