@@ -92,7 +92,7 @@ def _prepare(options: Mapping[str, Any], kind: str | None) -> Plan:
         check_pairs(student, found, teachers, settings, side_of(rest.get("imgsz")), data)
         args = get_cfg(DEFAULT_CFG_DICT, {"task": task, "mode": "train", **rest})
         folder = Path(get_save_dir(args))
-        _check_folder(folder, f"project={rest.get('project')}" if rest.get("project") else "results")
+        check_folder(folder, f"project={rest.get('project')}" if rest.get("project") else "results")
     if settings.ima_unlabelled:
         _check_unlabelled(settings.ima_unlabelled)
     if settings.without_effect:
@@ -168,7 +168,7 @@ def _resumed(ours: Mapping[str, Any], rest: Mapping[str, Any]) -> tuple[Settings
     if (best := last.with_name("best.pt")).exists():
         load_model(best, "resume")  # Ultralytics opens it when the training ends, code and all
     folder = Path(rest.get("save_dir") or _run_of(last, args))
-    _check_folder(folder, f"resume={last}")
+    check_folder(folder, f"resume={last}")
     rest = {**rest, "resume": str(last), "data": rest.get("data") or args["data"], "save_dir": str(folder)}
     return settings, rest, checkpoint.is_trained(saved)
 
@@ -276,8 +276,16 @@ def _check_unlabelled(folder: str) -> None:
         raise IMAError(f"ima_unlabelled={folder}: none of its {len(found)} images can be read")
 
 
-def _check_folder(folder: Path, asked_by: str) -> None:
-    """Refuse a folder for results that cannot be made or written to."""
+def check_folder(folder: Path, asked_by: str) -> None:
+    """Refuse a folder for results that cannot be made or written to.
+
+    Args:
+        folder: There or not.
+        asked_by: How the message calls it.
+
+    Raises:
+        IMAError: If nothing can be written there.
+    """
     existing = folder.absolute()
     while not existing.exists():
         existing = existing.parent

@@ -333,6 +333,14 @@ def test_an_exported_model_is_not_validated_on_data_that_nobody_named(capsys, tm
     assert [path.name for path in tmp_path.iterdir()] == ["x.onnx"]
 
 
+@pytest.mark.parametrize("command", ["val", "predict"])
+def test_a_project_that_cannot_be_written_is_named(command: str, capsys, tiny_checkpoint, tiny_data: Path) -> None:
+    source = f"data={tiny_data}" if command == "val" else f"source={tiny_data.parent / 'images' / 'val'}"
+    code, _, err = run(capsys, command, f"model={tiny_checkpoint()}", source, "project=/proc/runs", "imgsz=64")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "project=/proc/runs: cannot write to /proc" in err
+
+
 @pytest.mark.parametrize("words", [["ima_loss=l2"], ["data=gone.yaml"]])
 def test_a_bad_validation_leaves_no_folder(capsys, words: list[str], tiny_checkpoint, tmp_path: Path) -> None:
     code, _, err = run(capsys, "val", f"model={tiny_checkpoint()}", *words, f"project={tmp_path / 'runs'}")

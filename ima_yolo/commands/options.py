@@ -119,14 +119,16 @@ def _is_checkpoint(name: str) -> bool:
 
 
 def checked_keys(options: Mapping[str, Any]) -> None:
-    """Refuse keys that neither Ultralytics nor this package knows.
+    """Refuse keys that neither Ultralytics nor this package knows, and a project that cannot be written to.
 
     Raises:
         IMAError: Naming the nearest valid one, or saying that it belongs to a training.
     """
     from ima_yolo.config import own_keys
-    from ima_yolo.preflight import check_keys
+    from ima_yolo.preflight import check_folder, check_keys
 
     if training := sorted(own_keys() & options.keys()):
         raise IMAError(f"'{training[0]}' is a setting of `ima-yolo train` alone")
     check_keys(options)
+    if project := options.get("project"):
+        check_folder(Path(str(project)), f"project={project}")
