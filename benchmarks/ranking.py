@@ -98,7 +98,7 @@ def _seen(files: dict[str, Path], data: Path, output: Path, options: argparse.Na
     if found.keys() != files.keys():
         by_file = {str(file): name for name, file in files.items()}
         looked = rank(options.student, data, list(by_file), options.imgsz)
-        found = {by_file[candidate.name]: asdict(candidate) for candidate in looked}
+        found = {by_file[found.name]: {**asdict(found), "name": by_file[found.name]} for found in looked}
         write_json(kept, found)
     return found
 
