@@ -12,11 +12,11 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
+from copied import copied
 from torchvision.models import get_model
 from ultralytics import RTDETR
 from ultralytics.cfg import get_cfg
@@ -42,7 +42,7 @@ def main() -> None:
     options = _options()
     output = options.output.absolute()
     output.mkdir(parents=True, exist_ok=True)
-    data = _copied(options.data, output)
+    data = copied(options.data, output)
     common = {"data": str(data), "imgsz": options.imgsz, "batch": options.batch, "workers": 0, "plots": False}
     common |= {"optimizer": "AdamW", "lr0": 0.001, "project": str(output), "exist_ok": True, "seed": options.seed}
     teachers = {
@@ -79,16 +79,6 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--teacher-epochs", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
-
-
-def _copied(source: Path, output: Path) -> Path:
-    target = output / "data"
-    if not target.exists():
-        shutil.copytree(source, target, copy_function=shutil.copyfile)
-        for folder in target.rglob("*"):
-            folder.chmod(0o755)
-        target.chmod(0o755)
-    return target / "data.yaml"
 
 
 def _train_rtdetr(output: Path, common: dict[str, Any], epochs: int) -> str:

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from copied import copied
 from scipy.stats import spearmanr
 from ultralytics.models.yolo.detect import DetectionTrainer
 
@@ -36,7 +36,7 @@ def main() -> None:
     options = _options()
     output: Path = options.output.absolute()
     output.mkdir(parents=True, exist_ok=True)
-    data = _copied(options.data, output)
+    data = copied(options.data, output)
     files = {name: _candidate(name, data, output, options) for name in options.candidates}
     seen = _seen(files, data, output, options)
     outcomes = {}
@@ -57,16 +57,6 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=15, help="of a student")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     return parser.parse_args()
-
-
-def _copied(source: Path, output: Path) -> Path:
-    """Ultralytics writes a cache beside the labels; the source may be read-only."""
-    target = output / "data"
-    if not target.exists():
-        shutil.copytree(source, target, copy_function=shutil.copyfile)
-        for folder in (target, *target.rglob("*")):
-            folder.chmod(0o755)
-    return target / "data.yaml"
 
 
 def _common(data: Path, options: argparse.Namespace) -> dict[str, Any]:
