@@ -16,7 +16,7 @@ from ultralytics.nn.tasks import BaseModel, RTDETRDetectionModel
 from ultralytics.utils.torch_utils import unwrap_model
 
 from ima_yolo.errors import IMAError
-from ima_yolo.features import Features, tap
+from ima_yolo.features import Features, Predictions, tap
 from ima_yolo.host import UNLABELLED, neck, predictions
 
 ATTRIBUTE = "ima"  # where the distiller hangs on the student; keys of a state_dict begin with it
@@ -36,19 +36,21 @@ def steady_statistics(module: nn.Module) -> Iterator[None]:
             norm.track_running_stats = tracked
 
 
-def look(student: BaseModel, images: Tensor) -> Features:
-    """Return a training student's maps of images that its own loss does not see.
+def look(student: BaseModel, images: Tensor, heads: bool) -> tuple[Features, Predictions | None]:
+    """Return a training student's maps of images that its own loss does not see, and what its head says of them.
 
     The statistics of its batch norms stay those of the labelled images.
 
     Args:
         student: In training mode.
         images: (B, C, H, W) in [0, 1].
+        heads: Whether the head is asked too; without it the student stops before its head, and None comes back.
     """
     head, levels = neck(student)
-    with steady_statistics(student), tap(head, levels, stop=True) as caught:
+    with steady_statistics(student), tap(head, levels, stop=not heads) as caught:
         student(images)
-    return Features.of_image(caught.maps or [], images.shape[2])
+    maps = Features.of_image(caught.maps or [], images.shape[2])
+    return maps, predictions(head, caught.output) if heads else None
 
 
 def attach(student: BaseModel, distiller: nn.Module) -> None:
@@ -62,9 +64,9 @@ def attach(student: BaseModel, distiller: nn.Module) -> None:
         student: The model that is trained.
         distiller: Called as (batch, Features, task loss, predictions, look, observed) -> (scalar, named scalars).
             `predictions` is a function that gives the student's `Predictions`, since not every term needs them; `look`
-            gives the student's maps of images, and is None where the batch carries no images without labels; `observed`
-            is what its `observe` gave for the batch before the student saw it. Its `measures` says whether this step
-            needs the gradient of the task loss at the maps.
+            gives what the student makes of other images, and is None where the batch carries no images without labels;
+            `observed` is what its `observe` gave for the batch before the student saw it. Its `measures` says whether
+            this step needs the gradient of the task loss at the maps.
     """
     setattr(student, ATTRIBUTE, distiller)
     plain: Any = type(student)

@@ -21,6 +21,7 @@ from ima_yolo.teachers import TeacherOutput
 from ima_yolo.teachers.view import View
 from ima_yolo.weighting import AutoWeight, FixedWeight, Watch, schedule
 
+Look = Callable[[Tensor, bool], tuple[Features, Predictions | None]]  # images, whether the head is asked
 TERM = "ima_loss"  # contains "loss", so that it is plotted, and fits the 11 characters of the progress bar
 
 
@@ -102,7 +103,7 @@ class Distiller(nn.Module):
         student: Features,
         task: Tensor,
         predicted: Callable[[], Predictions],
-        look: Callable[[Tensor], Features] | None = None,
+        look: Look | None = None,
         observed: Observed | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the weighted terms of a batch.
@@ -113,7 +114,7 @@ class Distiller(nn.Module):
             student: The student's neck maps of this batch.
             task: The student's own loss, scalar; in the graph of the maps where `measures` says so.
             predicted: Gives what the student's head says of this batch.
-            look: Gives the student's maps of the batch's images without labels, if it carries any.
+            look: Gives what the student makes of the batch's images without labels, if it carries any.
             observed: What `observe` gave for this batch; the teachers look at it now if None.
 
         Returns:
@@ -135,29 +136,33 @@ class Distiller(nn.Module):
         Before the student's forward pass this costs less memory than after it: what the teachers need on the way is
         free again before the student's activations are kept.
         """
-        if self._factor == 0.0 or not self._is_weighted:
+        if not self.is_on:
             return None
         images = batch["img"]
         chosen, count = None, max(1, round(self._share * len(images)))
         if count < len(images):
             chosen = torch.randperm(len(images), generator=self._rng, device=self._rng.device)[:count]
             images = images[chosen]
-        asked = self._confidence, self._teacher_boxes, bool(self.heads)
-        return Observed([teacher(images, *asked) for teacher in self.teachers], chosen)
+        return Observed([teacher(images, *self._asked) for teacher in self.teachers], chosen)
+
+    @property
+    def _asked(self) -> tuple[bool, bool, bool]:
+        """What a teacher has to say beside its maps: confidence, boxes and predictions."""
+        return self._confidence, self._teacher_boxes, bool(self.heads)
 
     @property
     def measures(self) -> bool:
         """Whether this step's weight is measured by the gradients of task and term at the maps."""
-        return self.is_on and self.weight.is_due
+        return self.is_on and self._compares_maps and self.weight.is_due
 
     @property
     def is_on(self) -> bool:
-        """Whether the feature term counts at this point of the training."""
-        return self._factor != 0.0 and self.weight.value != 0.0
+        """Whether any term counts at this point of the training."""
+        return self._factor != 0.0 and (self._compares_maps or bool(self.heads))
 
     @property
-    def _is_weighted(self) -> bool:
-        return self.weight.value != 0.0 or bool(self.heads)
+    def _compares_maps(self) -> bool:
+        return self.weight.value != 0.0
 
     @property
     def _names(self) -> tuple[str, ...]:
@@ -169,29 +174,22 @@ class Distiller(nn.Module):
         student: Features,
         task: Tensor,
         predicted: Callable[[], Predictions],
-        look: Callable[[Tensor], Features] | None,
+        look: Look | None,
         observed: Observed,
     ) -> dict[str, Tensor]:
         seen, chosen = observed.outputs, observed.chosen
         whole, share = student, 1.0
+        own = predicted() if self.heads else None
         if chosen is not None:
             share = len(chosen) / len(batch["img"])
             batch, student = some_images(batch, chosen), student.of_images(chosen)
-        terms: dict[str, Tensor] = {}
-        raw: dict[str, Tensor] = {}  # without the automatic weight, which moves a term that itself stands still
-        if self.weight.value != 0.0:
-            regions = [regions_of(batch, output) for output in seen]
-            raw[TERM] = term = self.criterion(student, [output.features for output in seen], regions)
-            weight = self.weight(task, term, whole.maps, share) * self._factor
-            terms[TERM] = weight * (self._with_unlabelled(term, batch, look) if look else term)
-        compared = dict.fromkeys(self._names, whole.maps)
-        if self.heads:
-            own = predicted() if chosen is None else predicted().of_images(chosen)
-            compared |= dict.fromkeys(self.heads[0].names, (own.scores, own.boxes))
-        for head, output, share in zip(self.heads, seen, self.criterion.shares, strict=False):
-            if output.predictions is not None:
-                for name, term in head(own, output.predictions).items():
-                    terms[name] = terms.get(name, 0.0) + term * (share * self._factor)
+            own = None if own is None else own.of_images(chosen)
+        plain = self._compare(student, own, seen, [regions_of(batch, output) for output in seen])
+        # measured without the other images, which the task loss does not see
+        weight = self.weight(task, plain[TERM], whole.maps, share) if TERM in plain else 0.0
+        factors = {name: self._factor * (weight if name == TERM else 1.0) for name in plain}
+        mixed = self._mixed(plain, batch, look) if look else plain
+        terms = {name: term * factors[name] for name, term in mixed.items()}
         named = [(view.name, output.features) for view, output in zip(self.teachers, seen, strict=True)]
 
         def explain() -> str:
@@ -199,20 +197,37 @@ class Distiller(nn.Module):
 
         weights = list(self.criterion.parameters())
         terms = {name: term for name, term in terms.items() if self._guard.passes(name, term, explain, weights)}
-        for name, watched in {**terms, **{name: term for name, term in raw.items() if name in terms}}.items():
-            if warning := self._watches[name].see(watched, compared[name]):
+        for name in terms:  # without the automatic weight, which moves a term that itself stands still
+            moved_by = whole.maps if name == TERM or own is None else (own.scores, own.boxes)
+            if warning := self._watches[name].see(mixed[name], moved_by):
                 LOGGER.warning(warning)
         return terms
 
-    def _with_unlabelled(self, term: Tensor, batch: dict[str, Any], look: Callable[[Tensor], Features]) -> Tensor:
-        """Mean of the term over the labelled images and those without labels."""
+    def _compare(
+        self, student: Features, own: Predictions | None, seen: Sequence[TeacherOutput], regions: Sequence[Regions]
+    ) -> dict[str, Tensor]:
+        """Compare what student and teachers make of the same images: the terms by name, without their weights."""
+        terms: dict[str, Tensor] = {}
+        if self._compares_maps:
+            terms[TERM] = self.criterion(student, [output.features for output in seen], regions)
+        for head, output, share in zip(self.heads, seen, self.criterion.shares, strict=False):
+            if own is not None and output.predictions is not None:
+                for name, term in head(own, output.predictions).items():
+                    terms[name] = terms.get(name, 0.0) + term * share
+        return terms
+
+    def _mixed(self, terms: dict[str, Tensor], batch: dict[str, Any], look: Look) -> dict[str, Tensor]:
+        """Mean of each term over the labelled images and those without labels."""
         images = batch[UNLABELLED]
-        seen = [teacher(images, self._confidence, self._teacher_boxes) for teacher in self.teachers]
+        seen = [teacher(images, *self._asked) for teacher in self.teachers]
         nothing = images.new_zeros(0, 5)
         regions = [Regions(nothing if out.boxes is None else out.boxes, out.confidence or {}) for out in seen]
-        other = self.criterion(look(images), [out.features for out in seen], regions)
+        others = self._compare(*look(images, bool(self.heads)), seen, regions)
         labelled, unlabelled = len(batch["img"]), len(images)
-        return (term * labelled + other * unlabelled) / (labelled + unlabelled)
+        return {
+            name: (term * labelled + others[name] * unlabelled) / (labelled + unlabelled)
+            for name, term in terms.items()
+        }
 
     def state(self) -> dict[str, Any]:
         """Tensors and plain values from which `load` goes on."""

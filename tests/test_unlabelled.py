@@ -82,6 +82,35 @@ def test_the_supervised_gradient_is_that_without_them_and_the_other_is_not(
     assert trainer._unlabelled is not None
 
 
+@pytest.mark.parametrize("term", ["ima_cls", "ima_box"])
+def test_they_enter_a_term_on_the_heads_alone_too(options: dict[str, Any], folder: Path, term: str) -> None:
+    alone = {"ima_weight": 0, "ima_cls": 0, "ima_box": 0, term: 1}
+    task, without, _ = first_gradients({**options, **alone, "name": "without"})
+    task_with, with_them, trainer = first_gradients({**options, **alone, "name": "with", "ima_unlabelled": str(folder)})
+    assert all(torch.equal(task[name], task_with[name]) for name in task)
+    assert not torch.allclose(without["model.0.conv.weight"], with_them["model.0.conv.weight"])
+    assert trainer._unlabelled is not None
+
+
+def test_a_term_is_the_mean_over_labelled_images_and_others(options: dict[str, Any], folder: Path) -> None:
+    trainer = IMATrainer(overrides={**options, "ima_unlabelled": str(folder), "ima_unlabelled_ratio": 0.5})
+    terms: list[dict[str, torch.Tensor]] = []
+
+    def watch(trainer: IMATrainer) -> None:
+        compare = trainer.distiller._compare
+        mixed = trainer.distiller._mixed
+        trainer.distiller._compare = lambda *args: terms.append(compare(*args)) or terms[-1]
+        trainer.distiller._mixed = lambda *args: terms.append(mixed(*args)) or terms[-1]
+
+    trainer.add_callback("on_train_start", watch)
+    trainer.train()
+    own, others, mean = terms[:3]
+    assert set(own) == {"ima_loss", "kdcls_loss", "kdbox_loss"}
+    for name in own:
+        assert float(mean[name]) == pytest.approx((4 * float(own[name]) + 2 * float(others[name])) / 6, rel=1e-5)
+        assert float(own[name]) != float(others[name])
+
+
 def test_without_weight_every_weight_is_that_without_them(options: dict[str, Any], folder: Path) -> None:
     states = []
     for name, more in (("without", {}), ("with", {"ima_unlabelled": str(folder), "ima_weight": 1e-30})):
