@@ -16,6 +16,7 @@ PREFIX = "ima_"
 
 
 HEAD_WEIGHT = 1.0  # that of the terms on the heads where they are left to us
+_SWITCHES = ("ima_gate", "ima_trust")
 _WEIGHTS = ("ima_weight", "ima_cls", "ima_box")
 _LISTS = ("ima_levels", "ima_teacher_weights", "ima_teacher_shares", "ima_teacher_channels")
 
@@ -38,6 +39,7 @@ class Settings(BaseModel):
     ima_batch_share: float = Field(1.0, gt=0, le=1)
     ima_cls: Literal["auto"] | float = "auto"
     ima_box: Literal["auto"] | float = "auto"
+    ima_gate: bool = Field(True, strict=True)
     ima_unlabelled: str | None = None
     ima_unlabelled_ratio: float = Field(1.0, gt=0, le=16)
     ima_levels: tuple[int, ...] | None = None
@@ -82,7 +84,7 @@ class Settings(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _a_switch_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
-        if isinstance(value, bool) and info.field_name != "ima_trust":
+        if isinstance(value, bool) and info.field_name not in _SWITCHES:
             raise ValueError("expected a value, not a switch")
         return value
 

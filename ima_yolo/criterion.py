@@ -12,6 +12,7 @@ from ima_yolo.errors import IMAError
 from ima_yolo.features import Features, Predictions
 from ima_yolo.losses import CWDLoss, IMALoss, L2Loss, LevelLoss, MGDLoss, PKDLoss, box_loss, score_loss
 from ima_yolo.masks import Regions
+from ima_yolo.merit import Gate
 from ima_yolo.teachers import Teacher, shared_classes
 from ima_yolo.weighting import AutoWeight, FixedWeight
 
@@ -80,16 +81,30 @@ class HeadTerms:
         score_weight: Weight of the class scores; 0 leaves them out.
         box_weight: Weight of the boxes; 0 leaves them out.
         classes: Index in the student and in the teacher of each class that both know.
+        gate: Says how much they count while training; None for always.
     """
 
-    def __init__(self, score_weight: float, box_weight: float, classes: Sequence[tuple[int, int]]) -> None:
+    def __init__(
+        self, score_weight: float, box_weight: float, classes: Sequence[tuple[int, int]], gate: Gate | None = None
+    ) -> None:
         """Keep weights and classes."""
+        self.gate = gate
         self.weights = {SCORE_TERM: score_weight, BOX_TERM: box_weight}
         self.names = tuple(name for name, weight in self.weights.items() if weight > 0)
         self._student, self._teacher = (list(indices) for indices in zip(*classes, strict=True))
 
+    @property
+    def factor(self) -> float:
+        """How much the terms count at present, in [0, 1]."""
+        return 1.0 if self.gate is None else self.gate.value
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the gate needs this step's predictions, whatever the factor."""
+        return self.gate is not None and self.gate.is_due
+
     def __call__(self, student: Predictions, teacher: Predictions) -> dict[str, Tensor]:
-        """Return the weighted terms by name.
+        """Return the weighted terms by name, without the factor.
 
         Args:
             student: With gradient.
@@ -169,7 +184,8 @@ def build_head_terms(
     classes = shared_classes(teacher, names)
     if not classes:
         raise IMAError(f"ima_cls, ima_box: {teacher.name} knows none of the data's classes; use ima_cls=0 ima_box=0")
-    return HeadTerms(float(settings.ima_cls) * gains["cls"], float(settings.ima_box) * gains["box"], classes)
+    weights = float(settings.ima_cls) * gains["cls"], float(settings.ima_box) * gains["box"]
+    return HeadTerms(*weights, classes, Gate(dict(classes)) if settings.ima_gate else None)
 
 
 def build_weight(settings: Settings) -> AutoWeight | FixedWeight:

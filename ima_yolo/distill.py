@@ -16,6 +16,7 @@ from ima_yolo.errors import IMAError
 from ima_yolo.features import Features, Predictions
 from ima_yolo.finite import Guard, blame
 from ima_yolo.host import UNLABELLED
+from ima_yolo.labels import boxes_of, regions_of, some_images
 from ima_yolo.masks import Regions
 from ima_yolo.teachers import TeacherOutput
 from ima_yolo.teachers.view import View
@@ -32,10 +33,17 @@ class Observed:
     Attributes:
         outputs: One a teacher.
         chosen: Indices of the images that they saw; None for all.
+        asked: What they were asked for beside maps: confidence, boxes, predictions.
     """
 
     outputs: list[TeacherOutput]
-    chosen: Tensor | None = None
+    chosen: Tensor | None
+    asked: tuple[bool, bool, bool]
+
+    @property
+    def has_heads(self) -> bool:
+        """Whether the teachers' heads were asked for predictions."""
+        return self.asked[2]
 
 
 class Distiller(nn.Module):
@@ -143,12 +151,8 @@ class Distiller(nn.Module):
         if count < len(images):
             chosen = torch.randperm(len(images), generator=self._rng, device=self._rng.device)[:count]
             images = images[chosen]
-        return Observed([teacher(images, *self._asked) for teacher in self.teachers], chosen)
-
-    @property
-    def _asked(self) -> tuple[bool, bool, bool]:
-        """What a teacher has to say beside its maps: confidence, boxes and predictions."""
-        return self._confidence, self._teacher_boxes, bool(self.heads)
+        asked = self._confidence, self._teacher_boxes, any(head.is_due or head.factor > 0 for head in self.heads)
+        return Observed([teacher(images, *asked) for teacher in self.teachers], chosen, asked)
 
     @property
     def measures(self) -> bool:
@@ -179,16 +183,17 @@ class Distiller(nn.Module):
     ) -> dict[str, Tensor]:
         seen, chosen = observed.outputs, observed.chosen
         whole, share = student, 1.0
-        own = predicted() if self.heads else None
+        own = predicted() if observed.has_heads else None
         if chosen is not None:
             share = len(chosen) / len(batch["img"])
             batch, student = some_images(batch, chosen), student.of_images(chosen)
             own = None if own is None else own.of_images(chosen)
+        self._weigh_heads(own, seen, batch)
         plain = self._compare(student, own, seen, [regions_of(batch, output) for output in seen])
         # measured without the other images, which the task loss does not see
         weight = self.weight(task, plain[TERM], whole.maps, share) if TERM in plain else 0.0
         factors = {name: self._factor * (weight if name == TERM else 1.0) for name in plain}
-        mixed = self._mixed(plain, batch, look) if look else plain
+        mixed = self._mixed(plain, batch, look, observed.asked) if look else plain
         terms = {name: term * factors[name] for name, term in mixed.items()}
         named = [(view.name, output.features) for view, output in zip(self.teachers, seen, strict=True)]
 
@@ -211,18 +216,31 @@ class Distiller(nn.Module):
         if self._compares_maps:
             terms[TERM] = self.criterion(student, [output.features for output in seen], regions)
         for head, output, share in zip(self.heads, seen, self.criterion.shares, strict=False):
-            if own is not None and output.predictions is not None:
+            if own is not None and output.predictions is not None and head.factor > 0:
                 for name, term in head(own, output.predictions).items():
-                    terms[name] = terms.get(name, 0.0) + term * share
+                    terms[name] = terms.get(name, 0.0) + term * (share * head.factor)
         return terms
 
-    def _mixed(self, terms: dict[str, Tensor], batch: dict[str, Any], look: Look) -> dict[str, Tensor]:
+    def _weigh_heads(self, own: Predictions | None, seen: Sequence[TeacherOutput], batch: dict[str, Any]) -> None:
+        """Let each teacher's gate see what student and teacher said of the labelled images."""
+        for head, view, output in zip(self.heads, self.teachers, seen, strict=False):
+            if head.gate is None:
+                continue
+            if head.gate.is_due and own is not None and output.predictions is not None:
+                head.gate.measure(own, output.predictions, boxes_of(batch), batch["cls"].view(-1))
+                if (line := head.gate.verdict(view.name)) is not None:
+                    LOGGER.info(line)
+            head.gate.advance()
+
+    def _mixed(
+        self, terms: dict[str, Tensor], batch: dict[str, Any], look: Look, asked: tuple[bool, bool, bool]
+    ) -> dict[str, Tensor]:
         """Mean of each term over the labelled images and those without labels."""
         images = batch[UNLABELLED]
-        seen = [teacher(images, *self._asked) for teacher in self.teachers]
+        seen = [teacher(images, *asked) for teacher in self.teachers]
         nothing = images.new_zeros(0, 5)
         regions = [Regions(nothing if out.boxes is None else out.boxes, out.confidence or {}) for out in seen]
-        others = self._compare(*look(images, bool(self.heads)), seen, regions)
+        others = self._compare(*look(images, asked[2]), seen, regions)
         labelled, unlabelled = len(batch["img"]), len(images)
         return {
             name: (term * labelled + others[name] * unlabelled) / (labelled + unlabelled)
@@ -232,7 +250,8 @@ class Distiller(nn.Module):
     def state(self) -> dict[str, Any]:
         """Tensors and plain values from which `load` goes on."""
         adapters = {name: value.detach().cpu().clone() for name, value in self.criterion.state_dict().items()}
-        return {"adapters": adapters, "weight": self.weight.state(), "rng": self._rng.get_state()}
+        gates = [head.gate.state() for head in self.heads if head.gate is not None]
+        return {"adapters": adapters, "weight": self.weight.state(), "gates": gates, "rng": self._rng.get_state()}
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from `state`."""
@@ -245,47 +264,13 @@ class Distiller(nn.Module):
                 "version that it was started with"
             ) from error
         self.weight.load(state["weight"])
+        gates = [head.gate for head in self.heads if head.gate is not None]
+        for gate, kept in zip(gates, state.get("gates", []), strict=False):  # none in runs of earlier versions
+            gate.load(kept)
         if state["rng"].shape == self._rng.get_state().shape:
             self._rng.set_state(state["rng"].cpu())
         else:
             LOGGER.warning("The run goes on on another kind of device, whose random masks differ")
-
-
-def some_images(batch: dict[str, Any], chosen: Tensor) -> dict[str, Any]:
-    """A part of a batch, with its labels.
-
-    Args:
-        batch: Ultralytics' batch; images without labels stay as they are.
-        chosen: Indices of images, in their new order.
-    """
-    part = {**batch, "img": batch["img"][chosen]}
-    if batch.get("semantic_mask") is not None:
-        return {**part, "semantic_mask": batch["semantic_mask"][chosen]}
-    places = chosen.new_full((len(batch["img"]),), -1)
-    places[chosen] = torch.arange(len(chosen), device=chosen.device)
-    index = places[batch["batch_idx"].view(-1).long().to(chosen.device)]
-    kept = index >= 0
-    return {**part, "bboxes": batch["bboxes"][kept], "batch_idx": index[kept]}
-
-
-def regions_of(batch: dict[str, Any], seen: TeacherOutput) -> Regions:
-    """Objects of a batch in pixels: the teacher's where it was asked for them, else the labels."""
-    confidence = seen.confidence or {}
-    if seen.boxes is not None:
-        return Regions(seen.boxes, confidence)
-    images = batch["img"]
-    if batch.get("semantic_mask") is not None:
-        return Regions(images.new_zeros(0, 5), confidence, batch["semantic_mask"])
-    height, width = images.shape[2:]
-    labels = batch["bboxes"] * batch["bboxes"].new_tensor(
-        [width, height, width, height, 1.0][: batch["bboxes"].shape[1]]
-    )
-    centre, size = labels[:, :2], labels[:, 2:4]
-    if labels.shape[1] == 5:  # turned boxes: the upright ones around them
-        cosine, sine = labels[:, 4:].cos().abs(), labels[:, 4:].sin().abs()
-        size = torch.cat([size[:, :1] * cosine + size[:, 1:] * sine, size[:, :1] * sine + size[:, 1:] * cosine], dim=1)
-    index = batch["batch_idx"].view(-1, 1).to(centre)
-    return Regions(torch.cat([index, centre - size / 2, centre + size / 2], dim=1), confidence)
 
 
 def build_distiller(

@@ -7,8 +7,9 @@ import torch
 
 from ima_yolo.config import Settings
 from ima_yolo.criterion import build_criterion
-from ima_yolo.distill import build_distiller, regions_of, some_images
+from ima_yolo.distill import build_distiller
 from ima_yolo.features import Features, Predictions
+from ima_yolo.labels import regions_of, some_images
 from ima_yolo.losses import IMALoss, box_loss, score_loss
 from ima_yolo.masks import Regions, mask_frequency, mask_spatial
 from ima_yolo.teachers import TeacherOutput
@@ -50,7 +51,8 @@ def student_maps() -> Features:
 
 def batch() -> dict[str, torch.Tensor]:
     boxes = torch.tensor([[0.5, 0.5, 0.5, 0.25], [0.25, 0.75, 0.5, 0.5]])
-    return {"img": torch.zeros(2, 3, 64, 64), "bboxes": boxes, "batch_idx": torch.tensor([0.0, 1.0])}
+    labels = {"bboxes": boxes, "cls": torch.zeros(2, 1), "batch_idx": torch.tensor([0.0, 1.0])}
+    return {"img": torch.zeros(2, 3, 64, 64), **labels}
 
 
 def build(teacher: Teacher | None = None, **settings: Any) -> Any:

@@ -16,11 +16,12 @@ from ima_yolo.experiment.images import label_path, relative_names
 from ima_yolo.host import load_model
 from ima_yolo.teachers.module import weights_digest
 
-# What can change the outcome of a training; reports and commands cannot.
+# What can change the outcome of a training and its measurement; reports and commands cannot.
 TRAINING_CODE = (
     *("features.py", "host.py", "align.py", "masks.py", "moments.py", "weighting.py", "criterion.py", "checkpoint.py"),
-    *("distill.py", "trainer.py", "config.py", "pairing.py", "unlabelled.py", "teachers/*.py", "losses/*.py"),
-    "experiment/worker.py",
+    *("distill.py", "attach.py", "trainer.py", "config.py", "pairing.py", "unlabelled.py", "labels.py", "merit.py"),
+    *("finite.py", "data_order.py", "exact.py", "random_streams.py", "students.py", "teachers/*.py", "losses/*.py"),
+    *("experiment/worker.py", "summary.py"),
 )
 TRAINING_PACKAGES = ("torch", "torchvision", "ultralytics", "numpy", "opencv-python")
 DIGITS = 16  # hexadecimal digits of a digest that are kept

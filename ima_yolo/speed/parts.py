@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ima_yolo import host
-from ima_yolo.distill import regions_of
 from ima_yolo.features import Features, Predictions, tap
+from ima_yolo.labels import regions_of
 from ima_yolo.speed.steps import Case, Step
 from ima_yolo.weighting import gradient_norm
 
