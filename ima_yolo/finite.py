@@ -11,10 +11,11 @@ from ima_yolo.errors import IMAError
 from ima_yolo.features import Features
 
 PATIENCE = 50  # steps in a row; mixed precision finds its scale within a few
+AGAIN = 100  # steps left out, after which that is said again
 
 
 class Guard:
-    """Keeps NaN and infinity out of the loss; what they are blamed on is said once.
+    """Keeps NaN and infinity out of the loss; what they are blamed on is said at the first and each hundredth time.
 
     Args:
         patience: Steps in a row after which the training ends.
@@ -24,6 +25,7 @@ class Guard:
         """Start without a fault."""
         self.patience = patience
         self._in_a_row: dict[str, int] = {}
+        self._left_out: dict[str, int] = {}
 
     def passes(self, name: str, term: Tensor, explain: Callable[[], str], weights: Iterable[Tensor] = ()) -> bool:
         """Whether a term may enter the loss.
@@ -45,9 +47,11 @@ class Guard:
             return True
         if not all(bool(weight.isfinite().all()) for weight in weights):
             return True
-        if name not in self._in_a_row:
-            LOGGER.warning(f"{name} is NaN or infinite and left out of such steps: {explain()}")
         self._in_a_row[name] = self._in_a_row.get(name, 0) + 1
+        self._left_out[name] = count = self._left_out.get(name, 0) + 1
+        if count == 1 or count % AGAIN == 0:
+            often = f" ({count} so far)" if count > 1 else ""
+            LOGGER.warning(f"{name} is NaN or infinite and left out of such steps{often}: {explain()}")
         if self._in_a_row[name] >= self.patience:
             raise IMAError(
                 f"{name} was NaN or infinite in {self.patience} steps in a row: {explain()}; "

@@ -103,7 +103,7 @@ class Gate:
             return None
         self._reported = True
         return (
-            f"The student meets the labels better than {name} does ({self.student:.2f} against {self.teacher:.2f}, "
+            f"The student meets the labels better than {name} does ({self.student:.2g} against {self.teacher:.2g}, "
             "score times IoU): what that teacher's head says no longer counts"
         )
 

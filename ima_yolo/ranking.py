@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from ultralytics.data.augment import LetterBox
 from ultralytics.data.utils import check_det_dataset
 from ultralytics.nn.tasks import BaseModel
@@ -27,7 +28,7 @@ from ima_yolo.summary import measure
 from ima_yolo.teacher_cost import cost
 from ima_yolo.teachers import Teacher
 from ima_yolo.teachers.load import is_file, load_teacher
-from ima_yolo.teachers.view import View, fit
+from ima_yolo.teachers.view import Input, View, fit
 
 HEADINGS = ("teacher", "mAP50-95", "CKA", "gap", "gap aligned", "ms/image", "MiB")
 BATCH = 8  # images that a network is shown at a time
@@ -68,11 +69,12 @@ def rank(
     imgsz: int,
     limit: int = 32,
     weights: Sequence[str | None] | None = None,
+    shown: Input | None = None,
 ) -> list[Candidate]:
     """Look at every candidate and order them by their own accuracy, the others after them by likeness to the student.
 
-    Of five teachers on one data set the accuracy foretold the student's (rank correlation 0.9), while likeness to an
-    untrained student did not (-0.5): `benchmarks/ranking.py`.
+    Of five teachers on one data set the accuracy foretold the student's, while likeness did not: the figures are in the
+    README, and `benchmarks/ranking.py` finds them for other data.
 
     Args:
         student: Checkpoint or architecture.
@@ -81,18 +83,20 @@ def rank(
         imgsz: Side of the images in pixels.
         limit: How many images to look at.
         weights: Of each candidate, as for `ima_teacher_weights=`; None for those of its own, or random ones.
+        shown: How images are made for the candidates; as they are if None.
 
     Raises:
         IMAError: If a candidate, the student or the data cannot be used.
     """
     images = validation_images(data, imgsz, limit)
     model, kind = load_student(student, images.shape[1])
-    own = weights or [None] * len(candidates)
+    if not student.endswith(".pt"):
+        settle(model, images)
+    own, shown = weights or [None] * len(candidates), shown or Input()
     # all are loaded before the first is measured: a misspelt one should not cost the time of the others
     loaded = [(name, given, load_teacher(name, given)) for name, given in zip(candidates, own, strict=True)]
-    found = [
-        _look(model, task_of_kind(kind), data, teacher, name, given, images, imgsz) for name, given, teacher in loaded
-    ]
+    task = task_of_kind(kind)
+    found = [_look(model, task, data, teacher, name, given, images, shown) for name, given, teacher in loaded]
     return sorted(found, key=lambda candidate: (candidate.accuracy is None, -(candidate.accuracy or 0), -candidate.cka))
 
 
@@ -129,6 +133,28 @@ def validation_images(data: Path, imgsz: int, limit: int) -> Tensor:
 
 
 @torch.no_grad()
+def settle(student: BaseModel, images: Tensor) -> None:
+    """Give the batch norms of an untrained student the statistics of images, (B, C, H, W).
+
+    With those that it is built with, mean 0 and variance 1, its maps fade to nothing from layer to layer: there would
+    be no likeness to measure.
+    """
+    norms = [part for part in student.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain mean over all batches
+    head, levels = neck(student)
+    student.train()
+    for part in images.split(BATCH):
+        with tap(head, levels, stop=True):
+            student(part)
+    student.eval()
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+
+
+@torch.no_grad()
 def student_maps(student: BaseModel, images: Tensor) -> Features:
     """Return a student's neck maps of (B, C, H, W) images, in evaluation."""
     head, levels = neck(student)
@@ -145,11 +171,12 @@ def _look(
     name: str,
     weights: str | None,
     images: Tensor,
-    imgsz: int,
+    shown: Input,
 ) -> Candidate:
-    view = fit(teacher, probe(student, images.shape[1]).strides, images.shape[1])
+    view = fit(teacher, probe(student, images.shape[1]).strides, images.shape[1], shown=shown)
     cka, gap, aligned = _compare(student, view, images)
-    accuracy, note = None, ""
+    accuracy, note = None, "its accuracy can be measured for checkpoints of Ultralytics alone"
+    imgsz = round(images.shape[2] * shown.scale)
     if is_file(name):
         row = measure(Path(name), data, imgsz, name, task, workers=0)
         accuracy, note = row.map50_95, row.note
@@ -199,20 +226,32 @@ def table(found: Sequence[Candidate]) -> str:
 
 
 def plot(found: Sequence[Candidate], output: Path) -> Path:
-    """Draw likeness against accuracy, or against cost where no accuracy is known, and write it as a PNG."""
+    """Draw likeness against accuracy, or against cost where none is known, and write it as a PNG.
+
+    A candidate without accuracy among others that have one is a hollow mark at the foot.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    known = all(candidate.accuracy is not None for candidate in found)
+    known = any(candidate.accuracy is not None for candidate in found)
     figure, axes = pyplot.subplots(figsize=(6.4, 4.2), layout="constrained")
     highest = 0.0
     for candidate in found:
-        height = candidate.milliseconds if candidate.accuracy is None or not known else candidate.accuracy
-        axes.plot(candidate.cka, height, "o", color="#1f77d0", markersize=8, clip_on=False, zorder=3)
+        height = (candidate.accuracy or 0.0) if known else candidate.milliseconds
+        inside = "white" if known and candidate.accuracy is None else "#1f77d0"
+        style: dict[str, Any] = {
+            "color": "#1f77d0",
+            "markerfacecolor": inside,
+            "markersize": 8,
+            "clip_on": False,
+            "zorder": 3,
+        }
+        axes.plot(candidate.cka, height, "o", **style)
         highest = max(highest, height)
         label = Path(candidate.name).stem if is_file(candidate.name) else candidate.name
+        label += " (accuracy not known)" if inside == "white" else ""
         side = "left" if candidate.cka < 0.5 else "right"  # of the text: it grows into the picture
         place = (6 if side == "left" else -6, 8)
         axes.annotate(label, (candidate.cka, height), xytext=place, textcoords="offset points", ha=side, fontsize=9)

@@ -116,10 +116,11 @@ def kind_of_path(path: str) -> str:
 
 
 def _build(path: str, channels: int) -> tuple[BaseModel, str]:
-    """Build an untrained model from its description; the global random stream is left alone."""
+    """Build an untrained model from its description, always the same; the global random stream is left alone."""
     description, kind = _described(path)
     try:
         with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(0)  # torch.manual_seed would reseed the GPUs as well
             return _MODELS[kind](description, ch=channels, verbose=False), kind
     except Exception as error:
         raise IMAError(f"student={path}: cannot be built ({one_line(error)})") from error

@@ -71,6 +71,7 @@ class Distilling(Continuing):
         self._has_started = False
         super().__init__(DEFAULT_CFG, plan.overrides, _callbacks)
         self._unlabelled: UnlabelledStream | None = None
+        self._mosaic_is_closed = False
         self._teacher_digest = "+".join(teacher.digest() for teacher in self.teachers)
         if RANK in {-1, 0}:
             record = {**self.settings.model_dump(mode="json"), "teacher_digest": self._teacher_digest}
@@ -155,8 +156,17 @@ class Distilling(Continuing):
             count = max(1, round(self.settings.ima_unlabelled_ratio * seen))
             folder = self.settings.ima_unlabelled
             self._unlabelled = UnlabelledStream(folder, self.args, self.data, count, self.args.seed, RANK)
+            if self._mosaic_is_closed:
+                self._unlabelled.close_mosaic()
         images = self._unlabelled.next().to(self.device, non_blocking=True)
         return {**batch, host.UNLABELLED: images.float() / 255}
+
+    def _close_dataloader_mosaic(self) -> None:
+        """Close it for the images without labels too."""
+        super()._close_dataloader_mosaic()
+        self._mosaic_is_closed = True
+        if self._unlabelled is not None:
+            self._unlabelled.close_mosaic()
 
     def _load_checkpoint_state(self, ckpt: dict[str, Any]) -> None:
         """Restore adapters, weight and masks beside the optimizer, on resume and on recovery from NaN."""

@@ -76,6 +76,7 @@ class UnlabelledStream:
 
     def __init__(self, folder: str, args: Any, data: dict[str, Any], count: int, seed: int, rank: int = -1) -> None:
         """Find the images; none is read yet."""
+        self._args = args
         self._state = seeded(seed + max(rank, 0) + 1)
         with self._own_randomness():
             images = UnlabelledImages(
@@ -95,6 +96,12 @@ class UnlabelledStream:
         """Return the next (B, C, H, W) uint8 images."""
         with self._own_randomness():
             return next(self._batches)
+
+    def close_mosaic(self) -> None:
+        """Go on without mosaic and the other mixtures of images, as the labelled ones do in the last epochs."""
+        with self._own_randomness():
+            self._loader.dataset.close_mosaic(hyp=copy(self._args))
+            self._loader.reset()
 
     def _forever(self) -> Iterator[Tensor]:
         while True:

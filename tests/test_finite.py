@@ -115,6 +115,18 @@ def test_steps_in_between_start_the_count_again() -> None:
         guard.passes("x", torch.tensor(math.nan), str)
 
 
+def test_what_goes_wrong_later_is_said_too_and_again_after_many_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("ima_yolo.finite.LOGGER.warning", said.append)
+    guard = Guard()
+    for step in range(2 * 100 + 1):
+        guard.passes("x", torch.tensor(math.nan if step % 2 else 1.0), lambda: "the reason")
+    assert said == [
+        "x is NaN or infinite and left out of such steps: the reason",
+        "x is NaN or infinite and left out of such steps (100 so far): the reason",
+    ]
+
+
 def test_finite_maps_that_overflow_are_told_from_broken_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     monkeypatch.setattr("ima_yolo.finite.LOGGER.warning", said.append)

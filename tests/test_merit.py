@@ -83,7 +83,7 @@ def test_it_is_said_once_that_the_teacher_was_overtaken_and_state_goes_on() -> N
     gate.advance()
     line = gate.verdict("t.pt")
     assert line is not None
-    assert "better than t.pt does (0.40 against 0.20" in line
+    assert "better than t.pt does (0.4 against 0.2," in line
     assert gate.verdict("t.pt") is None
     again.load(gate.state())
     assert (again.value, again.steps, again.verdict("t.pt")) == (0.0, 1, None)

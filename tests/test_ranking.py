@@ -11,7 +11,7 @@ from PIL import Image
 
 from ima_yolo.cli import main
 from ima_yolo.errors import IMAError
-from ima_yolo.ranking import Candidate, _compare, rank, student_maps, table, validation_images
+from ima_yolo.ranking import Candidate, _compare, plot, rank, settle, student_maps, table, validation_images
 from ima_yolo.students import load_student
 from ima_yolo.teacher_cost import cost
 from ima_yolo.teachers.load import load_teacher
@@ -36,7 +36,57 @@ def test_a_network_is_most_like_itself(
     assert min(candidate.milliseconds for candidate in found) > 0
     assert by_name[str(student)].accuracy is not None
     assert by_name[FPN].accuracy is None
-    assert len(table(found).splitlines()) == 2 + 2
+    *_, empty, note = table(found).splitlines()
+    assert (len(table(found).splitlines()), empty) == (2 + 2 + 2, "")
+    assert note == f"{FPN}: its accuracy can be measured for checkpoints of Ultralytics alone"
+
+
+@pytest.fixture
+def no_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ima_yolo.ranking.cost", lambda *_: (1.0, 1.0))  # it starts a process
+
+
+def test_an_untrained_student_has_maps_to_compare_and_always_the_same(
+    tiny_data: Path, lively_teacher: Path, no_cost: None
+) -> None:
+    first, second = (rank("yolo26n.yaml", tiny_data, [str(lively_teacher)], 64, 4)[0] for _ in range(2))
+    assert (first.cka, first.gap, first.gap_aligned) == (second.cka, second.gap, second.gap_aligned)
+    student, _ = load_student("yolo26n.yaml")
+    images = validation_images(tiny_data, 64, 4)
+    assert min(float(level.std()) for level in student_maps(student, images).maps) < 1e-6, "as it is built"
+    settle(student, images)
+    assert min(float(level.std()) for level in student_maps(student, images).maps) > 0.05
+    norms = [part for part in student.modules() if isinstance(part, torch.nn.BatchNorm2d)]
+    assert {norm.momentum for norm in norms} == {0.03}, "it can be trained as before"
+
+
+def test_candidates_are_shown_images_of_another_size_and_some_of_the_bands(
+    tiny_data: Path, lively_teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], no_cost: None
+) -> None:
+    words = [f"student={lively_teacher}", f"data={tiny_data}", f"candidates={lively_teacher}", "imgsz=64", "images=2"]
+    rows = []
+    for more in ([], ["ima_teacher_imgsz=128"], ["ima_teacher_channels=2,1,0"]):
+        assert main(["teachers", *words, *more, f"output={tmp_path / 'plot.png'}"]) == 0
+        rows.append(
+            next(line for line in capsys.readouterr().out.splitlines() if line.startswith(f"| {lively_teacher}"))
+        )
+    likeness = [row.split("|")[3].strip() for row in rows]
+    assert likeness[0] == "1.000", "its own student"
+    assert len(set(likeness)) == 3
+
+
+def test_a_candidate_without_accuracy_is_a_hollow_mark_among_those_with_one(tmp_path: Path, monkeypatch: Any) -> None:
+    from matplotlib.axes import Axes
+
+    drawn: list[tuple[float, str]] = []
+    monkeypatch.setattr(Axes, "plot", lambda *a, **k: drawn.append((a[2], k["markerfacecolor"])))
+    both = [
+        Candidate("a.pt", 0.4, "", 0.2, 0, 0, 7.0, 1.0, (8,)),
+        Candidate("timm:x", None, "", 0.5, 0, 0, 9.0, 1.0, (8,)),
+    ]
+    plot(both, tmp_path / "both.png")
+    plot(both[1:], tmp_path / "one.png")
+    assert drawn == [(0.4, "#1f77d0"), (0.0, "white"), (7.0, "#1f77d0")]
 
 
 def test_alignment_closes_a_gap_that_is_a_scale_and_a_shift(
@@ -67,7 +117,7 @@ def test_the_command_prints_a_table_and_draws_a_plot(
     assert main(["teachers", *words, f"output={tmp_path / 'plot.png'}"]) == 0
     out = capsys.readouterr().out
     assert "| teacher | mAP50-95 | CKA |" in out
-    assert "rank correlation +0.9" in out
+    assert "Decide by `ima-yolo compare`" in out
     with Image.open(tmp_path / "plot.png") as picture:
         assert picture.width > 600
 

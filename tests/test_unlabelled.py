@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from ultralytics.cfg import get_cfg
+from ultralytics.data.augment import Mosaic
 from ultralytics.nn.tasks import torch_safe_load
 
 from ima_yolo import IMATrainer
@@ -84,7 +85,7 @@ def test_the_supervised_gradient_is_that_without_them_and_the_other_is_not(
 
 @pytest.mark.parametrize("term", ["ima_cls", "ima_box"])
 def test_they_enter_a_term_on_the_heads_alone_too(options: dict[str, Any], folder: Path, term: str) -> None:
-    alone = {"ima_weight": 0, "ima_cls": 0, "ima_box": 0, term: 1}
+    alone = {"ima_weight": 0, "ima_cls": 0, "ima_box": 0, "ima_gate": False, term: 1}
     task, without, _ = first_gradients({**options, **alone, "name": "without"})
     task_with, with_them, trainer = first_gradients({**options, **alone, "name": "with", "ima_unlabelled": str(folder)})
     assert all(torch.equal(task[name], task_with[name]) for name in task)
@@ -93,7 +94,8 @@ def test_they_enter_a_term_on_the_heads_alone_too(options: dict[str, Any], folde
 
 
 def test_a_term_is_the_mean_over_labelled_images_and_others(options: dict[str, Any], folder: Path) -> None:
-    trainer = IMATrainer(overrides={**options, "ima_unlabelled": str(folder), "ima_unlabelled_ratio": 0.5})
+    chosen = {"ima_gate": False, "ima_unlabelled": str(folder), "ima_unlabelled_ratio": 0.5}
+    trainer = IMATrainer(overrides={**options, **chosen})
     terms: list[dict[str, torch.Tensor]] = []
 
     def watch(trainer: IMATrainer) -> None:
@@ -163,6 +165,47 @@ def test_a_folder_without_images_or_objects_without_labels_are_refused(options: 
         prepare({**options, "ima_unlabelled": str(tmp_path / "empty")})
     with pytest.raises(IMAError, match="images without labels have no boxes; use ima_boxes=teacher"):
         prepare({**options, "ima_unlabelled": str(Path(options["data"]).parent), "ima_instance": "box"})
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_without_mosaic_an_image_is_one_image(folder: Path, workers: int) -> None:
+    for index, file in enumerate(sorted(folder.rglob("*.png"))):
+        cv2.imwrite(str(file), np.full((64, 64, 3), 20 + 40 * index, np.uint8))
+    alone = {"scale": 0, "translate": 0, "fliplr": 0, "hsv_h": 0, "hsv_s": 0, "hsv_v": 0}
+    args = get_cfg(overrides={"imgsz": 64, "workers": workers, "mosaic": 1.0, **alone})
+    stream = UnlabelledStream(str(folder), args, {"channels": 3}, 5, seed=0)
+
+    def kinds() -> list[int]:
+        return [len(image[0].unique()) for image in stream.next()]
+
+    assert max(kinds()) > 1
+    stream.close_mosaic()
+    assert kinds() == [1] * 5
+
+
+def test_the_last_epochs_close_it_for_both(options: dict[str, Any], folder: Path) -> None:
+    closed: list[int] = []
+    trainer = IMATrainer(
+        overrides={**options, "epochs": 2, "close_mosaic": 1, "mosaic": 1.0, "ima_unlabelled": str(folder)}
+    )
+    original = UnlabelledStream.close_mosaic
+
+    def close(stream: UnlabelledStream) -> None:
+        closed.append(trainer.epoch)
+        original(stream)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(UnlabelledStream, "close_mosaic", close)
+        trainer.train()
+    assert closed == [1]
+    late = IMATrainer(
+        overrides={**options, "close_mosaic": 5, "mosaic": 1.0, "ima_unlabelled": str(folder), "name": "late"}
+    )
+    late.train()
+    assert late._unlabelled is not None
+    first, *_ = late._unlabelled._loader.dataset.transforms.transforms[0].transforms
+    assert isinstance(first, Mosaic)
+    assert first.p == 0.0, "closed before the first image is read"
 
 
 def test_images_that_cannot_be_read_are_left_out_with_a_line(

@@ -9,7 +9,8 @@ from ima_yolo.commands.options import faults_of_the_user, load_safely, no_bare_w
 from ima_yolo.errors import IMAError, nearest
 from ima_yolo.lists import listed_files
 
-OWN = ("student", "data", "candidates", "imgsz", "images", "output", "ima_teacher_weights")
+SHOWN = ("ima_teacher_imgsz", "ima_teacher_channels")
+OWN = ("student", "data", "candidates", "imgsz", "images", "output", "ima_teacher_weights", *SHOWN)
 CAUTION = (
     "Ordered by accuracy, then by likeness. Of five teachers of a YOLO26n on blood cells, one seed each, accuracy\n"
     "foretold the student's (rank correlation +0.9), likeness did not (-0.5), and teachers less accurate than a\n"
@@ -39,14 +40,19 @@ def teachers(options: dict[str, Any]) -> int:
         raise IMAError(f"output={output}: expected the name of a picture, with .png at its end")
     if not output.absolute().parent.is_dir():
         raise IMAError(f"output={output}: no folder {output.absolute().parent}")
+    from ima_yolo.config import validate
     from ima_yolo.pairing import located, weights_of
     from ima_yolo.ranking import plot, rank, table
     from ima_yolo.teachers.load import is_file
+    from ima_yolo.teachers.view import Input
 
     names = [located(name) if is_file(name) else name for name in candidates]
     weights, data = weights_of(names, given or None), Path(str(options["data"]))
+    seen = validate({"teacher": names[0], **{key: options[key] for key in SHOWN if key in options}})
+    imgsz = -(-imgsz // 32) * 32
+    shown = Input((seen.ima_teacher_imgsz or imgsz) / imgsz, seen.ima_teacher_channels)
     with faults_of_the_user():
-        found = rank(located(options["student"]), data, names, -(-imgsz // 32) * 32, images, weights)
+        found = rank(located(options["student"]), data, names, imgsz, images, weights, shown)
     print(f"\n{table(found)}\n\n{CAUTION}\nplot {plot(found, output)}")
     return 0
 
