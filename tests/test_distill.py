@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from ima_yolo.config import Settings
 from ima_yolo.criterion import build_criterion
 from ima_yolo.distill import build_distiller
 from ima_yolo.features import Features, Predictions
-from ima_yolo.labels import regions_of, some_images
+from ima_yolo.labels import boxes_of, regions_of, some_images
 from ima_yolo.losses import IMALoss, box_loss, score_loss
 from ima_yolo.masks import Regions, mask_frequency, mask_spatial
 from ima_yolo.teachers import TeacherOutput
@@ -181,6 +182,79 @@ def test_the_weights_of_the_terms_on_the_heads_count_in_units_of_the_task_s_gain
     assert items["kdbox_loss"].item() == pytest.approx(0.5 * 7.5 * expected.item())
     _, items = with_heads(ima_cls=3.0, ima_box=0.0, **settings)(batch(), maps, torch.zeros(()), lambda: said(2))
     assert set(items) == {"ima_loss", "kdcls_loss"}
+
+
+class Asked(Predicting):
+    """Says what it is told to, and notes whether its head was asked."""
+
+    def __init__(self, logit: float) -> None:
+        super().__init__()
+        self.logit, self.asked = logit, []
+
+    def __call__(self, images: torch.Tensor, *asked: bool) -> TeacherOutput:
+        self.asked.append(asked[2])
+        seen = sure_of(self.logit) if asked[2] else None
+        return TeacherOutput(super().__call__(images).features, predictions=seen)
+
+
+def sure_of(logit: float) -> Predictions:
+    """Boxes in the place of the labels of `batch`, all with this score."""
+    corners = boxes_of(batch())[:, None, 1:]
+    return Predictions(torch.full((2, 1, 2), logit), corners.clone().requires_grad_())
+
+
+def gated(*teachers: Asked, **settings: Any) -> Any:
+    names, gains, device = {0: "a", 1: "b"}, {"cls": 0.5, "box": 7.5}, torch.device("cpu")
+    chosen = Settings(**{"teacher": ",".join("t.pt" for _ in teachers), "ima_cls": 1.0, "ima_box": 1.0, **settings})
+    views = [fit(teacher, tuple(SHAPES)) for teacher in teachers]
+    return build_distiller(chosen, views, student_maps(), device, seed=0, names=names, gains=gains)
+
+
+def run(distiller: Any, logit: float, steps: int) -> list[dict[str, float]]:
+    found = []
+    for _ in range(steps):
+        maps = student_maps()
+        _, items = distiller(batch(), maps, maps.maps[0].mean(), lambda: sure_of(logit))
+        found.append({name: value.item() for name, value in items.items()})
+    return found
+
+
+def test_the_head_of_an_overtaken_teacher_rests_and_is_looked_at_now_and_then(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    teacher = Asked(-1.0)
+    distiller = gated(teacher)
+    steps = run(distiller, 1.0, 11)
+    assert teacher.asked == [True, *[False] * 4, True, *[False] * 4, True]
+    assert all(items["kdcls_loss"] == items["kdbox_loss"] == 0 < items["ima_loss"] for items in steps)
+    (line,) = [line for line in caplog.messages if "no longer counts" in line]
+    assert "better than fixed does (0.73 against 0.27" in line
+
+
+def test_the_head_of_a_teacher_that_is_ahead_counts_and_fades_as_the_student_comes_near() -> None:
+    ahead, near, ungated = (
+        run(gated(Asked(1.0), **settings), logit, 1)[0]["kdcls_loss"]
+        for logit, settings in ((-1.0, {}), (0.6, {}), (0.6, {"ima_gate": False}))
+    )
+    teacher, student = (1 / (1 + math.exp(-logit)) for logit in (1.0, 0.6))
+    assert ahead > ungated > 0
+    assert near == pytest.approx(ungated * (teacher / student - 1) / 0.2, rel=1e-4)
+
+
+def test_each_teacher_has_a_gate_of_its_own() -> None:
+    alone = run(gated(Asked(2.0)), 0.0, 1)[0]["kdcls_loss"]
+    both = run(gated(Asked(2.0), Asked(-1.0)), 0.0, 1)[0]["kdcls_loss"]
+    assert both == pytest.approx(alone / 2)
+
+
+def test_a_resumed_gate_is_as_closed_as_before() -> None:
+    distiller, again = gated(Asked(-1.0)), gated(teacher := Asked(-1.0))
+    run(distiller, 1.0, 3)
+    again.load(distiller.state())
+    run(again, 1.0, 2)
+    assert teacher.asked == [False, False]
+    earlier = {key: value for key, value in distiller.state().items() if key != "gates"}
+    gated(Asked(-1.0)).load(earlier)  # a run of an earlier version
 
 
 def test_the_schedule_scales_what_is_added_and_its_gradient() -> None:

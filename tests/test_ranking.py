@@ -86,7 +86,7 @@ def test_a_candidate_without_accuracy_is_a_hollow_mark_among_those_with_one(tmp_
     ]
     plot(both, tmp_path / "both.png")
     plot(both[1:], tmp_path / "one.png")
-    assert drawn == [(0.4, "#1f77d0"), (0.0, "white"), (7.0, "#1f77d0")]
+    assert drawn == [(0.4, "#1f77d0"), (0.0, "white"), (9.0, "#1f77d0")]
 
 
 def test_alignment_closes_a_gap_that_is_a_scale_and_a_shift(

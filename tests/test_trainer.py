@@ -145,7 +145,7 @@ def test_terms_on_the_heads_need_no_features(options: dict[str, Any], tmp_path: 
     for level in teacher.model.model[-1].cv3:
         level[-1].bias.data.fill_(1.0)  # an untrained head is sure of nothing, and teaches nothing
     teacher.save(tmp_path / "sure.pt")
-    settings = {"teacher": tmp_path / "sure.pt", "ima_weight": 0, "ima_cls": 1, "ima_box": 1}
+    settings = {"teacher": tmp_path / "sure.pt", "ima_weight": 0, "ima_cls": 1, "ima_box": 1, "ima_gate": False}
     trainer = IMATrainer(overrides={**options, **settings})
     trainer.train()
     (row,) = rows(trainer)
