@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from ultralytics.data.utils import check_det_dataset
 from ultralytics.models.yolo.detect import DetectionTrainer
 
 from ima_yolo import IMATrainer
+from ima_yolo.files import write_json
 from ima_yolo.host import load_model, probe
 from ima_yolo.ranking import student_maps, validation_images
 from ima_yolo.similarity import cells, linear_cka
@@ -35,6 +36,7 @@ STUDENT = "yolo26n.yaml"
 RTDETR_TEACHER = "yolov8s-rtdetr.yaml"
 RETINANET = "retinanet_resnet50_fpn"
 CLASSES = 3
+WEIGHT = 1  # of the feature term: the default keeps it small beside the task, and its pull is what is looked at
 
 
 def main() -> None:
@@ -55,7 +57,7 @@ def main() -> None:
     plain.train()
     found: dict[str, Any] = {}
     for name, (teacher, weights) in teachers.items():
-        more = {"teacher": teacher, "name": f"from-{name}", "ima_weight": 1}
+        more = {"teacher": teacher, "name": f"from-{name}", "ima_weight": WEIGHT}
         trainer = IMATrainer(overrides={**student, **more, **({"ima_teacher_weights": weights} if weights else {})})
         trainer.train()
         with trainer.csv.open() as file:
@@ -65,7 +67,7 @@ def main() -> None:
             for kind, path in (("distilled", trainer.last), ("plain", plain.last))
         }
         found[name] = {"loss": losses, "cka": alike}
-        (output / "report.json").write_text(json.dumps(found, indent=1) + "\n")
+        write_json(output / "report.json", {"settings": _settings(options), "teachers": found})
     print(_table(found))
 
 
@@ -79,6 +81,12 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--teacher-epochs", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
+
+
+def _settings(options: argparse.Namespace) -> dict[str, Any]:
+    given = {key: value for key, value in vars(options).items() if not isinstance(value, Path)}
+    versions = {name: version(name) for name in ("torch", "ultralytics")}
+    return {"student": STUDENT, "ima_weight": WEIGHT, **given, "versions": versions}
 
 
 def _train_rtdetr(output: Path, common: dict[str, Any], epochs: int) -> str:

@@ -3,9 +3,9 @@
 python benchmarks/ranking.py ../shared/data/bccd out --candidates ../shared/weights/bccd_yolo26s.pt yolo11s.yaml:10
 
 A candidate is a checkpoint, or an architecture and the epochs that it is trained here first (0 leaves it untrained).
-Each is looked at as the command does, before any training, and then teaches the student with every seed. All figures
-are written and, for each thing that was seen beforehand, its rank correlation (Spearman) with the student's mean
-accuracy.
+Each is looked at as the command does, before any training, and then teaches the student with every seed; it is looked
+at once more with the student that learnt without a teacher, whose features say more than an untrained one's. All
+figures are written and, for each thing that was seen, its rank correlation (Spearman) with the student's mean accuracy.
 Stop it at any time: the next call goes on with what has no result in the folder yet.
 """
 
@@ -38,11 +38,13 @@ def main() -> None:
     output.mkdir(parents=True, exist_ok=True)
     data = copied(options.data, output)
     files = {name: _candidate(name, data, output, options) for name in options.candidates}
-    seen = _seen(files, data, output, options)
-    outcomes = {}
+    seen = {"untrained": _seen(options.student, "untrained", files, data, output, options)}
+    outcomes: dict[str, list[float]] = {}
     for seed in options.seeds:
         for name, file in {NOTHING: None, **files}.items():
             outcomes.setdefault(name, []).append(_outcome(name, file, seed, data, output, options))
+    taught_by_none = _folder(NOTHING, options.seeds[0], output) / "weights" / "last.pt"
+    seen["trained"] = _seen(str(taught_by_none), "trained", files, data, output, options)
     print(_report(seen, outcomes, output))
 
 
@@ -81,13 +83,15 @@ def _candidate(name: str, data: Path, output: Path, options: argparse.Namespace)
     return kept
 
 
-def _seen(files: dict[str, Path], data: Path, output: Path, options: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    """What `ima-yolo teachers` says of each, by name."""
-    kept = output / "seen.json"
+def _seen(
+    student: str, kind: str, files: dict[str, Path], data: Path, output: Path, options: argparse.Namespace
+) -> dict[str, dict[str, Any]]:
+    """What `ima-yolo teachers` says of each for a student, by name."""
+    kept = output / f"seen-{kind}.json"
     found = json.loads(kept.read_text()) if kept.exists() else {}
     if found.keys() != files.keys():
         by_file = {str(file): name for name, file in files.items()}
-        looked = rank(options.student, data, list(by_file), options.imgsz)
+        looked = rank(student, data, list(by_file), options.imgsz)
         found = {by_file[found.name]: {**asdict(found), "name": by_file[found.name]} for found in looked}
         write_json(kept, found)
     return found
@@ -95,7 +99,7 @@ def _seen(files: dict[str, Path], data: Path, output: Path, options: argparse.Na
 
 def _outcome(name: str, file: Path | None, seed: int, data: Path, output: Path, options: argparse.Namespace) -> float:
     """MAP50-95 on the validation images of the student that a teacher made, from its last epoch."""
-    folder = output / "students" / f"{Path(name.replace(':', '-')).name.replace(' ', '-')}-{seed}"
+    folder = _folder(name, seed, output)
     result = folder / "outcome.json"
     if not result.exists():
         place = {"project": str(folder.parent), "name": folder.name, "seed": seed, "model": options.student}
@@ -109,22 +113,30 @@ def _outcome(name: str, file: Path | None, seed: int, data: Path, output: Path, 
     return float(json.loads(result.read_text())["map50_95"])
 
 
-def _report(seen: dict[str, dict[str, Any]], outcomes: dict[str, list[float]], output: Path) -> str:
-    """Write figures and table; return the table."""
+def _folder(name: str, seed: int, output: Path) -> Path:
+    return output / "students" / f"{Path(name.replace(':', '-')).name.replace(' ', '-')}-{seed}"
+
+
+def _report(seen: dict[str, dict[str, dict[str, Any]]], outcomes: dict[str, list[float]], output: Path) -> str:
+    """Write figures and tables, one for each student that looked; return the tables."""
     reached = {name: float(np.mean(values)) for name, values in outcomes.items()}
-    order = sorted(seen, key=lambda name: -reached[name])
-    correlation = {
-        key: float(spearmanr([seen[name][key] for name in order], [reached[name] for name in order]).statistic)
-        for key in SEEN
-    }
-    lines = ["| teacher | mAP50-95 | CKA | gap | gap aligned | student |", "|---|---:|---:|---:|---:|---:|"]
-    for name in order:
-        cells = " | ".join(f"{seen[name][key]:.3f}" for key in SEEN)
-        lines.append(f"| {Path(name).name} | {cells} | {_spread(outcomes[name])} |")
-    lines.append(f"| {NOTHING} | | | | | {_spread(outcomes[NOTHING])} |")
-    lines.append("| rank correlation | " + " | ".join(f"{correlation[key]:+.2f}" for key in SEEN) + " | |")
+    order = sorted(seen["untrained"], key=lambda name: -reached[name])
+    lines, correlation = [], {}
+    for kind, found in seen.items():
+        correlation[kind] = {
+            key: float(spearmanr([found[name][key] for name in order], [reached[name] for name in order]).statistic)
+            for key in SEEN
+        }
+        lines += [f"Looked at with the {kind} student", ""]
+        lines += ["| teacher | mAP50-95 | CKA | gap | gap aligned | student |", "|---|---:|---:|---:|---:|---:|"]
+        for name in order:
+            cells = " | ".join(f"{found[name][key]:.3f}" for key in SEEN)
+            lines.append(f"| {Path(name).name} | {cells} | {_spread(outcomes[name])} |")
+        lines.append(f"| {NOTHING} | | | | | {_spread(outcomes[NOTHING])} |")
+        lines.append("| rank correlation | " + " | ".join(f"{correlation[kind][key]:+.2f}" for key in SEEN) + " | |")
+        lines.append("")
     write_json(output / "report.json", {"seen": seen, "outcomes": outcomes, "rank_correlation": correlation})
-    text = "\n".join(lines)
+    text = "\n".join(lines).rstrip()
     (output / "report.md").write_text(text + "\n", encoding="utf-8")
     return text
 

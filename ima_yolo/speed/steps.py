@@ -133,7 +133,8 @@ class Step:
 
 def make_distiller(case: Case, student: BaseModel, device: torch.device, teacher: Path) -> Any:
     """Build our distiller for a student, on the device."""
-    settings = validate({"teacher": str(teacher), **dict(case.settings)})
+    # open whatever the networks know: those that are measured here may be untrained
+    settings = validate({"teacher": str(teacher), "ima_gate": False, **dict(case.settings)})
     names = {index: str(index) for index in range(CLASSES)}
     gains = {"cls": DEFAULT_CFG_DICT["cls"], "box": DEFAULT_CFG_DICT["box"]}
     own = host.probe(student)
