@@ -55,7 +55,7 @@ def read_images(setup: dict[str, Any]) -> list[np.ndarray]:
     """The pictures of the setup, with as many threads for OpenCV as for everything else."""
     if setup["threads"]:
         cv2.setNumThreads(setup["threads"])
-    return [need_image(Path(path)) for path in setup["images"]]
+    return [need_image(Path(path), setup["channels"]) for path in setup["images"]]
 
 
 def serve(read: Reader, images: Sequence[np.ndarray], requests: IO[str], answers: IO[str]) -> None:

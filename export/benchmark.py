@@ -180,7 +180,8 @@ def _setup(path: Path, detector: Detector) -> dict[str, Any]:
     free = not all(isinstance(side, int) for side in detector.session.get_inputs()[0].shape)
     imgsz = {"imgsz": {"imgsz": list(detector.imgsz)}} if free else {}
     queries = meta.kind is GraphKind.QUERIES
-    return {"model": str(path), "threads": None, "task": meta.task, "queries": queries, **imgsz}
+    fixed = {"task": meta.task, "queries": queries, "channels": meta.channels}
+    return {"model": str(path), "threads": None, **fixed, **imgsz}
 
 
 def _measure_starts(result: Benchmark, setups: dict[str, dict[str, Any]]) -> None:

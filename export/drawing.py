@@ -7,12 +7,30 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from .preprocess import as_input
+
 GOLDEN_RATIO = 0.61803398875
 OPACITY = 0.4
 """Share of a mask's colour in the drawn pixel."""
 
 VISIBLE = 0.5
 """Keypoints less certain than this are left out."""
+
+
+def as_shown(image: np.ndarray) -> np.ndarray:
+    """Bring an array that a `Detector` takes to (H, W, 3) BGR uint8, to be drawn on.
+
+    Grey is repeated; of more than three channels the first three are shown, and two get an empty third, as in
+    Ultralytics' pictures.
+
+    Raises:
+        IMAError: The array is no picture.
+    """
+    count = image.shape[2] if isinstance(image, np.ndarray) and image.ndim == 3 else 1
+    image = as_input(image, 3 if count in (1, 3) else count)
+    if count == 2:
+        return np.dstack([image, np.zeros_like(image[..., :1])])
+    return np.ascontiguousarray(image[..., :3])
 
 
 def paint_boxes(

@@ -18,7 +18,7 @@ from .metadata import GraphKind, Metadata
 from .results import ClassMap, Detections, Result
 from .runtime import Detector
 from .samples import sample_images
-from .sources import need_image
+from .sources import READ_AS, need_image
 
 CONF = 0.25
 """Threshold of the expected detections; where nothing is above it, the lowest of `LOWER` that finds something."""
@@ -83,12 +83,13 @@ def free_folder(model: Path) -> Path:
 
 def _fill(kit: Path, model: Path, detector: Detector, images: Sequence[Path] | None) -> None:
     shutil.copyfile(model, kit / model.name)
-    source = images[0] if images else sample_images(kit)[0]
+    channels = detector.metadata.channels
+    source = images[0] if images else sample_images(kit, channels)[0]
     sample = kit / f"sample{source.suffix.lower()}"
     shutil.copyfile(source, sample)
     for drawn in kit.glob("sample_*"):
         drawn.unlink()
-    image = need_image(sample)
+    image = need_image(sample, channels)
     conf, found = _expected(detector, image)
     content = {"model": model.name, "sample": sample.name, "conf": conf, **_form(found)}
     (kit / "expected.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
@@ -126,7 +127,8 @@ def self_check(folder: Path) -> int:
     """
     try:
         content = json.loads((folder / "expected.json").read_text(encoding="utf-8"))
-        detector, image = Detector(folder / content["model"]), need_image(folder / content["sample"])
+        detector = Detector(folder / content["model"])
+        image = need_image(folder / content["sample"], detector.metadata.channels)
         fault = differs(content, detector(image, conf=content["conf"]))
     except (OSError, ValueError, KeyError) as error:
         if isinstance(error, IMAError):
@@ -168,6 +170,12 @@ def _readme(model: Path, sample: Path, metadata: Metadata, found: Result) -> str
     """The exact commands for this model."""
     height, width = metadata.imgsz
     names = ", ".join(metadata.names.values())
+    imported, read = _reading(sample, metadata.channels)
+    what, videos = f"pictures of {metadata.channels} channels", ""
+    if metadata.channels in READ_AS:
+        what = "pictures, a video, a camera (by its number) or a stream"
+        videos = f"ima-yolo predict model={model.name} source=clip.mp4\n"
+        videos += f"ima-yolo predict model={model.name} source=0 max_frames=100\n"
     nms = " iou=0.7" if metadata.kind is GraphKind.RAW and metadata.task != "semantic" else ""
     return f"""# {model.stem}
 
@@ -186,23 +194,29 @@ Check that the model gives here what it gave where this folder was made ({found.
 python self_check.py
 ```
 
-Run it on pictures, a video, a camera (by its number) or a stream:
+Run it on {what}:
 
 ```sh
 ima-yolo predict model={model.name} source={sample.name} conf=0.25{nms} save_json=True
-ima-yolo predict model={model.name} source=clip.mp4
-ima-yolo predict model={model.name} source=0 max_frames=100
-ima-yolo benchmark model={model.name} source={sample.name}
+{videos}ima-yolo benchmark model={model.name} source={sample.name}
 ```
 
 In Python:
 
 ```python
-import cv2
-from ima_yolo.export import Detector
+{imported}
 
 detector = Detector("{model.name}")
-found = detector(cv2.imread("{sample.name}"))
+found = detector({read})
 print(found.summary())
 ```
 """
+
+
+def _reading(sample: Path, channels: int) -> tuple[str, str]:
+    """The imports and the call that read a picture for a model in Python."""
+    if channels == 3:
+        return "import cv2\nfrom ima_yolo.export import Detector", f'cv2.imread("{sample.name}")'
+    imported = "from pathlib import Path\nfrom ima_yolo.export import Detector\n"
+    imported += "from ima_yolo.export.sources import need_image"
+    return imported, f'need_image(Path("{sample.name}"), channels={channels})'

@@ -37,7 +37,7 @@ def check_parity(
         graph: The exported file.
         metadata: Its metadata.
         args: The arguments of the export.
-        pictures: (H, W, 3) BGR uint8 each.
+        pictures: (H, W, C) uint8 each, with the channels of the metadata, BGR where they are 3.
         source: The checkpoint, for error messages.
 
     Returns:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 from onnxruntime.transformers.onnx_model import OnnxModel
 from torch import nn
@@ -24,8 +25,10 @@ from .measure import check_parity
 from .metadata import GraphKind, Metadata
 from .parity import Difference
 from .reference import check_checkpoint
+from .samples import in_bands
 from .session import first_line, open_session, session_metadata
 from .settings import FP16_SCHEMES, check_export_args, find_target, read_images
+from .sources import READ_AS
 
 SAMPLES = (ASSETS / "bus.jpg", ASSETS / "zidane.jpg")
 """Photos inside the ultralytics package, for comparing where the user names none."""
@@ -82,16 +85,23 @@ def export_onnx(
         IMAError: The checkpoint or a setting cannot be used, Ultralytics could not export it, or the graph failed a
             check.
     """
-    source = check_checkpoint(model)
+    source, channels = check_checkpoint(model)
     args = check_export_args(ultralytics_export_args)
     target = find_target(source, output)
-    pictures = read_images(SAMPLES if images is None else images)
+    pictures = _photos(channels) if images is None else read_images(images, channels)
     with _folder_beside(target) as folder:
         torch_model, graph = _write_graph(source, folder, args)
         metadata = _check_graph(graph, source)
         difference = check_parity(torch_model, graph, metadata, args, pictures, source)
         os.replace(graph, target)
     return _report(target, metadata, difference, len(pictures))
+
+
+def _photos(channels: int) -> list[np.ndarray]:
+    """The two photos of the ultralytics package, (H, W, `channels`) uint8 each."""
+    if channels in READ_AS:
+        return read_images(SAMPLES, channels)
+    return [in_bands(photo, channels) for photo in read_images(SAMPLES)]
 
 
 @contextmanager

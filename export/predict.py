@@ -172,7 +172,8 @@ def _lines(
 ) -> Iterator[tuple[Frame, int, str | None]]:
     """Look into all frames and write their results; gives each frame, its number, and its text if it was read."""
     numbers = count(1)
-    for frames in _batches(read_frames(sources, chosen.vid_stride, chosen.max_frames), chosen.batch):
+    read = read_frames(sources, chosen.vid_stride, chosen.max_frames, detector.metadata.channels)
+    for frames in _batches(read, chosen.batch):
         images = [frame.image for frame in frames if frame.image is not None]
         start = time.perf_counter()
         results = iter(detector.detect(images, thresholds))

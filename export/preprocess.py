@@ -1,4 +1,4 @@
-"""A picture becomes the network's input: BGR uint8 of any size -> letterboxed RGB float32."""
+"""A picture becomes the network's input: BGR, grey or other channels in uint8, of any size -> letterboxed float32."""
 
 from __future__ import annotations
 
@@ -15,6 +15,17 @@ PADDING = 114
 """Grey level of the border, 0 to 255: the value that Ultralytics trains with."""
 
 GREY = np.float32(PADDING) / np.float32(255)
+
+MOST_AT_ONCE = 128
+"""Channels that OpenCV 5 resizes and splits at once; one by one gives the same numbers, several times slower."""
+
+CONVERSIONS = {
+    (1, 3): cv2.COLOR_GRAY2BGR,
+    (4, 3): cv2.COLOR_BGRA2BGR,
+    (3, 1): cv2.COLOR_BGR2GRAY,
+    (4, 1): cv2.COLOR_BGRA2GRAY,
+}
+"""Channels of a picture and of a model to OpenCV's conversion."""
 
 
 @dataclass(frozen=True)
@@ -67,17 +78,30 @@ class Letterbox:
         return slice(self.top, self.top + self.height), slice(self.left, self.left + self.width)
 
     def paint(self, image: np.ndarray, planes: np.ndarray) -> None:
-        """Write a picture, (H, W, 3) BGR uint8, into its window of RGB `planes`, (3, *target) float32, as 0 to 1."""
-        if (self.height, self.width) != self.image_shape:
-            image = cv2.resize(image, (self.width, self.height), interpolation=cv2.INTER_LINEAR)
+        """Write a picture, (H, W, C) uint8, into its window of `planes`, (C, *target) float32, as 0 to 1.
+
+        Of three channels, BGR becomes RGB; any other number keeps its order.
+        """
         rows, columns = self.window
+        inside = planes[:, rows, columns]
         # One plane after the other: several times faster than a transposed view of the whole picture.
-        for plane, channel in zip(planes[::-1, rows, columns], cv2.split(image), strict=True):
+        for plane, channel in zip(inside[::-1] if len(planes) == 3 else inside, self._channels(image), strict=True):
             np.divide(channel, np.float32(255), out=plane)
 
+    def _channels(self, image: np.ndarray) -> Sequence[np.ndarray]:
+        """The channels of a picture, (H, W, C), at their size in the network input: C of (height, width)."""
+        is_resized = (self.height, self.width) != self.image_shape
+        if image.shape[2] <= MOST_AT_ONCE:
+            return cv2.split(self._resized(image) if is_resized else image)
+        channels = (np.ascontiguousarray(image[..., index]) for index in range(image.shape[2]))
+        return [self._resized(channel) if is_resized else channel for channel in channels]
+
+    def _resized(self, image: np.ndarray) -> np.ndarray:
+        return cv2.resize(image, (self.width, self.height), interpolation=cv2.INTER_LINEAR)
+
     def blob(self, image: np.ndarray) -> np.ndarray:
-        """Turn a picture, (H, W, 3) BGR uint8, into the network input, (1, 3, *target) RGB float32 in 0 to 1."""
-        blob = np.full((1, 3, *self.target), GREY, np.float32)
+        """Turn a picture, (H, W, C) uint8, into the network input, (1, C, *target) float32 in 0 to 1; see `paint`."""
+        blob = np.full((1, image.shape[2], *self.target), GREY, np.float32)
         self.paint(image, blob[0])
         return blob
 
@@ -108,22 +132,23 @@ class Letterbox:
 class InputBuffer(threading.local):
     """The network input of one thread: its memory serves one batch after the other, its padding is painted once."""
 
-    def __init__(self) -> None:
-        self._array = np.empty((0, 3, 0, 0), np.float32)
+    def __init__(self, channels: int = 3) -> None:
+        self.channels = channels
+        self._array = np.empty((0, channels, 0, 0), np.float32)
         self._places: list[Letterbox | None] = []
 
     def fill(self, images: Sequence[np.ndarray], places: Sequence[Letterbox], batch: int) -> np.ndarray:
         """Paint pictures into the input.
 
         Args:
-            images: (H, W, 3) BGR uint8 each.
+            images: (H, W, C) uint8 each, BGR where C is 3.
             places: Where each lies; one target for all.
             batch: Pictures that the graph takes; what is left over holds earlier pictures.
 
         Returns:
-            (batch, 3, *target) float32, valid until the next call by the same thread.
+            (batch, C, *target) float32, valid until the next call by the same thread.
         """
-        shape = (batch, 3, *places[0].target)
+        shape = (batch, self.channels, *places[0].target)
         if self._array.shape != shape:
             self._array, self._places = np.full(shape, GREY, np.float32), [None] * batch
         for index, (image, place) in enumerate(zip(images, places, strict=True)):
@@ -135,12 +160,14 @@ class InputBuffer(threading.local):
         return self._array
 
 
-def as_bgr(image: np.ndarray) -> np.ndarray:
-    """Bring an array as OpenCV reads it to (H, W, 3) BGR uint8.
+def as_input(image: np.ndarray, channels: int = 3) -> np.ndarray:
+    """Bring an array as OpenCV reads it to what a model takes, (H, W, `channels`) uint8, BGR where that is 3.
 
     Args:
-        image: (H, W), (H, W, 1), (H, W, 3) BGR or (H, W, 4) BGRA, uint8 or uint16; alpha is dropped, of 16 bits the
-            upper 8 are kept.
+        image: For a model of grey or colour pictures (H, W), (H, W, 1), (H, W, 3) BGR or (H, W, 4) BGRA, of which grey
+            is made colour, colour grey, and alpha dropped; for any other (H, W, `channels`). In uint8 or uint16, of
+            which the upper 8 bits are kept.
+        channels: That the model takes.
 
     Raises:
         IMAError: Another shape or type, or no pixels.
@@ -150,13 +177,14 @@ def as_bgr(image: np.ndarray) -> np.ndarray:
             f"image is a {type(image).__name__}, expected a numpy array as cv2.imread gives it (None where it cannot "
             "read one); several go to `detect`"
         )
-    channels = 1 if image.ndim == 2 else image.shape[2] if image.ndim == 3 else 0
-    if channels not in (1, 3, 4) or not image.size:
-        raise IMAError(f"image has shape {image.shape}, expected (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) with pixels")
+    given = 1 if image.ndim == 2 else image.shape[2] if image.ndim == 3 else 0
+    if given not in ((1, 3, 4) if channels in (1, 3) else (channels,)) or not image.size:
+        shapes = "(H, W), (H, W, 1), (H, W, 3) or (H, W, 4)" if channels in (1, 3) else f"(H, W, {channels})"
+        raise IMAError(f"image has shape {image.shape}, expected {shapes} with pixels")
     if image.dtype == np.uint16:
         image = (image >> 8).astype(np.uint8)
     if image.dtype != np.uint8:
         raise IMAError(f"image has type {image.dtype}, expected uint8 or uint16 (0 to 255 or 0 to 65535)")
-    if channels == 1:
-        return cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
-    return cv2.cvtColor(image, cv2.COLOR_BGRA2BGR) if channels == 4 else image
+    if given != channels:
+        image = cv2.cvtColor(image, CONVERSIONS[given, channels])
+    return image[..., None] if image.ndim == 2 else image

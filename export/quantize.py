@@ -232,11 +232,14 @@ def _calibration_inputs(options: QuantizeOptions, metadata: Metadata) -> list[np
     from ima_yolo.data_set import images_in
 
     try:
-        files = list(images_in(check_det_dataset(options.data, autodownload=False)["train"]))
+        found = check_det_dataset(options.data, autodownload=False)
+        files = list(images_in(found["train"]))
     except (FileNotFoundError, RuntimeError, SyntaxError, KeyError) as error:
         raise IMAError(f"data={options.data}: {' '.join(str(error).split())}") from error
+    if found["channels"] != metadata.channels:
+        raise IMAError(f"data={options.data}: has {found['channels']} channels, the model takes {metadata.channels}")
     step = max(1, len(files) // options.calibration_images)
-    images = [need_image(file) for file in files[::step][: options.calibration_images]]
+    images = [need_image(file, metadata.channels) for file in files[::step][: options.calibration_images]]
     if not images:
         raise IMAError(f"data={options.data}: no training pictures to calibrate on")
     fit = Letterbox.stretch if metadata.kind is GraphKind.QUERIES else Letterbox.fit

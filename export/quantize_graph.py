@@ -79,7 +79,7 @@ def calibrate(
 
     Args:
         model: The float file.
-        inputs: Network inputs, (1, 3, H, W) float32 each.
+        inputs: Network inputs, (1, C, H, W) float32 each.
         method: A key of `METHODS`.
         nodes: Nodes that will be quantized.
         percentile: With "percentile": share of the values inside the range, in percent.

@@ -19,17 +19,17 @@ from ima_yolo.host import load_model, local_file, task_of
 from .metadata import GraphKind, Metadata
 
 Reference = Callable[[np.ndarray], list[np.ndarray]]
-"""Network input (B, 3, H, W) float32 -> the outputs that the graph must give, in its order."""
+"""Network input (B, C, H, W) float32 -> the outputs that the graph must give, in its order."""
 
 
-def check_checkpoint(name: str | Path) -> Path:
+def check_checkpoint(name: str | Path) -> tuple[Path, int]:
     """Load a checkpoint with safe loading and see that it can be exported; nothing in it is run.
 
     Args:
         name: A file, or the name of a checkpoint that Ultralytics publishes, which is downloaded.
 
     Returns:
-        The file.
+        The file, and the channels of the pictures that it takes.
 
     Raises:
         IMAError: No such file, not a checkpoint, foreign code in it, a classifier, or a quantized model.
@@ -40,7 +40,7 @@ def check_checkpoint(name: str | Path) -> Path:
         raise IMAError(f"model={path}: a classification model, expected one that finds objects or pixels")
     if checkpoint.get("modelopt"):
         raise IMAError(f"model={path}: trained for int8, expected a float checkpoint (exports are fp32 or fp16)")
-    return local_file(path) or Path(path)
+    return local_file(path) or Path(path), int(model.yaml.get("channels", 3))
 
 
 def build_reference(model: nn.Module, metadata: Metadata, settings: Mapping[str, Any]) -> Reference:

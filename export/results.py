@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from .drawing import paint_boxes, paint_classes
+from .drawing import as_shown, paint_boxes, paint_classes
 from .masks import Masks
-from .preprocess import as_bgr
 from .rotated import corners
 
 DECIMALS = 5
@@ -146,7 +145,7 @@ class Detections:
         texts = [f"{self.label(c)} {score:.2f}" for c, score in zip(self.classes, self.scores, strict=True)]
         outlines = self.boxes if self.rotated is None else corners(self.rotated)
         polygons = None if self.masks is None else [self.masks.polygons(index) for index in range(len(self))]
-        return paint_boxes(as_bgr(image), outlines, self.classes.tolist(), texts, polygons, self.keypoints)
+        return paint_boxes(as_shown(image), outlines, self.classes.tolist(), texts, polygons, self.keypoints)
 
 
 @dataclass(frozen=True)
@@ -183,7 +182,7 @@ class ClassMap:
         """Tint each pixel by its class in a copy of `image`, which may have any form that a `Detector` takes."""
         hidden = {0, 255} if len(self.names) == 1 else {255}
         return paint_classes(
-            as_bgr(image), self.classes, [c for c in np.unique(self.classes).tolist() if c not in hidden]
+            as_shown(image), self.classes, [c for c in np.unique(self.classes).tolist() if c not in hidden]
         )
 
 

@@ -12,7 +12,7 @@ from ima_yolo.errors import IMAError
 from .masks import decode_masks
 from .metadata import GraphKind, Metadata
 from .postprocess import Rows, Thresholds, decoder_for
-from .preprocess import InputBuffer, Letterbox, as_bgr
+from .preprocess import InputBuffer, Letterbox, as_input
 from .results import ClassMap, Detections, Result
 from .rotated import enclosing
 from .session import INPUT_TYPES, check_shapes, first_line, open_session, session_metadata
@@ -62,7 +62,7 @@ class Detector:
         self._batch: int | None = entry.shape[0] if isinstance(entry.shape[0], int) else fixed
         self.imgsz = self._size(imgsz)
         self._decode = decoder_for(self.metadata)
-        self._buffer = InputBuffer()
+        self._buffer = InputBuffer(self.metadata.channels)
 
     def __call__(
         self,
@@ -76,7 +76,8 @@ class Detector:
         """Look into one picture.
 
         Args:
-            image: (H, W, 3) BGR uint8 as `cv2.imread` gives it; grey, BGRA and uint16 are taken too.
+            image: (H, W, 3) BGR uint8 as `cv2.imread` gives it; grey, BGRA and uint16 are taken too. For a model of
+                other than one or three channels (H, W, C), as `cv2.IMREAD_UNCHANGED` gives it.
             conf: Scores must be above it, 0 to 1.
             iou: Overlap in NMS above which the lower score goes, 0 to 1; only raw graphs need NMS.
             max_det: Detections kept at most.
@@ -105,16 +106,16 @@ class Detector:
             IMAError: An array is no picture, or a class index is not the model's.
         """
         self.check_classes(thresholds)
-        pictures = [as_bgr(image) for image in images]
+        pictures = [as_input(image, self.metadata.channels) for image in images]
         size = self._batch or max(len(pictures), 1)
         chunks = (pictures[start : start + size] for start in range(0, len(pictures), size))
         return [result for chunk in chunks for result in self._run(chunk, thresholds)]
 
     def prepare(self, pictures: Sequence[np.ndarray]) -> tuple[np.ndarray, list[Letterbox]]:
-        """Paint at most one batch of (H, W, 3) BGR uint8 pictures into the network input.
+        """Paint at most one batch of (H, W, C) uint8 pictures, as `as_input` gives them, into the network input.
 
         Returns:
-            The input, (B, 3, H, W), which the next call of this thread overwrites, and where each picture lies in it.
+            The input, (B, C, H, W), which the next call of this thread overwrites, and where each picture lies in it.
 
         Raises:
             IMAError: The input is larger than the memory.
@@ -124,7 +125,7 @@ class Detector:
         try:
             blob = self._buffer.fill(pictures, places, batch)
         except (MemoryError, ValueError) as error:  # more bytes than there are, or than a number of bytes can be
-            shape = [batch, 3, *places[0].target]
+            shape = [batch, self.metadata.channels, *places[0].target]
             raise IMAError(f"{self.path}: an input of {shape} does not fit the memory") from error
         return blob.astype(self._input_type, copy=False), places
 

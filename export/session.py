@@ -62,6 +62,15 @@ def session_metadata(session: ort.InferenceSession, source: str) -> Metadata:
     return parse_metadata(raw, source)
 
 
+def channels_of(path: Path) -> int:
+    """The channels of the pictures that a file takes.
+
+    Raises:
+        IMAError: It cannot be opened, or its metadata is missing or damaged.
+    """
+    return session_metadata(open_session(path), str(path)).channels
+
+
 def check_shapes(session: ort.InferenceSession, metadata: Metadata, source: str) -> None:
     """Refuse a graph whose input or outputs contradict its metadata, before it fails somewhere inside.
 
@@ -72,9 +81,7 @@ def check_shapes(session: ort.InferenceSession, metadata: Metadata, source: str)
     if len(inputs) != 1 or inputs[0].type not in INPUT_TYPES:
         types = ", ".join(entry.type for entry in inputs)
         raise IMAError(f"{source}: expected one input of float32 or float16, found {types or 'none'}")
-    if metadata.channels != 3:
-        raise IMAError(f"{source}: made for {metadata.channels} channels, this runtime reads colour pictures (3)")
-    _check_shape(source, "input", inputs[0].shape, (None, 3, *metadata.imgsz))
+    _check_shape(source, "input", inputs[0].shape, (None, metadata.channels, *metadata.imgsz))
     expected = _expected_outputs(metadata, outputs)
     if len(outputs) != len(expected):
         raise IMAError(f"{source}: has {len(outputs)} outputs, a {metadata.task} model has {len(expected)}")

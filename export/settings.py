@@ -77,12 +77,12 @@ def find_target(source: Path, output: Path | None) -> Path:
     return target
 
 
-def read_images(paths: Sequence[Path]) -> list[np.ndarray]:
-    """Read the pictures that an export is compared on, each (H, W, 3) BGR uint8.
+def read_images(paths: Sequence[Path], channels: int = 3) -> list[np.ndarray]:
+    """Read the pictures that an export is compared on, each (H, W, `channels`) uint8, BGR where that is 3.
 
     Raises:
         IMAError: There is none, or one cannot be read.
     """
     if not paths:
         raise IMAError("images=[]: expected at least one picture to compare the export on")
-    return [need_image(Path(path)) for path in paths]
+    return [need_image(Path(path), channels) for path in paths]

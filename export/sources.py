@@ -26,6 +26,9 @@ VIDEO_SUFFIXES = frozenset(
 
 STREAMS = ("rtsp://", "rtmp://", "http://", "https://", "tcp://", "udp://")
 
+READ_AS = {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR}
+"""Channels of a model to the form in which pictures are decoded for it; for any other number they stay unchanged."""
+
 OPEN_TIMEOUT = 10_000
 """Milliseconds that a stream may take to open, and to give its next frame."""
 
@@ -36,7 +39,7 @@ class Frame:
 
     Attributes:
         name: What is shown and written as its origin: a path, or the address of a stream.
-        image: (H, W, 3) BGR uint8, None if it cannot be read.
+        image: (H, W, C) uint8, BGR where C is 3; None if it cannot be read.
         fault: Why it cannot be read, "" if it can.
         number: Which frame of a video or stream, from 0; None of a picture file.
         fps: Frames a second of the video or stream, 0 of a picture file.
@@ -95,46 +98,59 @@ def is_endless(source: str | int) -> bool:
     return isinstance(source, int) or source.lower().startswith(STREAMS)
 
 
-def read_frames(sources: Sequence[str | int], stride: int = 1, most: int | None = None) -> Iterator[Frame]:
+def read_frames(
+    sources: Sequence[str | int], stride: int = 1, most: int | None = None, channels: int = 3
+) -> Iterator[Frame]:
     """Read pictures and frames one after the other.
 
     Args:
         sources: Of `find_sources`.
         stride: Every how many frames of a video or stream one is given.
         most: Frames given of each video or stream, None for all.
+        channels: That the model takes; frames come in colour.
 
     Yields:
         Each picture and frame; where one cannot be read, a frame without image, and the rest goes on.
     """
     for source in sources:
         if is_single_picture(source):
-            yield read_picture(Path(str(source)))
+            yield read_picture(Path(str(source)), channels)
+        elif channels not in READ_AS:
+            yield Frame(str(source), None, f"its frames have 3 channels, the model takes {channels}")
         else:
             yield from islice(_read_video(source, stride), most)
 
 
-def read_picture(path: Path) -> Frame:
-    """Read a picture file, turned upright by its EXIF note; of an animation the first picture."""
+def read_picture(path: Path, channels: int = 3) -> Frame:
+    """Read a picture file as `load_image` does; of an animation the first picture."""
     try:
-        return Frame(str(path), load_image(path))
+        return Frame(str(path), load_image(path, channels))
     except IMAError as error:
         return Frame(str(path), None, str(error))
 
 
-def need_image(path: Path) -> np.ndarray:
-    """Read a picture file that cannot be left out.
+def need_image(path: Path, channels: int = 3) -> np.ndarray:
+    """Read a picture file that cannot be left out, as `load_image` does.
 
     Raises:
         IMAError: Naming the file, and why it cannot be read.
     """
-    frame = read_picture(path)
+    frame = read_picture(path, channels)
     if frame.image is None:
         raise IMAError(f"{path}: cannot be read as a picture ({frame.fault})")
     return frame.image
 
 
-def load_image(path: Path) -> np.ndarray:
-    """Read a picture file as (H, W, 3) BGR uint8; grey, alpha and 16 bits are brought to that.
+def load_image(path: Path, channels: int = 3) -> np.ndarray:
+    """Read a picture file as Ultralytics reads the data of a model.
+
+    Args:
+        path: The file.
+        channels: That the model takes. With 1 or 3 every picture is brought to grey or to BGR and turned upright by its
+            EXIF note; with any other number it is taken as it is, the pages of a TIFF as channels.
+
+    Returns:
+        (H, W, `channels`) uint8; of 16 bits the upper 8.
 
     Raises:
         IMAError: Why it cannot be read.
@@ -147,12 +163,30 @@ def load_image(path: Path) -> np.ndarray:
     if not data.size:
         raise IMAError("is empty")
     try:
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR)
+        image = _decode(data, path.suffix.lower() in (".tif", ".tiff"), channels)
     except (cv2.error, MemoryError) as error:
         raise IMAError("is damaged, or too large (OPENCV_IO_MAX_IMAGE_PIXELS)") from error
     if image is None or not image.size:
         raise IMAError("is damaged, or no picture that OpenCV reads")
+    image = image[..., None] if image.ndim == 2 else image
+    if image.shape[2] != channels:
+        raise IMAError(f"has {image.shape[2]} channels, the model takes {channels}")
+    if image.dtype == np.uint16:
+        image = (image >> 8).astype(np.uint8)
+    if image.dtype != np.uint8:
+        raise IMAError(f"holds values of type {image.dtype}, expected 8 or 16 bits without sign")
     return image
+
+
+def _decode(data: np.ndarray, is_tiff: bool, channels: int) -> np.ndarray | None:
+    """Decode a file's bytes, (N,), as Ultralytics' `imread` does with the flag that it has for so many channels."""
+    if channels not in READ_AS and is_tiff:
+        is_read, pages = cv2.imdecodemulti(data, cv2.IMREAD_UNCHANGED)
+        if is_read and pages and pages[0].ndim == 3:
+            return pages[0]
+        if is_read and len(pages) > 1 and all(page.shape == pages[0].shape for page in pages):
+            return np.stack(pages, axis=2)
+    return cv2.imdecode(data, READ_AS.get(channels, cv2.IMREAD_UNCHANGED))
 
 
 def _find_files(source: object, suffixes: frozenset[str], what: str, key: str = "source") -> list[Path]:

@@ -10,8 +10,10 @@ from typing import Any
 
 import ultralytics
 from numpy.lib import format as npy
+from numpy.typing import NDArray
 from ultralytics.data.utils import IMG_FORMATS, check_det_dataset, find_dataset_yaml, img2label_paths
 from ultralytics.utils.checks import check_file
+from ultralytics.utils.patches import imread
 
 from ima_yolo.errors import IMAError, one_line
 from ima_yolo.plain_yaml import read_plain
@@ -127,3 +129,20 @@ def images_in(places: str | list[str]) -> Iterator[Path]:
             yield from (path.parent / line if line.startswith("./") else Path(line) for line in lines if line)
         elif path.is_dir():
             yield from sorted(file for file in path.rglob("*.*") if file.suffix[1:].lower() in IMG_FORMATS)
+
+
+def read_image(path: Path, channels: int) -> NDArray[Any] | None:
+    """Read an image as Ultralytics reads those of a data set.
+
+    Args:
+        path: The file.
+        channels: Of the data; of any other number than one (grey) or three (BGR) the file is taken as it is.
+
+    Returns:
+        (H, W, C) uint8; None where it cannot be read.
+    """
+    import cv2
+
+    flag = {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR}.get(channels, cv2.IMREAD_UNCHANGED)
+    image: NDArray[Any] | None = imread(str(path), flags=flag)
+    return image

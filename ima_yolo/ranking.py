@@ -7,18 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
 from ultralytics.data.augment import LetterBox
 from ultralytics.data.utils import check_det_dataset
 from ultralytics.nn.tasks import BaseModel
-from ultralytics.utils.patches import imread
 from ultralytics.utils.torch_utils import select_device
 
 from ima_yolo.align import standardize
-from ima_yolo.data_set import images_in
+from ima_yolo.data_set import images_in, read_image
 from ima_yolo.errors import IMAError
 from ima_yolo.features import Features, same_size, tap
 from ima_yolo.host import neck, probe
@@ -120,8 +118,7 @@ def validation_images(data: Path, imgsz: int, limit: int) -> Tensor:
         raise IMAError(f"data={data}: no data set that can be read") from error
     paths, channels = list(images_in(found["val"])), int(found["channels"])
     chosen = paths[:: max(1, len(paths) // limit)][:limit]
-    flag = {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR}.get(channels, cv2.IMREAD_UNCHANGED)
-    read = [image for path in chosen if (image := imread(str(path), flags=flag)) is not None]
+    read = [image for path in chosen if (image := read_image(path, channels)) is not None]
     if not read:
         raise IMAError(f"data={data}: no images for 'val' that can be read")
     pictures = [LetterBox((imgsz, imgsz))(image=image).reshape(imgsz, imgsz, -1) for image in read]

@@ -66,8 +66,7 @@ def _milliseconds(backend: Any, imgsz: int) -> float:
     from ultralytics.utils.ops import Profile
 
     height, width = getattr(backend, "imgsz", None) or (imgsz, imgsz)  # an exported model may take one size only
-    channels = getattr(getattr(backend.backend, "model", None), "yaml", {}).get("channels", 3)
-    image = torch.zeros(1, channels, height, width, device=backend.device)
+    image = torch.zeros(1, backend.channels, height, width, device=backend.device)
     times = []
     with torch.inference_mode():
         for _ in range(_WARM_UP + _TIMED):
@@ -124,9 +123,11 @@ def _not_comparable(backend: Any, task: str, data: Path, single_cls: bool) -> st
     if own != task:
         kind = {"detect": "as a detector "}.get(task, f"for {task} ")
         return f"is a model for {own}, so its accuracy {kind}was not measured"
+    found = check_det_dataset(str(data), autodownload=False)
+    if backend.channels != found["channels"]:
+        return f"takes {backend.channels} channels, the data has {found['channels']}, so its accuracy was not measured"
     if single_cls:  # the validator then counts every object and every detection as one class
         return ""
-    found = check_det_dataset(str(data), autodownload=False)
     names = (add_polygon_background(found) if task == "semantic" else found)["names"]
     if list(names.values()) != list(backend.names.values()):
         return "has other class names than the data, so its accuracy was not measured"

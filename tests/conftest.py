@@ -115,6 +115,32 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return data
 
 
+@pytest.fixture(scope="session")
+def channel_data(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
+    """Factory of `data.yaml` of the set of `tiny_data` in another number of channels: PNGs of 1, TIFFs of more."""
+
+    def make(channels: int) -> Path:
+        root = tmp_path_factory.getbasetemp() / f"channels-{channels}"
+        if root.exists():
+            return root / "data.yaml"
+        rng = np.random.default_rng(0)
+        for split, count in (("train", 8), ("val", 4)):
+            images, labels = root / "images" / split, root / "labels" / split
+            images.mkdir(parents=True)
+            labels.mkdir(parents=True)
+            for index in range(count):
+                image, lines = _draw_scene(rng)
+                planes = [image[..., number % 3] // (1 + number // 3) for number in range(channels)]
+                cv2.imwritemulti(str(images / f"{index}{'.png' if channels == 1 else '.tiff'}"), planes)
+                (labels / f"{index}.txt").write_text("\n".join(lines) + "\n")
+        names = "".join(f"  {index}: {name}\n" for index, name in enumerate(SHAPES))
+        head = f"path: {root}\ntrain: images/train\nval: images/val\nchannels: {channels}\n"
+        (root / "data.yaml").write_text(f"{head}names:\n{names}")
+        return root / "data.yaml"
+
+    return make
+
+
 def _draw_cards(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, list[tuple[int, np.ndarray]]]:
     """Draw a turned card in each of two or three quadrants; return image, pixel classes, and (class, corners 0-1)."""
     image = rng.integers(90, 140, (IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
@@ -178,28 +204,30 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., P
     """Factory of untrained, plain Ultralytics checkpoints, as `YOLO("yolo26n.yaml").save()` writes them.
 
     `tiny_checkpoint(config="yolo26n-few.yaml", names=SHAPES, seed=0)` returns the path of a `.pt` file. An architecture
-    with few layers is one of `tests/models`, others are Ultralytics' own. Equal arguments give the same file within a
-    session: copy it before changing it.
+    with few layers is one of `tests/models`, others are Ultralytics' own. `channels=` is what its images have. Equal
+    arguments give the same file within a session: copy it before changing it.
     """
     folder = tmp_path_factory.mktemp("tiny_checkpoint")
 
-    def make(config: str = "yolo26n-few.yaml", names: tuple[str, ...] = SHAPES, seed: int = 0) -> Path:
-        path = folder / f"{Path(config).stem}-{'-'.join(names)}-{seed}.pt"
+    def make(
+        config: str = "yolo26n-few.yaml", names: tuple[str, ...] = SHAPES, seed: int = 0, channels: int = 3
+    ) -> Path:
+        path = folder / f"{Path(config).stem}-{'-'.join(names)}-{seed}-{channels}.pt"
         if not path.exists():
-            _save_checkpoint(path, str(MODELS / config) if "-few" in config else config, names, seed)
+            _save_checkpoint(path, str(MODELS / config) if "-few" in config else config, names, seed, channels)
         return path
 
     return make
 
 
-def _save_checkpoint(path: Path, config: str, names: tuple[str, ...], seed: int) -> None:
+def _save_checkpoint(path: Path, config: str, names: tuple[str, ...], seed: int, channels: int) -> None:
     import torch
     from ultralytics import YOLO
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yolo = YOLO(config, verbose=False)
-        model = type(yolo.model)(yolo.model.yaml, nc=len(names), verbose=False)
+        model = type(yolo.model)(yolo.model.yaml, channels, nc=len(names), verbose=False)
     model.names, model.args, model.task = dict(enumerate(names)), yolo.model.args, yolo.task
     yolo.model = model
     yolo.save(path)
@@ -218,7 +246,8 @@ def lively() -> Callable[[Path, Path], Path]:
         for norm in norms:
             norm.momentum = 1.0
         with torch.no_grad():
-            yolo.model.train()(torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0)))
+            channels = yolo.model.yaml.get("channels", 3)
+            yolo.model.train()(torch.rand(4, channels, 64, 64, generator=torch.Generator().manual_seed(0)))
         for norm in norms:
             norm.momentum = 0.03
         yolo.save(target)

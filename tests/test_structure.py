@@ -61,7 +61,7 @@ ROOMS: dict[str, Room] = {
         "lists config features host trust teachers checkpoint ranges students data_set pairing",
     ),
     "summary": Room("torch ultralytics", "host"),
-    "pictures": Room("numpy PIL ultralytics"),
+    "pictures": Room("numpy PIL ultralytics", "data_set teachers"),
     "data_order": Room("torch", "random_streams"),
     "exact": Room("torch ultralytics", "files"),
     "continuing": Room("torch ultralytics", "data_order exact"),

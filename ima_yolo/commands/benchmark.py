@@ -39,11 +39,13 @@ def benchmark(options: dict[str, Any]) -> int:
     from ima_yolo.export.bench_report import plot, table
     from ima_yolo.export.benchmark import run_benchmark
     from ima_yolo.export.samples import sample_images
+    from ima_yolo.export.session import channels_of
     from ima_yolo.export.sources import find_images
 
     source = options.get("source")
     with TemporaryDirectory() as folder:
-        images = find_images(str(source)) if source is not None else sample_images(Path(folder))
+        drawn = source is None
+        images = sample_images(Path(folder), channels_of(model)) if drawn else find_images(str(source))
         images = images[:: -(-len(images) // MOST_PICTURES)]
         result = run_benchmark(model, against, images, threads, batches, rounds, float(seconds), options.get("imgsz"))
     output.mkdir(parents=True, exist_ok=True)

@@ -35,7 +35,8 @@ def train(options: dict[str, Any]) -> int:
     if weaker := weaker_teachers(rows):
         LOGGER.warning(f"{weaker} is less accurate than the student: such a teacher holds it back")
     with trusting(trainer.settings.ima_trust):
-        picture = picture_of(models, trainer.args, trainer.data, trainer.save_dir / "side_by_side.png")
+        bands = trainer.settings.ima_teacher_channels
+        picture = picture_of(models, trainer.args, trainer.data, trainer.save_dir / "side_by_side.png", bands)
     _say_where({"picture": picture})
     LOGGER.info(f"next     ima-yolo export model={student} format=onnx imgsz={trainer.args.imgsz}")
     return 0
@@ -72,16 +73,31 @@ def weaker_teachers(rows: Sequence[Row]) -> str:
     return ", ".join(row.name for row in teachers if row.map50_95 is not None and row.map50_95 < reached)
 
 
-def picture_of(models: dict[str, Path], args: Any, data: dict[str, Any], output: Path) -> Path:
-    """Draw ground truth and models side by side on images spread evenly over the validation set."""
+def picture_of(
+    models: dict[str, Path], args: Any, data: dict[str, Any], output: Path, bands: tuple[int, ...] | None = None
+) -> Path:
+    """Draw ground truth and models side by side on images spread evenly over the validation set.
+
+    Args:
+        models: Checkpoints by name; the last is the student, the others are its teachers.
+        args: The training's, as Ultralytics has them.
+        data: The data set.
+        output: The PNG to write.
+        bands: Channels that teachers are shown, as in `ima_teacher_channels`.
+
+    Returns:
+        `output`.
+    """
     from ima_yolo.data_set import images_in
     from ima_yolo.pictures import ground_truth_column, prediction_column, side_by_side
 
     images = list(images_in(data["val"]))
     chosen = images[:: max(1, len(images) // PICTURES)][:PICTURES]
     columns = [ground_truth_column(chosen, data, single_cls=bool(args.single_cls), task=args.task)]
+    common = {"device": args.device, "task": args.task, "channels": data["channels"]}
+    student = list(models)[-1]
     columns += [
-        prediction_column(name, path, chosen, args.imgsz, device=args.device, task=args.task)
+        prediction_column(name, path, chosen, args.imgsz, bands=None if name == student else bands, **common)
         for name, path in models.items()
     ]
     return side_by_side(chosen, columns, output)

@@ -11,8 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from ultralytics.data.utils import img2label_paths, read_mask, verify_image_label
 
+from ima_yolo.data_set import read_image
+from ima_yolo.errors import IMAError
 from ima_yolo.pictures.column import UNKNOWN, Column
 from ima_yolo.pictures.tile import open_image
+from ima_yolo.teachers.view import picked_bands
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,8 @@ def prediction_column(
     conf: float = 0.25,
     device: str = "cpu",
     task: str = "detect",
+    channels: int = 3,
+    bands: Sequence[int] | None = None,
 ) -> Column:
     """The column of what a model finds.
 
@@ -81,12 +86,17 @@ def prediction_column(
         conf: Detections below this confidence (0-1) are left out.
         device: "cpu", "cuda" or any other device string of Ultralytics.
         task: Of an exported model; a checkpoint knows its own.
+        channels: Of the data.
+        bands: Which of them a teacher is shown, as in `ima_teacher_channels`; None as in `in_channels`.
+
+    Raises:
+        IMAError: An image cannot be read.
     """
     from ultralytics import YOLO
 
     model = YOLO(str(model_path), task=task)
-    files = [str(path) for path in images]
-    found = model.predict(files, imgsz=imgsz, conf=conf, device=device, verbose=False, save=False)
+    sources = model_input(model, images, channels, bands)
+    found = model.predict(sources, imgsz=imgsz, conf=conf, device=device, verbose=False, save=False)
     results = [result.cpu().numpy() for result in found]
     names, first = results[0].names, results[0]
     if first.semantic_mask is not None:
@@ -104,6 +114,47 @@ def prediction_column(
         corners=None if first.obb is None else [result.obb.xyxyxyxy for result in results],
         keypoints=None if first.keypoints is None else [result.keypoints.data for result in results],
     )
+
+
+def model_input(model: Any, images: Sequence[Path], channels: int, bands: Sequence[int] | None = None) -> list[Any]:
+    """What Ultralytics' predictor is to be given, so that a model sees images as it did in training.
+
+    Args:
+        model: An Ultralytics `YOLO`.
+        images: Image files.
+        channels: Of the data.
+        bands: Which of them a teacher is shown, as in `ima_teacher_channels`; None as in `in_channels`.
+
+    Returns:
+        The files' names, or where the predictor would read them otherwise than the data set does, (H, W, C) uint8 each.
+
+    Raises:
+        IMAError: An image cannot be read.
+    """
+    wanted = int(getattr(model.model, "yaml", {}).get("channels", channels))  # an exported model has no description
+    shown = picked_bands(channels, wanted, bands)
+    if channels == 3 and not shown:
+        return [str(path) for path in images]
+    return [_shown_to_model(path, channels, shown) for path in images]  # of a list, the predictor reads files in colour
+
+
+def _shown_to_model(path: Path, channels: int, bands: Sequence[int]) -> NDArray[Any]:
+    """Read an image, (H, W, `channels`), and pick those of its channels that a model is shown, if any are named.
+
+    Channels are counted as in training, where colours run from red to blue; files and Ultralytics' predictor have them
+    the other way.
+    """
+    image = read_image(path, channels)
+    if image is None:
+        raise IMAError(f"{path}: expected an image that can be read; check the file")
+    if bands:
+        image = _turned(_turned(image)[..., list(bands)])
+    return np.ascontiguousarray(image)
+
+
+def _turned(image: NDArray[Any]) -> NDArray[Any]:
+    """BGR to RGB and back; other than three channels have one order only."""
+    return image[..., ::-1] if image.shape[2] == 3 else image
 
 
 def _outlines(result: Any) -> list[list[NDArray[Any]]]:

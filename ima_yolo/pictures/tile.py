@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from ima_yolo.data_set import read_image
 from ima_yolo.errors import IMAError
 from ima_yolo.pictures.column import Column
 
@@ -65,17 +66,42 @@ def _ink_on(colour: Colour) -> Colour:
 
 
 def open_image(path: Path) -> Image.Image:
-    """Read an image as RGB, turned as its camera says.
+    """Read an image as RGB, turned as its camera says; of more than three channels the first three are shown.
 
     Raises:
         IMAError: If it cannot be read.
     """
+    if Path(path).suffix.lower() in (".tif", ".tiff"):
+        return _open_channels(path)
     try:
         with Image.open(path) as image:
+            if image.mode.startswith("I"):  # PIL would cut 16 bits off at 255
+                return _open_channels(path)
             return ImageOps.exif_transpose(image).convert("RGB")
     # Once ultralytics is imported, PIL asks for its HEIF plugin before it gives an unknown format up.
     except (OSError, ImportError) as error:
         raise IMAError(f"{path}: expected an image that can be read; check the file") from error
+
+
+def _open_channels(path: Path) -> Image.Image:
+    image = read_image(path, channels=0)  # as it is
+    if image is None:
+        raise IMAError(f"{path}: expected an image that can be read; check the file")
+    return Image.fromarray(as_rgb(image))
+
+
+def as_rgb(image: NDArray[Any]) -> NDArray[Any]:
+    """Bring an image of any number of channels, (H, W, C) with BGR first, to (H, W, 3) RGB uint8, to be looked at.
+
+    Grey is repeated; of more than three channels the first three are shown, and two get an empty third, as in
+    Ultralytics' pictures.
+    """
+    shown = image[..., :3].clip(0, 255).astype(np.uint8)
+    if shown.shape[2] == 1:
+        return np.repeat(shown, 3, axis=2)
+    if shown.shape[2] == 2:
+        shown = np.dstack([shown, np.zeros_like(shown[..., :1])])
+    return np.ascontiguousarray(shown[..., ::-1])
 
 
 def _shared_area(a: Rectangle, b: Rectangle) -> float:

@@ -143,7 +143,7 @@ def differences(view: View, strides: Sequence[int], channels: int) -> list[str]:
     if shown.scale < 1:
         lines.append(f"sees images at {shown.scale:.2g} times the student's size, so small objects are lost to it")
     if channels != teacher.input_channels or shown.bands is not None:
-        bands = _bands(channels, teacher.input_channels, shown.bands)
+        bands = picked_bands(channels, teacher.input_channels, shown.bands)
         seen = "grey repeated" if channels == 1 else f"channels {list(bands)}" if bands else "colour made grey"
         lines.append(f"takes {teacher.input_channels} channels of images that have {channels}: {seen}")
     return [f"{teacher.name}: {line}" for line in lines]
@@ -173,8 +173,14 @@ def check_channels(given: int, wanted: int, bands: Sequence[int] | None, name: s
         )
 
 
-def _bands(given: int, wanted: int, bands: Sequence[int] | None) -> tuple[int, ...]:
-    """Channels to pick; none where they are mixed or repeated instead."""
+def picked_bands(given: int, wanted: int, bands: Sequence[int] | None) -> tuple[int, ...]:
+    """Channels of an image that a teacher is shown; none where they are all shown, mixed or repeated instead.
+
+    Args:
+        given: Channels of the image.
+        wanted: Channels that the teacher takes.
+        bands: Those that a user names.
+    """
     if bands is not None:
         return tuple(bands)
     return tuple(range(wanted)) if given > wanted and not (given == 3 and wanted == 1) else ()
@@ -195,7 +201,7 @@ def in_channels(images: Tensor, wanted: int, bands: Sequence[int] | None = None)
         (B, wanted, H, W).
     """
     given = images.shape[1]
-    if picked := _bands(given, wanted, bands):
+    if picked := picked_bands(given, wanted, bands):
         return images[:, list(picked)]
     if given == wanted:
         return images

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ima_yolo.errors import IMAError
-from ima_yolo.export.preprocess import Letterbox, as_bgr
+from ima_yolo.export.preprocess import Letterbox, as_input
 
 
 @pytest.mark.parametrize(
@@ -78,12 +78,12 @@ def test_boxes_go_back_and_are_clipped_by_hand() -> None:
 
 def test_grey_alpha_and_16_bits_become_bgr() -> None:
     grey = np.full((3, 5), 7, np.uint8)
-    assert as_bgr(grey).shape == (3, 5, 3)
-    assert (as_bgr(grey[..., None]) == 7).all()
+    assert as_input(grey).shape == (3, 5, 3)
+    assert (as_input(grey[..., None]) == 7).all()
     bgra = np.dstack([grey, grey + 1, grey + 2, np.zeros_like(grey)])
-    np.testing.assert_array_equal(as_bgr(bgra)[0, 0], [7, 8, 9])
+    np.testing.assert_array_equal(as_input(bgra)[0, 0], [7, 8, 9])
     deep = np.array([[[0x0102, 0xFF80, 0x00FF]]], np.uint16)
-    np.testing.assert_array_equal(as_bgr(deep)[0, 0], [0x01, 0xFF, 0x00])
+    np.testing.assert_array_equal(as_input(deep)[0, 0], [0x01, 0xFF, 0x00])
 
 
 @pytest.mark.parametrize(
@@ -92,4 +92,4 @@ def test_grey_alpha_and_16_bits_become_bgr() -> None:
 )
 def test_what_is_no_picture_is_refused(image: object) -> None:
     with pytest.raises(IMAError, match=r"^image (is|has) "):
-        as_bgr(image)
+        as_input(image)

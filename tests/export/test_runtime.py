@@ -123,7 +123,7 @@ def test_a_file_that_is_no_model(tmp_path: Path, graphs: dict[str, Path]) -> Non
         ({"imgsz": "[96, 64]"}, r"input has shape \[1, 3, 64, 64\], its metadata asks for \[None, 3, 96, 64\]"),
         ({"names": "{0: 'disc'}"}, r"output has shape \[1, 6, 2\], its metadata asks for \[None, 5, None\]"),
         ({"end2end": "True"}, r"output has shape \[1, 6, 2\]"),
-        ({"channels": "1"}, "1 channels"),
+        ({"channels": "1"}, r"input has shape \[1, 3, 64, 64\], its metadata asks for \[None, 1, 64, 64\]"),
     ],
 )
 def test_files_that_it_cannot_read(toy: Callable[..., Path], metadata: dict[str, str], message: str) -> None:

@@ -11,7 +11,7 @@ from faster_coco_eval import COCO, COCOeval_faster
 from ultralytics import YOLO
 
 from ima_yolo.experiment.report.mistakes import Objects, mistakes, total
-from ima_yolo.pictures import ground_truth_column
+from ima_yolo.pictures import ground_truth_column, model_input
 
 LEAST = 0.001  # confidence from which detections count for average precision, as in Ultralytics' validation
 SHOWN = 0.25  # confidence at which mistakes are counted and pictures drawn, as in Ultralytics' prediction
@@ -20,7 +20,13 @@ SIZES = ("small", "medium", "large")  # areas below 32 x 32 px, below 96 x 96 px
 
 
 def detections(
-    model: Path, images: Sequence[Path], names: Mapping[int, str], imgsz: int, device: str | None
+    model: Path,
+    images: Sequence[Path],
+    names: Mapping[int, str],
+    imgsz: int,
+    device: str | None,
+    channels: int = 3,
+    bands: Sequence[int] | None = None,
 ) -> list[Objects]:
     """Detect in images.
 
@@ -31,11 +37,13 @@ def detections(
             beyond them is left out.
         imgsz: Side in pixels to which images are letterboxed.
         device: As in `yolo predict`.
+        channels: Of the data.
+        bands: Which of them the model is shown, as in `ima_teacher_channels`.
     """
     index_of = {name: index for index, name in names.items()}
     keys = {"imgsz": imgsz, "conf": LEAST, "max_det": MOST, "device": device, "verbose": False, "save": False}
-    found = []
-    for result in YOLO(str(model), task="detect").predict([str(image) for image in images], stream=True, **keys):
+    found, yolo = [], YOLO(str(model), task="detect")
+    for result in yolo.predict(model_input(yolo, images, channels, bands), stream=True, **keys):
         boxes = result.boxes.cpu().numpy()
         kinds = np.array([index_of.get(result.names[int(kind)], -1) for kind in boxes.cls], int)
         known = kinds >= 0

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import matplotlib as mpl
 import numpy as np
 import torch
@@ -19,15 +18,18 @@ from torch import Tensor
 from ultralytics.data.augment import LetterBox
 
 from ima_yolo.config import split, validate
+from ima_yolo.data_set import read_image
+from ima_yolo.errors import IMAError
 from ima_yolo.experiment.report.analysis import SHOWN, detections, ground_truth
 from ima_yolo.experiment.report.figures import STYLE, Figure
-from ima_yolo.experiment.report.measured import TEACHER, Measured, validation
+from ima_yolo.experiment.report.measured import TEACHER, Measured, bands_of, validation
 from ima_yolo.experiment.report.mistakes import Objects, harmony, mistakes
 from ima_yolo.experiment.study import Job
 from ima_yolo.features import Features, tap
 from ima_yolo.host import load_model, neck
 from ima_yolo.masks import mask_frequency, mask_spatial
-from ima_yolo.pictures import Column, side_by_side
+from ima_yolo.pictures import Column, as_rgb, side_by_side
+from ima_yolo.teachers.view import in_channels
 
 PICTURES = 3  # of each kind
 QUALITY = 82  # of JPEG
@@ -46,17 +48,20 @@ def example_figures(measured: Measured) -> list[Figure]:
     models = _models(measured)
     if models is None:
         return []
-    images, names = validation(measured.study)
+    images, names, channels = validation(measured.study)
     images = images[:: max(1, -(-len(images) // MOST_SEARCHED))]
     imgsz = measured.study.common.get("imgsz", 640)
     device = measured.study.places.get("device")
     truth = ground_truth(images, names)
-    found = {name: detections(path, images, names, imgsz, device) for name, path in models.items()}
+    bands = {name: bands_of(measured.study, name) for name in models}
+    found = {
+        name: detections(path, images, names, imgsz, device, channels, bands[name]) for name, path in models.items()
+    }
     plain, distilled = (found[name] for name in list(models)[-2:])
     gains = [_gain(*one) for one in zip(truth, plain, distilled, strict=True)]
     made = _pages(gains, images, names, truth, found)
     best = int(np.argmax(gains)) if gains else 0
-    return [*made, feature_figure(models, images[best], imgsz, _mask_settings(measured))]
+    return [*made, feature_figure(models, images[best], imgsz, _mask_settings(measured), channels, bands)]
 
 
 def _models(measured: Measured) -> dict[str, Path] | None:
@@ -128,7 +133,14 @@ def _mask_settings(measured: Measured) -> tuple[str, float]:
     return (settings.ima_mask if settings.ima_loss == "ima" else "none"), settings.ima_mask_ratio
 
 
-def feature_figure(models: Mapping[str, Path], image: Path, imgsz: int, mask: tuple[str, float]) -> Figure:
+def feature_figure(
+    models: Mapping[str, Path],
+    image: Path,
+    imgsz: int,
+    mask: tuple[str, float],
+    channels: int = 3,
+    bands: Mapping[str, Sequence[int] | None] | None = None,
+) -> Figure:
     """Energy of each model's neck maps on one image, and what a mask leaves of the last model's.
 
     Args:
@@ -136,10 +148,16 @@ def feature_figure(models: Mapping[str, Path], image: Path, imgsz: int, mask: tu
         image: The image.
         imgsz: Side in pixels to which it is letterboxed.
         mask: Kind ("spatial", "frequency" or "none") and ratio.
+        channels: Of the data.
+        bands: By model, which of them it is shown, as in `ima_teacher_channels`.
     """
-    picture = LetterBox((imgsz, imgsz))(image=cv2.imread(str(image)))[..., ::-1]
-    tensor = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1)[None].float() / 255
-    maps = {name: neck_maps(path, tensor) for name, path in models.items()}
+    read = read_image(image, channels)
+    if read is None:
+        raise IMAError(f"{image}: expected an image that can be read; check the file")
+    picture = LetterBox((imgsz, imgsz))(image=read)
+    planes = np.ascontiguousarray(picture[..., ::-1] if channels == 3 else picture)
+    tensor = torch.from_numpy(planes).permute(2, 0, 1)[None].float() / 255
+    maps = {name: neck_maps(path, tensor, (bands or {}).get(name)) for name, path in models.items()}
     rows = {name: [energy(level) for level in found.maps] for name, found in maps.items()}
     kind, ratio = mask
     if kind != "none":
@@ -154,13 +172,14 @@ def feature_figure(models: Mapping[str, Path], image: Path, imgsz: int, mask: tu
     if kind != "none":
         caption += f"; below them the last model's maps under one random {kind} mask of ratio {ratio:g}"
     strides = next(iter(maps.values())).strides
-    return Figure("features", "jpeg", _grid(picture, rows, strides), caption + ".", wide=True)
+    return Figure("features", "jpeg", _grid(as_rgb(picture), rows, strides), caption + ".", wide=True)
 
 
 @torch.no_grad()
-def neck_maps(path: Path, image: Tensor) -> Features:
-    """Neck maps of a checkpoint for a (1, 3, H, W) image in [0, 1]."""
+def neck_maps(path: Path, image: Tensor, bands: Sequence[int] | None = None) -> Features:
+    """Neck maps of a checkpoint for a (1, C, H, W) image in [0, 1], shown as `in_channels` does."""
     model, _ = load_model(path, "model")
+    image = in_channels(image, int(model.yaml.get("channels", 3)), bands)
     head, levels = neck(model)
     with tap(head, levels, stop=True) as caught:
         model(image)

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from ima_yolo.config import split, validate
 from ima_yolo.data_set import images_in, read_data_set
 from ima_yolo.errors import one_line
 from ima_yolo.experiment.report.analysis import analysis, detections, ground_truth
@@ -89,15 +90,25 @@ def analyse(study: Study, name: str, weights: Path, device: str | None = None) -
     path = study.analysis_path(name)
     if path.is_file() or not weights.is_file() or study.data is None:
         return
-    images, names = validation(study)
-    found = detections(weights, images, names, study.common.get("imgsz", 640), device or study.places.get("device"))
+    images, names, channels = validation(study)
+    imgsz, device = study.common.get("imgsz", 640), device or study.places.get("device")
+    found = detections(weights, images, names, imgsz, device, channels, bands_of(study, name))
     write_json(path, analysis(ground_truth(images, names), found, names))
 
 
-def validation(study: Study) -> tuple[list[Path], dict[int, str]]:
-    """The images that the study is judged on, and the class names by index."""
+def validation(study: Study) -> tuple[list[Path], dict[int, str], int]:
+    """The images that the study is judged on, the class names by index, and the images' channels."""
     data = read_data_set(str(study.data))
-    return list(images_in(data["val"])), {int(index): str(name) for index, name in data["names"].items()}
+    names = {int(index): str(name) for index, name in data["names"].items()}
+    return list(images_in(data["val"])), names, int(data["channels"])
+
+
+def bands_of(study: Study, name: str) -> tuple[int, ...] | None:
+    """Which of the data's channels a model is shown: those named for the teacher, None for the usual ones."""
+    if name != TEACHER:
+        return None
+    ours, _ = split(study.common)
+    return validate({**ours, "teacher": "any"}).ima_teacher_channels
 
 
 def collect(study: Study, say: Callable[[str], None]) -> Measured:
