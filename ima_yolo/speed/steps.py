@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from ima_yolo.attach import attach
 from ima_yolo.config import validate
 from ima_yolo.distill import build_distiller
 from ima_yolo.pairing import choose_heads, fit_teachers, load_teachers
+from ima_yolo.teachers.graph import pays
+from ima_yolo.teachers.yolo import YOLOTeacher
 
 ARMS = ("plain", "builtin", "ours")
 CLASSES = 80
@@ -140,6 +143,9 @@ def make_distiller(case: Case, student: BaseModel, device: torch.device, teacher
     own = host.probe(student)
     views = fit_teachers(settings, load_teachers(settings), own.strides, 3, case.imgsz)
     teachers = [view.teacher for view in views]
+    for teacher in teachers:
+        if device.type == "cpu" and isinstance(teacher, YOLOTeacher) and pays(settings.ima_teacher_runtime, math.inf):
+            teacher.by_graph()
     settings, _ = choose_heads(settings, "detect", own.strides, teachers, case.imgsz, names)
     return build_distiller(settings, views, own, device, seed=0, names=names, gains=gains)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from ima_yolo.features import Features, Predictions, tap
 from ima_yolo.host import DETECTION_HEADS, class_names, load_model, neck, probe, task_of
 from ima_yolo.host import predictions as read_head
 from ima_yolo.teachers import TeacherOutput
+from ima_yolo.teachers.graph import Graph, build_graph
 from ima_yolo.teachers.module import cropped, freeze, padded, weights_digest
 
 NMS_IOU = 0.7  # Ultralytics' default at prediction
@@ -52,6 +54,7 @@ class YOLOTeacher:
         self.predicts = type(self._head).__name__ in DETECTION_HEADS
         features = probe(self._model, self.input_channels)
         self.strides, self.channels = features.strides, features.channels
+        self._graphs: dict[bool, Graph | None] | None = None  # by whether the head belongs to it; None is PyTorch
         self._multiple = max(*self.strides, int(model.stride.max()))  # layers below the neck may be coarser
 
     def to(self, device: torch.device) -> YOLOTeacher:
@@ -62,6 +65,30 @@ class YOLOTeacher:
     def digest(self) -> str:
         """SHA-256 over names and bytes of all weights."""
         return weights_digest(self._model)
+
+    def by_graph(self) -> None:
+        """Look at images by ONNX Runtime from now on, where that can be; it is of use on a CPU."""
+        self._graphs = {}
+
+    def _look(self, images: Tensor, run_head: bool) -> tuple[list[Tensor], Any]:
+        """Maps of padded images, and what the head returned if it was run."""
+        graph = self._graph(run_head) if images.device.type == "cpu" and images.dtype == torch.float32 else None
+        if graph is not None:
+            return graph(images)
+        with tap(self._head, self._levels, stop=not run_head) as caught:
+            self._model(images.contiguous(memory_format=LAYOUT))
+        return caught.maps or [], caught.output
+
+    def _graph(self, run_head: bool) -> Graph | None:
+        """The graph for this, built when it is first needed; one with the head serves without it too."""
+        if self._graphs is None:
+            return None
+        if self._graphs.get(True) is not None:
+            return self._graphs[True]
+        if run_head not in self._graphs:
+            parts = self._model, self._head, self._levels, self.input_channels
+            self._graphs[run_head] = build_graph(self.name, *parts, run_head, self._multiple)
+        return self._graphs[run_head]
 
     @torch.no_grad()
     def __call__(
@@ -76,10 +103,8 @@ class YOLOTeacher:
             predictions: Also give scores and boxes of every cell.
         """
         run_head = confidence or boxes or predictions
-        with tap(self._head, self._levels, stop=not run_head) as caught:
-            self._model(padded(images, self._multiple).contiguous(memory_format=LAYOUT))
-        maps, size = caught.maps or [], images.shape[2:]
-        said = read_head(self._head, caught.output) if run_head else None
+        maps, output = self._look(padded(images, self._multiple), run_head)
+        size, said = images.shape[2:], read_head(self._head, output) if run_head else None
         scored = _confidence(said, maps) if said and confidence else []
         return TeacherOutput(
             Features(cropped(maps, self.strides, size), self.strides),
