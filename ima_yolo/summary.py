@@ -66,7 +66,7 @@ def _milliseconds(backend: Any, imgsz: int) -> float:
     from ultralytics.utils.ops import Profile
 
     height, width = getattr(backend, "imgsz", None) or (imgsz, imgsz)  # an exported model may take one size only
-    image = torch.zeros(1, backend.channels, height, width, device=backend.device)
+    image = torch.zeros(1, getattr(backend, "channels", 3), height, width, device=backend.device)
     times = []
     with torch.inference_mode():
         for _ in range(_WARM_UP + _TIMED):
