@@ -83,7 +83,8 @@ ROOMS: dict[str, Room] = {
     ),
     "export": Room("numpy cv2 onnx onnxruntime torch ultralytics", "host checkpoint data_set preflight runtime"),
     "speed": Room(
-        "torch ultralytics", "attach config features files host teachers memory weighting distill pairing runtime"
+        "torch ultralytics",
+        "attach config features files host labels teachers memory weighting distill pairing runtime",
     ),
     "demo": Room("numpy cv2 yaml torch ultralytics", "config host trainer summary pictures runtime export"),
     "experiment": Room(

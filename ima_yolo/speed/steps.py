@@ -143,9 +143,9 @@ def make_distiller(case: Case, student: BaseModel, device: torch.device, teacher
     own = host.probe(student)
     views = fit_teachers(settings, load_teachers(settings), own.strides, 3, case.imgsz)
     teachers = [view.teacher for view in views]
-    for teacher in teachers:
-        if device.type == "cpu" and isinstance(teacher, YOLOTeacher) and pays(settings.ima_teacher_runtime, math.inf):
-            teacher.by_graph()
+    for loaded in teachers:
+        if device.type == "cpu" and isinstance(loaded, YOLOTeacher) and pays(settings.ima_teacher_runtime, math.inf):
+            loaded.by_graph()
     settings, _ = choose_heads(settings, "detect", own.strides, teachers, case.imgsz, names)
     return build_distiller(settings, views, own, device, seed=0, names=names, gains=gains)
 

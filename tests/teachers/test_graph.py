@@ -1,0 +1,105 @@
+"""A teacher run by ONNX Runtime: the same maps and predictions as by PyTorch, or PyTorch itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ima_yolo import IMATrainer
+from ima_yolo.teachers import graph
+from ima_yolo.teachers.graph import Graph, pays
+from ima_yolo.teachers.yolo import YOLOTeacher
+
+
+@pytest.fixture
+def pair(lively_teacher: Path) -> tuple[YOLOTeacher, YOLOTeacher]:
+    """One teacher by PyTorch, and the same by ONNX Runtime."""
+    plain, fast = YOLOTeacher(lively_teacher), YOLOTeacher(lively_teacher)
+    fast.by_graph()
+    return plain, fast
+
+
+def images(*shape: int) -> torch.Tensor:
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(4))
+
+
+def test_maps_and_predictions_are_those_of_pytorch(pair: tuple[YOLOTeacher, YOLOTeacher]) -> None:
+    for shape, asked in [((2, 3, 64, 96), ()), ((1, 3, 50, 77), (True, False, True)), ((3, 3, 96, 64), (False, True))]:
+        own, other = (teacher(images(*shape), *asked) for teacher in pair)
+        for first, second in zip(own.features.maps, other.features.maps, strict=True):
+            assert first.shape == second.shape
+            assert torch.allclose(first, second, atol=1e-3 * float(first.std()))
+        if own.predictions is not None and other.predictions is not None:
+            assert torch.allclose(own.predictions.scores, other.predictions.scores, atol=1e-3)
+            assert torch.allclose(own.predictions.boxes, other.predictions.boxes, atol=1e-2)
+        for stride, level in (own.confidence or {}).items():
+            assert torch.allclose(level, (other.confidence or {})[stride], atol=1e-4)
+    assert pair[1]._graphs is not None
+    assert all(pair[1]._graphs.values()), "it was the graph that looked"
+    assert pair[0].digest() == pair[1].digest()
+
+
+def test_a_graph_repeats_itself_bit_by_bit(pair: tuple[YOLOTeacher, YOLOTeacher]) -> None:
+    first, second = (pair[1](images(2, 3, 64, 64)).features.maps for _ in range(2))
+    assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
+
+
+def test_a_graph_with_the_head_serves_without_it(pair: tuple[YOLOTeacher, YOLOTeacher]) -> None:
+    _, fast = pair
+    fast(images(1, 3, 64, 64), predictions=True)
+    fast(images(1, 3, 64, 64))
+    assert list(fast._graphs or {}) == [True]
+
+
+@pytest.mark.parametrize("fault", ["cannot be traced", "other maps"])
+def test_where_there_is_no_graph_that_says_the_same_pytorch_goes_on(
+    pair: tuple[YOLOTeacher, YOLOTeacher], fault: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    plain, fast = pair
+    if fault == "other maps":
+        look = Graph.__call__
+        monkeypatch.setattr(Graph, "__call__", lambda self, x: ([1.01 * level for level in look(self, x)[0]], None))
+    else:
+        monkeypatch.setattr(graph.torch.onnx, "export", lambda *_, **__: 1 / 0)
+    own, other = (teacher(images(1, 3, 64, 64)).features.maps for teacher in (plain, fast))
+    assert all(torch.equal(first, second) for first, second in zip(own, other, strict=True))
+    fast(images(1, 3, 64, 64))
+    (line,) = [line for line in caplog.messages if "runs by PyTorch" in line]
+    assert ("division by zero" if fault == "cannot be traced" else "its graph shows other maps") in line
+
+
+def test_half_precision_stays_with_pytorch(pair: tuple[YOLOTeacher, YOLOTeacher]) -> None:
+    _, fast = pair
+    fast._model.bfloat16()
+    assert fast(images(1, 3, 64, 64).bfloat16()).features.maps[0].dtype == torch.bfloat16
+    assert fast._graphs == {}
+
+
+@pytest.mark.parametrize(
+    ("choice", "looks", "expected"),
+    [("torch", 1e9, False), ("onnx", 1, True), ("auto", 1999, False), ("auto", 2000, True)],
+)
+def test_a_short_training_does_not_pay_for_the_conversion(choice: str, looks: float, expected: bool) -> None:
+    assert pays(choice, looks) is expected
+
+
+def test_a_training_is_the_same_but_for_rounding(
+    tiny_data: Path, tiny_checkpoint: Callable[..., Path], lively_teacher: Path, tmp_path: Path
+) -> None:
+    common: dict[str, Any] = {"model": str(tiny_checkpoint()), "data": str(tiny_data), "project": str(tmp_path)}
+    common |= {"epochs": 1, "imgsz": 64, "batch": 4, "plots": False, "workers": 0, "val": False, "amp": False}
+    found = {}
+    for runtime in ("torch", "onnx"):
+        options = {**common, "teacher": lively_teacher, "ima_teacher_runtime": runtime, "name": runtime}
+        trainer = IMATrainer(overrides={**options, "ima_gate": False, "optimizer": "SGD"})
+        trainer.train()
+        teacher = trainer.teachers[0]
+        assert isinstance(teacher, YOLOTeacher)
+        assert bool(teacher._graphs) is (runtime == "onnx")
+        found[runtime] = trainer.tloss
+    for name, value in found["torch"].items():
+        assert float(found["onnx"][name]) == pytest.approx(float(value), rel=1e-3), name
