@@ -139,8 +139,10 @@ def make_distiller(case: Case, student: BaseModel, device: torch.device, teacher
     own = host.probe(student)
     views = fit_teachers(settings, load_teachers(settings), own.strides, 3, case.imgsz)
     teachers = [view.teacher for view in views]
-    settings, _ = choose_heads(settings, "detect", own.strides, teachers, case.imgsz, names)
-    return build_distiller(settings, views, own, device, seed=0, names=names, gains=gains)
+    heads = choose_heads(settings, "detect", own.strides, teachers, case.imgsz, names)
+    return build_distiller(
+        heads.settings, views, own, device, seed=0, names=names, gains=gains, compared=heads.compared
+    )
 
 
 def teacher_forward(case: Case, device: torch.device, teacher: Path) -> Callable[[], None]:
