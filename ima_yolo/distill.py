@@ -33,17 +33,17 @@ class Observed:
     Attributes:
         outputs: One a teacher.
         chosen: Indices of the images that they saw; None for all.
-        asked: What they were asked for beside maps: confidence, boxes, predictions.
+        asked: What each was asked for beside maps: confidence, boxes, predictions.
     """
 
     outputs: list[TeacherOutput]
     chosen: Tensor | None
-    asked: tuple[bool, bool, bool]
+    asked: list[tuple[bool, bool, bool]]
 
     @property
     def has_heads(self) -> bool:
-        """Whether the teachers' heads were asked for predictions."""
-        return self.asked[2]
+        """Whether any teacher's head was asked for predictions."""
+        return any(predictions for _, _, predictions in self.asked)
 
 
 class Distiller(nn.Module):
@@ -60,7 +60,7 @@ class Distiller(nn.Module):
         off: Share of the training at its end without distillation.
         confidence: Whether the losses need the teacher's confidence.
         teacher_boxes: Whether the objects are the teacher's detections instead of the labels.
-        heads: Terms on what the heads of student and each teacher say; empty for none.
+        heads: Terms on what the heads of student and each teacher say, None for a teacher without; empty for none.
         share: Share of the images of each batch that the teachers see, in (0, 1].
     """
 
@@ -74,7 +74,7 @@ class Distiller(nn.Module):
         off: float = 0.0,
         confidence: bool = False,
         teacher_boxes: bool = False,
-        heads: Sequence[HeadTerms] = (),
+        heads: Sequence[HeadTerms | None] = (),
         share: float = 1.0,
     ) -> None:
         """Keep the parts; distillation is fully on until told otherwise."""
@@ -86,7 +86,7 @@ class Distiller(nn.Module):
         self._kind, self._off = kind, off
         self._confidence, self._teacher_boxes = confidence, teacher_boxes
         self._factor = schedule(kind, 0.0, off)
-        self.heads = tuple(heads)
+        self.heads = tuple(heads) or (None,) * len(self.teachers)
         self._share = share
         self._guard = Guard()
         self._watches = {name: Watch(name) for name in self._names}
@@ -151,8 +151,14 @@ class Distiller(nn.Module):
         if count < len(images):
             chosen = torch.randperm(len(images), generator=self._rng, device=self._rng.device)[:count]
             images = images[chosen]
-        asked = self._confidence, self._teacher_boxes, any(head.is_due or head.factor > 0 for head in self.heads)
-        return Observed([teacher(images, *asked) for teacher in self.teachers], chosen, asked)
+        asked = [
+            (self._confidence, self._teacher_boxes, head is not None and (head.is_due or head.factor > 0))
+            for head in self.heads
+        ]
+        return Observed(self._ask(images, asked), chosen, asked)
+
+    def _ask(self, images: Tensor, asked: Sequence[tuple[bool, bool, bool]]) -> list[TeacherOutput]:
+        return [teacher(images, *wanted) for teacher, wanted in zip(self.teachers, asked, strict=True)]
 
     @property
     def measures(self) -> bool:
@@ -162,7 +168,7 @@ class Distiller(nn.Module):
     @property
     def is_on(self) -> bool:
         """Whether any term counts at this point of the training."""
-        return self._factor != 0.0 and (self._compares_maps or bool(self.heads))
+        return self._factor != 0.0 and (self._compares_maps or bool(self._head_names))
 
     @property
     def _compares_maps(self) -> bool:
@@ -170,7 +176,11 @@ class Distiller(nn.Module):
 
     @property
     def _names(self) -> tuple[str, ...]:
-        return (TERM, *(self.heads[0].names if self.heads else ()))
+        return (TERM, *self._head_names)
+
+    @property
+    def _head_names(self) -> tuple[str, ...]:
+        return next((head.names for head in self.heads if head is not None), ())  # the same for every teacher
 
     def _terms(
         self,
@@ -193,7 +203,7 @@ class Distiller(nn.Module):
         # measured without the other images, which the task loss does not see
         weight = self.weight(task, plain[TERM], whole.maps, share) if TERM in plain else 0.0
         factors = {name: self._factor * (weight if name == TERM else 1.0) for name in plain}
-        mixed = self._mixed(plain, batch, look, observed.asked) if look else plain
+        mixed = self._mixed(plain, batch, look, observed) if look else plain
         terms = {name: term * factors[name] for name, term in mixed.items()}
         named = [(view.name, output.features) for view, output in zip(self.teachers, seen, strict=True)]
 
@@ -215,16 +225,26 @@ class Distiller(nn.Module):
         terms: dict[str, Tensor] = {}
         if self._compares_maps:
             terms[TERM] = self.criterion(student, [output.features for output in seen], regions)
-        for head, output, share in zip(self.heads, seen, self.criterion.shares, strict=False):
-            if own is not None and output.predictions is not None and head.factor > 0:
+        for head, output, share in zip(self.heads, seen, self._head_shares, strict=True):
+            if head is not None and own is not None and output.predictions is not None and head.factor > 0:
                 for name, term in head(own, output.predictions).items():
                     terms[name] = terms.get(name, 0.0) + term * (share * head.factor)
         return terms
 
+    @property
+    def _head_shares(self) -> list[float]:
+        """Share of each teacher in the terms on the heads.
+
+        They sum to 1 over those that take part: `ima_cls` weighs what their heads say, and a teacher of features alone
+        beside them takes nothing away from that.
+        """
+        taken = [0.0 if head is None else share for head, share in zip(self.heads, self.criterion.shares, strict=True)]
+        return [share / (sum(taken) or 1.0) for share in taken]
+
     def _weigh_heads(self, own: Predictions | None, seen: Sequence[TeacherOutput], batch: dict[str, Any]) -> None:
         """Let each teacher's gate see what student and teacher said of the labelled images."""
-        for head, view, output in zip(self.heads, self.teachers, seen, strict=False):
-            if head.gate is None:
+        for head, view, output in zip(self.heads, self.teachers, seen, strict=True):
+            if head is None or head.gate is None:
                 continue
             if head.gate.is_due and own is not None and output.predictions is not None:
                 head.gate.measure(own, output.predictions, boxes_of(batch), batch["cls"].view(-1))
@@ -233,14 +253,14 @@ class Distiller(nn.Module):
             head.gate.advance()
 
     def _mixed(
-        self, terms: dict[str, Tensor], batch: dict[str, Any], look: Look, asked: tuple[bool, bool, bool]
+        self, terms: dict[str, Tensor], batch: dict[str, Any], look: Look, observed: Observed
     ) -> dict[str, Tensor]:
         """Mean of each term over the labelled images and those without labels."""
         images = batch[UNLABELLED]
-        seen = [teacher(images, *asked) for teacher in self.teachers]
+        seen = self._ask(images, observed.asked)
         nothing = images.new_zeros(0, 5)
         regions = [Regions(nothing if out.boxes is None else out.boxes, out.confidence or {}) for out in seen]
-        others = self._compare(*look(images, asked[2]), seen, regions)
+        others = self._compare(*look(images, observed.has_heads), seen, regions)
         labelled, unlabelled = len(batch["img"]), len(images)
         return {
             name: (term * labelled + others[name] * unlabelled) / (labelled + unlabelled)
@@ -250,7 +270,7 @@ class Distiller(nn.Module):
     def state(self) -> dict[str, Any]:
         """Tensors and plain values from which `load` goes on."""
         adapters = {name: value.detach().cpu().clone() for name, value in self.criterion.state_dict().items()}
-        gates = [head.gate.state() for head in self.heads if head.gate is not None]
+        gates = [head.gate.state() for head in self.heads if head is not None and head.gate is not None]
         return {"adapters": adapters, "weight": self.weight.state(), "gates": gates, "rng": self._rng.get_state()}
 
     def load(self, state: dict[str, Any]) -> None:
@@ -264,7 +284,7 @@ class Distiller(nn.Module):
                 "version that it was started with"
             ) from error
         self.weight.load(state["weight"])
-        gates = [head.gate for head in self.heads if head.gate is not None]
+        gates = [head.gate for head in self.heads if head is not None and head.gate is not None]
         for gate, kept in zip(gates, state.get("gates", []), strict=False):  # none in runs of earlier versions
             gate.load(kept)
         if state["rng"].shape == self._rng.get_state().shape:
@@ -282,6 +302,7 @@ def build_distiller(
     rank: int = 0,
     names: Mapping[int, str] | None = None,
     gains: Mapping[str, float] | None = None,
+    compared: Sequence[bool] | None = None,
 ) -> Distiller:
     """Build what the settings ask for, for teachers that are fitted to the student.
 
@@ -294,6 +315,7 @@ def build_distiller(
         rank: Index of this process; each draws masks of its own.
         names: The data's class names by index; needed for terms on the heads.
         gains: Gains of the task's own losses, "cls" and "box"; needed for terms on the heads.
+        compared: Whether each teacher's head enters the terms on the heads, if there are any; all if None.
     """
     rng = torch.Generator(device=device)
     rng.manual_seed(seed + rank)
@@ -302,7 +324,10 @@ def build_distiller(
     for view in teachers:
         view.teacher.to(device)
         criteria.append(build_criterion(settings, view.strides, student_channels, view.channels, rng, seed))
-    heads = [build_head_terms(settings, view.teacher, names or {}, gains or {}) for view in teachers]
+    heads = [
+        build_head_terms(settings, view.teacher, names or {}, gains or {}) if takes_part else None
+        for view, takes_part in zip(teachers, compared or (True,) * len(teachers), strict=True)
+    ]
     return Distiller(
         teachers,
         Panel(criteria, settings.shares).to(device),
@@ -312,6 +337,6 @@ def build_distiller(
         off=settings.ima_off,
         confidence=settings.needs_confidence,
         teacher_boxes=settings.needs_teacher_boxes,
-        heads=[head for head in heads if head is not None],
+        heads=heads,
         share=settings.ima_batch_share,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ultralytics.nn.tasks import BaseModel
@@ -89,22 +90,36 @@ def check_pairs(
         data: The data set as Ultralytics reads it; empty if not known yet.
 
     Raises:
-        IMAError: If a pair shares no level or not one that was asked for, if heads cannot be asked or have different
-            cells, or if the task has no instances of the kind that was asked for.
+        IMAError: If a pair shares no level or not one that was asked for, if a head cannot be asked or none of them can
+            be compared, or if the task has no instances of the kind that was asked for.
     """
     strides = probe(student, int(student.yaml.get("channels", 3))).strides
     fit_teachers(settings, teachers, strides, data.get("channels", 3), imgsz)
     _check_instances(settings, kind)
     for teacher in teachers:
         _check_head(settings, teacher)
-        if settings.needs_predictions and (obstacle := _head_obstacle(settings, kind, strides, teacher, imgsz, data)):
-            raise IMAError(f"ima_cls, ima_box: {obstacle}")
+    choose_heads(settings, kind, strides, teachers, imgsz, data.get("names"))
+
+
+@dataclass(frozen=True)
+class HeadChoice:
+    """Whose heads are compared with the student's.
+
+    Attributes:
+        settings: With numbers for the weights of both terms.
+        compared: Whether each teacher's head is.
+        left_out: What is left out for which reason, in a line; None where nothing is.
+    """
+
+    settings: Settings
+    compared: tuple[bool, ...]
+    left_out: str | None = None
 
 
 def choose_heads(
     settings: Settings, kind: str, strides: Sequence[int], teachers: Sequence[Teacher], imgsz: int, names: Any
-) -> tuple[Settings, str | None]:
-    """Switch the terms on the heads on where they were left to us and the heads can be compared.
+) -> HeadChoice:
+    """Choose the teachers whose heads can be compared, and switch the terms on where they were left to us.
 
     Args:
         settings: What the user chose.
@@ -112,20 +127,30 @@ def choose_heads(
         strides: The student's.
         teachers: Loaded and frozen.
         imgsz: Side of the student's images in pixels.
-        names: The data's class names by index.
+        names: The data's class names by index; None if not known yet.
 
-    Returns:
-        The settings with numbers for both weights, and why the terms are off where they are off for a reason.
+    Raises:
+        IMAError: If the user asked for the terms and they can be had with no teacher, or asked for them alone
+            (ima_weight=0) and not every teacher can give them.
     """
-    if not settings.heads_left_to_us or settings.ima_weight == 0:
-        return settings.with_heads(usable=False), None
-    looks = (_head_obstacle(settings, kind, strides, teacher, imgsz, {"names": names}) for teacher in teachers)
-    obstacle = next((found for found in looks if found), None)
-    return settings.with_heads(usable=obstacle is None), obstacle
+    left_to_us = settings.heads_left_to_us and settings.ima_weight != 0
+    if not (settings.needs_predictions or left_to_us):
+        return HeadChoice(settings.with_heads(usable=False), (False,) * len(teachers))
+    obstacles = [_head_obstacle(settings, kind, strides, teacher, imgsz, names) for teacher in teachers]
+    compared = tuple(obstacle is None for obstacle in obstacles)
+    reasons = list(dict.fromkeys(obstacle for obstacle in obstacles if obstacle))
+    idle = settings.ima_weight == 0 and reasons  # a teacher without features and head would run for nothing
+    if any(compared) and not idle:
+        left_out = f"Terms on the heads without a part of the teachers: {'; '.join(reasons)}" if reasons else None
+        return HeadChoice(settings.with_heads(usable=True), compared, left_out)
+    if settings.needs_predictions:
+        raise IMAError(f"ima_cls, ima_box: {'; '.join(reasons)}")
+    left_out = f"Distilling features alone, not what the heads say: {'; '.join(reasons)}"
+    return HeadChoice(settings.with_heads(usable=False), compared, left_out)
 
 
 def _head_obstacle(
-    settings: Settings, kind: str, strides: Sequence[int], teacher: Teacher, imgsz: int, data: Mapping[str, Any]
+    settings: Settings, kind: str, strides: Sequence[int], teacher: Teacher, imgsz: int, names: Any
 ) -> str | None:
     """Why what the heads of a student and a teacher say cannot be compared."""
     if kind != "detect":
@@ -134,8 +159,9 @@ def _head_obstacle(
         return f"{teacher.name} has no head of an Ultralytics detector ({', '.join(DETECTION_HEADS)})"
     if tuple(strides) != tuple(teacher.strides) or settings.ima_teacher_imgsz not in (None, imgsz):
         size = f" of an image of {settings.ima_teacher_imgsz} px" if settings.ima_teacher_imgsz else ""
-        return f"the heads have different cells, at strides {list(strides)} and {list(teacher.strides)}{size}"
-    if data and not shared_classes(teacher, data["names"]):
+        pair = f"{list(strides)} and {list(teacher.strides)}{size} in {teacher.name}"
+        return f"the heads have different cells, at strides {pair}"
+    if names is not None and not shared_classes(teacher, names):
         return f"{teacher.name} knows none of the data's classes"
     return None
 

@@ -268,7 +268,12 @@ def _check_data(rest: Mapping[str, Any], teachers: Sequence[Teacher]) -> dict[st
 
 def _check_unlabelled(folder: str) -> None:
     """Refuse a folder without an image that can be read; the first such one is enough."""
-    found = list(images_in(folder))
+    try:
+        found = list(images_in(folder))
+    except UnicodeDecodeError:  # a file is read as a list of images
+        raise IMAError(
+            f"ima_unlabelled={folder}: expected a folder of images, or a text file that lists them"
+        ) from None
     if not found:
         fault = "no images in this folder" if Path(folder).exists() else "no such folder"
         raise IMAError(f"ima_unlabelled={folder}: {fault}")

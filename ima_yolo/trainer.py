@@ -117,7 +117,7 @@ class Distilling(Continuing):
         channels = self.data["channels"]
         side = side_of(self.args.imgsz)
         views = fit_teachers(self.settings, self.teachers, student.strides, channels, side)
-        settings, obstacle = choose_heads(
+        heads = choose_heads(
             self.settings.for_task(self.args.task),
             self.kind,
             student.strides,
@@ -126,7 +126,7 @@ class Distilling(Continuing):
             self.data["names"],
         )
         self.distiller = build_distiller(
-            settings,
+            heads.settings,
             views,
             student,
             self.device,
@@ -134,13 +134,14 @@ class Distilling(Continuing):
             max(RANK, 0),
             names=self.data["names"],
             gains={"cls": self.args.cls, "box": self.args.box},
+            compared=heads.compared,
         )
         attach(self.model, self.distiller)
         self.add_callback("on_train_start", _note_start)
         self.add_callback("on_train_epoch_start", _advance)
         self.callbacks["on_train_end"].insert(0, _finish)
-        if obstacle:
-            LOGGER.info(f"Distilling features alone, not what the heads say: {obstacle}")
+        if heads.left_out:
+            LOGGER.info(heads.left_out)
         for view in views:
             LOGGER.info(f"Distilling from {view.name} at strides {list(view.strides)}")
             for line in differences(view, student.strides, channels):

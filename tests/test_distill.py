@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -154,8 +155,12 @@ class Predicting(Teacher):
 
     predicts = True
 
+    def __init__(self, shift: float = 0.3) -> None:
+        super().__init__()
+        self.shift = shift
+
     def __call__(self, images: torch.Tensor, *asked: bool) -> TeacherOutput:
-        return TeacherOutput(super().__call__(images).features, predictions=said(len(images), 0.3))
+        return TeacherOutput(super().__call__(images).features, predictions=said(len(images), self.shift))
 
 
 def said(images: int, shift: float = 0.0) -> Predictions:
@@ -165,11 +170,17 @@ def said(images: int, shift: float = 0.0) -> Predictions:
     return Predictions(torch.randn(images, 5, 2, generator=generator) + shift, boxes.requires_grad_(shift == 0))
 
 
-def with_heads(**settings: Any) -> Any:
-    names, gains = {0: "a", 1: "b"}, {"cls": 0.5, "box": 7.5}
-    chosen = Settings(teacher="t.pt", **settings)
-    views, device = [fit(Predicting(), tuple(SHAPES))], torch.device("cpu")
-    return build_distiller(chosen, views, student_maps(), device, seed=0, names=names, gains=gains)
+def with_heads(teachers: Sequence[Teacher] = (), compared: Sequence[bool] | None = None, **settings: Any) -> Any:
+    teachers = teachers or [Predicting()]
+    chosen = Settings(teacher=",".join(f"{index}.pt" for index in range(len(teachers))), **settings)
+    views = [fit(teacher, tuple(SHAPES)) for teacher in teachers]
+    of_data = {"names": {0: "a", 1: "b"}, "gains": {"cls": 0.5, "box": 7.5}}
+    return build_distiller(chosen, views, student_maps(), torch.device("cpu"), seed=0, compared=compared, **of_data)
+
+
+def terms_of(distiller: Any) -> dict[str, float]:
+    _, items = distiller(batch(), student_maps(), torch.zeros(()), lambda: said(2))
+    return {name: value.item() for name, value in items.items()}
 
 
 def test_the_weights_of_the_terms_on_the_heads_count_in_units_of_the_task_s_gains() -> None:
@@ -255,6 +266,32 @@ def test_a_resumed_gate_is_as_closed_as_before() -> None:
     assert teacher.asked == [False, False]
     earlier = {key: value for key, value in distiller.state().items() if key != "gates"}
     gated(Asked(-1.0)).load(earlier)  # a run of an earlier version
+
+
+def test_the_terms_on_the_heads_of_several_teachers_are_averaged_by_their_shares() -> None:
+    settings = {"ima_weight": 0.0, "ima_cls": 1.0, "ima_box": 1.0, "ima_gate": False}
+    first, second = (terms_of(with_heads([Predicting(shift)], **settings)) for shift in (0.3, 0.9))
+    both = terms_of(with_heads([Predicting(0.3), Predicting(0.9)], ima_teacher_shares=(3, 1), **settings))
+    assert both == pytest.approx({name: 0.75 * first[name] + 0.25 * second[name] for name in first}, rel=1e-5)
+    assert abs(first["kdcls_loss"] - second["kdcls_loss"]) > 0.01, "the two say different things"
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_teacher_of_features_alone_takes_nothing_from_what_the_other_s_head_says(place: int) -> None:
+    settings = {"ima_cls": 1.0, "ima_box": 1.0}
+    alone = terms_of(with_heads([Predicting()], **settings))
+    teachers: list[Teacher] = [Predicting()]
+    teachers.insert(place, Teacher())  # which a view refuses to ask for predictions
+    distiller = with_heads(teachers, [index != place for index in range(2)], ima_teacher_shares=(3, 1), **settings)
+    both = terms_of(distiller)
+    assert both["ima_loss"] > 0
+    assert {name: both[name] for name in ("kdcls_loss", "kdbox_loss")} == pytest.approx(
+        {name: alone[name] for name in ("kdcls_loss", "kdbox_loss")}, rel=1e-5
+    )
+    assert (distiller.heads[place], distiller.heads[1 - place].gate.steps) == (None, 1)
+    again = with_heads(teachers, [index != place for index in range(2)], ima_teacher_shares=(3, 1), **settings)
+    again.load(distiller.state())
+    assert again.heads[1 - place].gate.state() == distiller.heads[1 - place].gate.state()
 
 
 def test_the_schedule_scales_what_is_added_and_its_gradient() -> None:

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from ultralytics import YOLO
@@ -53,6 +55,12 @@ def classifier(path: Path) -> str:
 
 def segmenter(path: Path) -> str:
     YOLO("yolo26n-seg.yaml").save(path)
+    return str(path)
+
+
+def picture(path: Path) -> str:
+    path.parent.mkdir()
+    cv2.imwrite(str(path), np.full((8, 8, 3), 200, np.uint8))
     return str(path)
 
 
@@ -139,6 +147,14 @@ BAD: dict[str, tuple[Callable[[Path], dict[str, Any]], str]] = {
         "student=: expected the name of a file, not an object of type DetectionModel",
     ),
     "a folder of images that is not there": (lambda tmp: {"ima_unlabelled": "gone"}, "no such folder"),
+    "an image in place of a folder of images": (
+        lambda tmp: {"ima_unlabelled": picture(tmp / "pool" / "0.png")},
+        "0.png: expected a folder of images, or a text file that lists them",
+    ),
+    "heads of teachers that have none": (
+        lambda tmp: {"teacher": segmenter(tmp / "s.pt"), "ima_cls": 1},
+        "ima_cls, ima_box: ",
+    ),
     "a word for a weight": (lambda tmp: {"ima_cls": "much"}, "must be 'auto' or a number from 0 up"),
     "resuming a folder that is no run": (lambda tmp: {"resume": True, "student": str(tmp)}, "no checkpoint at"),
     "nothing to resume": (lambda tmp: {"resume": "gone.pt"}, "resume: no checkpoint at 'gone.pt'"),

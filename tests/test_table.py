@@ -86,6 +86,19 @@ def test_the_table_claims_what_is_tested() -> None:
     assert claimed == dict.fromkeys(ROWS, len(STUDENTS))
 
 
+def labels(task: str) -> dict[str, torch.Tensor]:
+    """Objects of two images of 64 x 96 px as a training of the task has them: a mask, turned boxes, or boxes."""
+    if task == "semantic":
+        classes = torch.full((2, 64, 96), 3)
+        classes[:, 8:40, 16:56] = 0
+        classes[1, 40:, 60:] = 255  # not known
+        return {"semantic_mask": classes}
+    boxes = torch.tensor([[0.4, 0.4, 0.4, 0.5], [0.5, 0.5, 0.6, 0.6], [0.7, 0.3, 0.2, 0.3]])
+    turned = torch.cat([boxes, torch.full((3, 1), 0.3)], dim=1)
+    index = torch.tensor([0.0, 1.0, 1.0])
+    return {"bboxes": turned if task == "obb" else boxes, "cls": torch.zeros(3, 1), "batch_idx": index}
+
+
 @pytest.mark.parametrize("name", [name for names in ROWS.values() for name in names])
 def test_a_teacher_pulls_on_the_student_of_every_task(name: str, teacher_of: Callable[[str], Teacher]) -> None:
     teacher = teacher_of(name)
@@ -93,17 +106,20 @@ def test_a_teacher_pulls_on_the_student_of_every_task(name: str, teacher_of: Cal
     for task, config in STUDENTS.items():
         student, own = student_of(config)
         view = fit(teacher, own.strides)
-        distiller = build_distiller(Settings(teacher="any", ima_weight=1.0), [view], own, torch.device("cpu"), seed=0)
+        settings = Settings(teacher="any", ima_weight=1.0).for_task("detect" if task == "RT-DETR" else task)
+        distiller = build_distiller(settings, [view], own, torch.device("cpu"), seed=0)
         head, levels = neck(student)
         with tap(head, levels, stop=True) as caught:
             student(images)
         for level in caught.maps:
             level.retain_grad()
         seen = Features.of_image(caught.maps, 64)
-        batch = {"img": images, "bboxes": torch.zeros(0, 4), "batch_idx": torch.zeros(0)}
+        batch = {"img": images, **labels(task)}
         total, _ = distiller(batch, seen, sum(level.mean() for level in caught.maps), lambda: None)
         total.backward()
         assert view.strides, task
+        instances = {loss.instance for loss in distiller.criterion.members[0].levels.values()}
+        assert instances == {"region" if task == "semantic" else "image"}, task
         for stride in view.strides:
             pull = seen.at(stride).grad
             assert pull is not None, (task, stride)

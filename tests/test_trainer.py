@@ -519,12 +519,19 @@ def test_a_logger_is_handed_the_terms(options: dict[str, Any], tmp_path: Path, m
     assert written["train/ima_loss"] > 0
 
 
-@pytest.mark.parametrize("student", ["yolov8n.yaml", "yolo11n.yaml", "yolov8n-p2.yaml"])
-def test_students_of_other_families(options: dict[str, Any], student: str) -> None:
-    trainer = IMATrainer(overrides={**options, "model": student})
-    trainer.train()
+@pytest.mark.parametrize("student", ["yolov8n.yaml", "yolo11n.yaml", "yolo12n.yaml", "yolov8n-p2.yaml"])
+def test_students_of_other_families_learn_are_saved_plain_and_export(options: dict[str, Any], student: str) -> None:
+    trainer, steps = trained(IMATrainer, {**options, "model": student, "fraction": 0.5, "val": False})  # a single batch
     assert trainer.distiller.criterion.strides == (8, 16, 32)
-    assert trainer.best.exists()
+    assert len(steps) == 1
+    assert all(gradient.isfinite().all() for gradient in steps[0].values())
+    assert float(rows(trainer)[0]["train/ima_loss"]) > 0
+    saved = torch_safe_load(trainer.best, safe_only=True)[0]["model"]
+    assert type(saved) is DetectionModel
+    assert saved.state_dict().keys() == DetectionModel(student, nc=3, verbose=False).state_dict().keys()
+    report = export_onnx(trainer.best, imgsz=64)  # in place only if it agrees with torch
+    assert report.path.exists()
+    assert report.images > 0
 
 
 class Stop(Exception):

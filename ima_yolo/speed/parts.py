@@ -63,13 +63,14 @@ def build_parts(case: Case, device: torch.device, teacher_path: Path) -> dict[st
 
 
 def _of_heads(distiller: Any, teacher: Any, images: Tensor) -> dict[str, Callable[[], Any]]:
-    if not distiller.heads:
+    (terms,) = distiller.heads
+    if terms is None:
         return {}
     said = teacher(images, predictions=True).predictions
     own = Predictions(said.scores.clone().requires_grad_(True), said.boxes.clone().requires_grad_(True))
     return {
         "teacher with head": lambda: teacher(images, predictions=True),
-        "terms on the heads, forward and backward": lambda: sum(distiller.heads[0](own, said).values()).backward(),
+        "terms on the heads, forward and backward": lambda: sum(terms(own, said).values()).backward(),
     }
 
 

@@ -146,8 +146,10 @@ def make_distiller(case: Case, student: BaseModel, device: torch.device, teacher
     for loaded in teachers:
         if device.type == "cpu" and isinstance(loaded, YOLOTeacher) and pays(settings.ima_teacher_runtime, math.inf):
             loaded.by_graph()
-    settings, _ = choose_heads(settings, "detect", own.strides, teachers, case.imgsz, names)
-    return build_distiller(settings, views, own, device, seed=0, names=names, gains=gains)
+    heads = choose_heads(settings, "detect", own.strides, teachers, case.imgsz, names)
+    return build_distiller(
+        heads.settings, views, own, device, seed=0, names=names, gains=gains, compared=heads.compared
+    )
 
 
 def teacher_forward(case: Case, device: torch.device, teacher: Path) -> Callable[[], None]:

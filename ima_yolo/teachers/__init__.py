@@ -39,6 +39,9 @@ class Teacher(Protocol):
         input_channels: Channels of the images that it takes.
         class_names: Class names by index, or None where it knows none.
         predicts: Whether its head can be asked: for confidence, boxes and predictions of every cell.
+
+    One attribute more is read where there is one, `resampled_from`: the stride of the map from which all others are
+    resampled. It is said when a training starts; None, or no such attribute, where each map is the network's own.
     """
 
     name: str
@@ -62,6 +65,11 @@ class Teacher(Protocol):
         Height and width may be any; a map of stride s has ceil(H / s) rows and ceil(W / s) columns. The head runs only
         if something that it says is asked for, which happens only where `predicts`.
         """
+
+
+def resampled_from(teacher: Teacher) -> int | None:
+    """Stride of the one map from which a teacher makes all others; None where each is its network's own."""
+    return getattr(teacher, "resampled_from", None)
 
 
 def shared_classes(teacher: Teacher, names: Mapping[int, str]) -> list[tuple[int, int]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ima_yolo.errors import IMAError, one_line
-from ima_yolo.teachers import Teacher
+from ima_yolo.teachers import Teacher, resampled_from
 
 _ATTRIBUTES = {
     "strides": "a tuple of whole numbers, finest first, each once",
@@ -70,6 +70,10 @@ def _check_attributes(teacher: Any, name: str) -> None:
     for word, fine in fits.items():
         if not fine:
             raise IMAError(f"teacher={name}: {word}={getattr(teacher, word)!r}; expected {_ATTRIBUTES[word]}")
+    if (source := resampled_from(teacher)) is not None and source not in strides:
+        raise IMAError(
+            f"teacher={name}: resampled_from={source!r}; expected one of its strides {list(strides)}, or None"
+        )
 
 
 def _whole(values: Any) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,8 @@ class ModuleTeacher:
         input_channels: Channels of its images.
         multiple: Images are extended to the right and below to a multiple of this many pixels.
         class_names: Class names by index, if it knows any.
+        resampled_from: Stride of the map from which all others are resampled, see `pyramid`; None where each is the
+            network's own.
 
     Raises:
         IMAError: If the model cannot be run, or its maps cannot be used.
@@ -56,11 +59,13 @@ class ModuleTeacher:
         input_channels: int = 3,
         multiple: int = 32,
         class_names: dict[int, str] | None = None,
+        resampled_from: int | None = None,
     ) -> None:
         """Freeze the model and look at one image."""
         self.name = name
         self.input_channels = input_channels
         self.class_names = class_names
+        self.resampled_from = resampled_from
         self._model = freeze(model)
         self._maps = maps or model
         self._mean = _by_channel(mean if mean is not None else [0.0] * input_channels)
@@ -93,6 +98,11 @@ class ModuleTeacher:
     def _run(self, images: Tensor) -> list[Tensor]:
         images = padded(images.flip(1) if self._bgr else images, self._multiple)
         maps = self._maps((images - self._mean) / self._std)
+        if not isinstance(maps, Iterable) or isinstance(maps, (Tensor, str)):
+            found = f"a tensor of shape {tuple(maps.shape)}" if isinstance(maps, Tensor) else type(maps).__name__
+            raise IMAError(
+                f"teacher={self.name}: gave {found} for a batch; expected a list or dictionary of (B, C, H, W) maps"
+            )
         return list(maps.values() if isinstance(maps, Mapping) else maps)
 
     @torch.no_grad()
@@ -169,6 +179,17 @@ def weights_digest(model: nn.Module) -> str:
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+@contextmanager
+def repeatable() -> Iterator[None]:
+    """Draw what is random in a model from one seed: the same name means the same weights, in a resumed run too.
+
+    The global stream goes on as if nothing had been drawn.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)  # torch.manual_seed would reseed the GPUs as well
+        yield
 
 
 def freeze(model: Any) -> Any:

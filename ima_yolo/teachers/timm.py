@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ultralytics.utils import LOGGER
 
 from ima_yolo.errors import IMAError, nearest, one_line
-from ima_yolo.teachers.module import ModuleTeacher, pyramid, read_state
+from ima_yolo.teachers.module import ModuleTeacher, pyramid, read_state, repeatable
 
 FINEST = 4  # pixels: the stride below which a map holds edges rather than objects
 
@@ -24,10 +24,11 @@ def timm_teacher(architecture: str, weights: str | None = None) -> ModuleTeacher
     Args:
         architecture: For example "resnet50" or "vit_small_patch16_224.dino".
         weights: "pretrained" for those that timm publishes, which are downloaded; or a file with a state dictionary.
-            None for random weights, with a warning.
+            None for random weights, the same each time, with a warning.
 
     Raises:
-        IMAError: If timm is not installed, knows no such model, or the model or its weights cannot be used.
+        IMAError: If timm is not installed, knows no such model, or the model or its weights cannot be used, as one
+            that takes images of a single size.
     """
     name = f"timm:{architecture}"
     try:
@@ -47,21 +48,39 @@ def timm_teacher(architecture: str, weights: str | None = None) -> ModuleTeacher
         raise IMAError(f"teacher={name}: cannot be built{given} ({one_line(error)})") from error
     config = model.default_cfg
     layers = _Backbone(model)
-    return ModuleTeacher(name, layers, mean=config["mean"], std=config["std"], multiple=layers.multiple)
+    options = {"mean": config["mean"], "std": config["std"], "resampled_from": layers.stride_of_one}
+    try:
+        return ModuleTeacher(name, layers, multiple=layers.multiple, **options)
+    except IMAError as error:
+        _check_size(layers, config["input_size"], error)
+        raise
+
+
+@torch.no_grad()
+def _check_size(layers: _Backbone, takes: tuple[int, int, int], fault: IMAError) -> None:
+    """Say it in a line where the fault is the size of the image: some networks are built for a single one."""
+    try:
+        layers(torch.zeros(1, *takes))
+    except Exception:
+        return
+    raise IMAError(
+        f"{fault}; it takes images of {takes[1]} x {takes[2]} px and a teacher is shown those of its student: "
+        "use a network that takes any size, a convolutional one or vit_*, deit_*, swin_*"
+    ) from fault
 
 
 def _loaded(timm: Any, architecture: str, weights: str | None, name: str) -> Any:
     """Build a backbone with random weights, those that timm publishes, or those of a file."""
     if weights in (None, "pretrained"):
-        return _build(timm, architecture, {"pretrained": weights is not None})
+        with repeatable():
+            return _build(timm, architecture, {"pretrained": weights is not None})
     if not weights.endswith((".pt", ".pth")):
         raise IMAError(f"ima_teacher_weights={weights}: expected pretrained or a file (.pt, .pth) for teacher={name}")
     # handed over as tensors: timm itself would run the file's pickle
     overlay = {"state_dict": read_state(str(Path(weights)), name)}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with repeatable():
         untouched = _build(timm, architecture, {"pretrained": False}).state_dict()
-        torch.manual_seed(0)
+    with repeatable():
         model = _build(timm, architecture, {"pretrained": True, "pretrained_cfg_overlay": overlay})
     _check_filled(model.state_dict(), untouched, f"ima_teacher_weights={weights}: ", name)
     return model
@@ -93,14 +112,14 @@ class _Backbone(nn.Module):
         super().__init__()
         self.body = model
         self.strides, self.widths = model.feature_info.reduction(), model.feature_info.channels()
-        self.single = len(set(self.strides)) == 1
-        self.multiple = 2 * self.strides[-1] if self.single else max(self.strides)
+        self.stride_of_one = self.strides[-1] if len(set(self.strides)) == 1 else None
+        self.multiple = 2 * self.stride_of_one if self.stride_of_one else max(self.strides)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         maps = [
             level if level.shape[1] == width else level.permute(0, 3, 1, 2)  # (B, H, W, C) -> (B, C, H, W)
             for level, width in zip(self.body(images), self.widths, strict=True)
         ]
-        if self.single:
+        if self.stride_of_one:
             return pyramid(maps[-1], finer=1, coarser=1)
         return [level for level, stride in zip(maps, self.strides, strict=True) if stride >= FINEST]

@@ -9,7 +9,7 @@ from torchvision.models import detection, get_model, get_model_weights, list_mod
 from ultralytics.utils import LOGGER
 
 from ima_yolo.errors import IMAError, nearest, one_line
-from ima_yolo.teachers.module import ModuleTeacher, pyramid, read_state
+from ima_yolo.teachers.module import ModuleTeacher, pyramid, read_state, repeatable
 
 SEGMENTERS = ("deeplabv3_", "fcn_")
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of torchvision's segmenters
@@ -25,7 +25,7 @@ def torchvision_teacher(architecture: str, weights: str | None = None) -> Module
         architecture: For example "retinanet_resnet50_fpn" or "deeplabv3_resnet101".
         weights: Name of one of torchvision's weights, such as "COCO_V1" or "DEFAULT", which are downloaded; or a file
             with a state dictionary, in which the layers that depend on the number of classes may be of any size. None
-            for random weights, with a warning.
+            for random weights, the same each time, with a warning.
 
     Raises:
         IMAError: If there is no such model, it has no pyramid, or the weights cannot be had.
@@ -35,10 +35,11 @@ def torchvision_teacher(architecture: str, weights: str | None = None) -> Module
     if architecture not in known:
         raise IMAError(f"teacher={name}: no such detector or segmenter in torchvision{nearest(architecture, known)}")
     segments = architecture.startswith(SEGMENTERS)
-    model = _load(name, architecture, weights, segments)
+    with repeatable():
+        model = _load(name, architecture, weights, segments)
     if segments:
         layers = _Penultimate(model)
-        return ModuleTeacher(name, layers, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+        return ModuleTeacher(name, layers, mean=IMAGENET_MEAN, std=IMAGENET_STD, resampled_from=8)
     if not hasattr(getattr(model, "backbone", None), "fpn"):
         raise IMAError(f"teacher={name}: has no feature pyramid; expected a detector with fpn in its name")
     return ModuleTeacher(name, model.backbone, mean=model.transform.image_mean, std=model.transform.image_std)

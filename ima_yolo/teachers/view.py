@@ -11,7 +11,7 @@ from torch.nn.functional import interpolate
 
 from ima_yolo.errors import IMAError
 from ima_yolo.features import Features, match_levels
-from ima_yolo.teachers import Teacher, TeacherOutput
+from ima_yolo.teachers import Teacher, TeacherOutput, resampled_from
 from ima_yolo.teachers.load import ask, check_maps
 
 LUMA = (0.299, 0.587, 0.114)  # share of red, green and blue in a grey image (ITU-R BT.601)
@@ -140,6 +140,13 @@ def differences(view: View, strides: Sequence[int], channels: int) -> list[str]:
     pairs = [f"{_number(own[index])} for {stride}" for stride, index in view._levels.items() if own[index] != stride]
     if pairs:
         lines.append(f"levels resampled to the student's grid, strides {', '.join(pairs)}")
+    source = resampled_from(teacher)
+    made = [_number(own[index]) for index in view._levels.values() if teacher.strides[index] != source]
+    if source is not None and made:
+        one = _number(source / shown.scale)
+        lines.append(
+            f"has one level, at stride {one}; those at [{', '.join(made)}] are resampled from it and add nothing"
+        )
     if shown.scale < 1:
         lines.append(f"sees images at {shown.scale:.2g} times the student's size, so small objects are lost to it")
     if channels != teacher.input_channels or shown.bands is not None:

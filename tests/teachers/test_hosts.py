@@ -11,10 +11,11 @@ from torch import nn
 
 from ima_yolo.errors import IMAError
 from ima_yolo.features import Features
-from ima_yolo.teachers import TeacherOutput
+from ima_yolo.teachers import Teacher, TeacherOutput
 from ima_yolo.teachers.load import check_maps, is_file, load_teacher
 from ima_yolo.teachers.module import ModuleTeacher, pyramid
 from ima_yolo.teachers.torchvision import IMAGENET_MEAN, IMAGENET_STD
+from ima_yolo.teachers.view import differences, fit
 
 FAMILIES = {
     "yolov3-tinyu": (16, 32),
@@ -58,6 +59,14 @@ def test_every_family_of_ultralytics_shows_its_levels(family: str, tmp_path: Pat
     assert tuple(level.shape[1] for level in features.maps) == teacher.channels
 
 
+MADE = "has one level, at stride {}; those at [{}] are resampled from it and add nothing"
+
+
+def lost(teacher: Teacher) -> list[str]:
+    """What a training with this teacher says of its differences to a student of strides 8, 16 and 32."""
+    return differences(fit(teacher, (8, 16, 32)), (8, 16, 32), 3)
+
+
 DETECTORS = {
     "retinanet_resnet50_fpn": (8, 16, 32, 64, 128),
     "fcos_resnet50_fpn": (8, 16, 32, 64, 128),
@@ -87,7 +96,22 @@ def test_a_torchvision_segmenter_shows_what_its_last_layer_classifies(architectu
     assert teacher.strides == (8, 16, 32)
     maps = teacher(image(64, 96)).features.maps
     assert [tuple(level.shape[2:]) for level in maps] == [(8, 12), (4, 6), (2, 3)]
+    assert lost(teacher) == [f"{teacher.name}: {MADE.format(8, '16, 32')}"]
     assert torch.allclose(maps[1], nn.functional.avg_pool2d(maps[0], 2), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["torchvision:fasterrcnn_mobilenet_v3_large_fpn", "timm:resnet18"])
+def test_random_weights_are_the_same_each_time_and_the_global_stream_is_left_alone(name: str) -> None:
+    if name.startswith("timm"):
+        pytest.importorskip("timm", reason="the extra `timm` is not installed")
+    digests = set()
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        expected = torch.rand(3)
+        torch.manual_seed(seed)
+        digests.add(load_teacher(name).digest())
+        assert torch.equal(torch.rand(3), expected)
+    assert len(digests) == 1
 
 
 def test_a_torchvision_teacher_takes_the_weights_of_a_detector_of_other_classes(tmp_path: Path) -> None:
@@ -113,8 +137,21 @@ def test_a_timm_backbone_shows_its_levels(architecture: str) -> None:
     pytest.importorskip("timm", reason="the extra `timm` is not installed")
     teacher = load_teacher(f"timm:{architecture}")
     assert teacher.strides == TIMM[architecture]
+    lines = [f"{teacher.name}: {MADE.format(16, '8, 32')}"] if architecture == "deit_tiny_patch16_224" else []
+    assert [line for line in lost(teacher) if "resampled" in line] == lines
     maps = teacher(image(64, 96)).features.maps
     assert [tuple(level.shape[2:]) for level in maps] == [(64 // s, 96 // s) for s in teacher.strides]
+
+
+@pytest.mark.parametrize("architecture", ["mixer_s32_224", "beit_base_patch16_224"])
+def test_a_timm_backbone_of_one_size_is_a_line_that_names_it(architecture: str) -> None:
+    pytest.importorskip("timm", reason="the extra `timm` is not installed")
+    with pytest.raises(IMAError) as caught:
+        load_teacher(f"timm:{architecture}")
+    line = str(caught.value)
+    assert line.startswith(f"teacher=timm:{architecture}: cannot look at an image of 256 px (Input height (256)")
+    assert "it takes images of 224 x 224 px and a teacher is shown those of its student: use a network that" in line
+    assert "\n" not in line
 
 
 def test_weights_of_a_timm_backbone_come_from_a_file(tmp_path: Path) -> None:
@@ -177,7 +214,11 @@ BAD_MAPS = {
     "a vector": ([torch.zeros(1, 8)], r"gave shape (1, 8) as a feature map; expected a tensor (B, C, H, W)"),
     "a stride that does not divide": ([torch.zeros(1, 8, 19, 19)], "19 x 19 cells does not divide an image of 256 px"),
     "not alike in both": ([torch.zeros(1, 8, 16, 8)], "16 x 8 cells does not divide"),
-    "a number": (3, "cannot look at an image of 256 px"),
+    "a number": (3, "gave int for a batch; expected a list or dictionary of (B, C, H, W) maps"),
+    "a scalar": (torch.tensor(3.0), "gave a tensor of shape () for a batch; expected a list or dictionary of (B, C,"),
+    "a map alone": (torch.zeros(1, 8, 32, 32), "gave a tensor of shape (1, 8, 32, 32) for a batch; expected a list or"),
+    "a scalar in a list": ([torch.tensor(3.0)], "gave shape () as a feature map; expected a tensor (B, C, H, W)"),
+    "a word": ("maps", "gave str for a batch; expected a list or dictionary of (B, C, H, W) maps"),
 }
 
 
@@ -315,6 +356,8 @@ def test_a_function_that_gives_the_wrong_thing_is_one_line(function: str, messag
         ("class_names", ["cell"]),
         ("class_names", 5),
         ("predicts", None),
+        ("resampled_from", 32),
+        ("resampled_from", "16"),
     ],
 )
 def test_an_attribute_of_the_wrong_kind_is_one_line(word: str, value: Any, tmp_path: Path) -> None:

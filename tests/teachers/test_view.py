@@ -77,6 +77,20 @@ def test_a_level_without_counterpart_is_said() -> None:
     ]
 
 
+def test_levels_that_are_made_of_another_are_said_where_they_are_used() -> None:
+    teacher = Teacher((8, 16, 32, 64))
+    teacher.resampled_from = 16
+    assert differences(fit(teacher, (8, 16, 32)), (8, 16, 32), 3)[-1] == (
+        "mean: has one level, at stride 16; those at [8, 32] are resampled from it and add nothing"
+    )
+    twice = fit(teacher, (8, 16, 32), shown=Input(2.0))
+    assert differences(twice, (8, 16, 32), 3)[-1] == (
+        "mean: has one level, at stride 8; those at [16, 32] are resampled from it and add nothing"
+    )
+    alone = fit(teacher, (8, 16, 32), wanted=(16,))
+    assert not any("resampled from it" in line for line in differences(alone, (8, 16, 32), 3))
+
+
 @pytest.mark.parametrize("height", [64, 72])
 def test_the_aspect_is_kept(height: int) -> None:
     assert resized(image(height=height), 1.5).shape[2:] == (height * 3 // 2, 144)
