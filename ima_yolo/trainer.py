@@ -27,9 +27,8 @@ from ima_yolo.pairing import choose_heads, fit_teachers, load_teachers
 from ima_yolo.preflight import Plan, prepare, side_of, student_kind
 from ima_yolo.students import RTDETR
 from ima_yolo.teachers import Teacher
-from ima_yolo.teachers.graph import pays
+from ima_yolo.teachers.load import choose_runtime
 from ima_yolo.teachers.view import differences
-from ima_yolo.teachers.yolo import YOLOTeacher
 from ima_yolo.trust import trusting
 from ima_yolo.unlabelled import UnlabelledStream
 
@@ -293,10 +292,7 @@ def _note_start(trainer: Distilling) -> None:
     """From here on there is something to lose."""
     trainer._has_started = True
     looks = len(trainer.train_loader.dataset) * trainer.epochs * trainer.settings.ima_batch_share
-    if trainer.device.type == "cpu" and pays(trainer.settings.ima_teacher_runtime, looks):
-        for teacher in trainer.teachers:
-            if isinstance(teacher, YOLOTeacher):
-                teacher.by_graph()
+    choose_runtime(trainer.teachers, trainer.settings.ima_teacher_runtime, trainer.device, looks)
 
 
 def _finish(trainer: Distilling) -> None:

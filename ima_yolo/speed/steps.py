@@ -23,8 +23,7 @@ from ima_yolo.attach import attach
 from ima_yolo.config import validate
 from ima_yolo.distill import build_distiller
 from ima_yolo.pairing import choose_heads, fit_teachers, load_teachers
-from ima_yolo.teachers.graph import pays
-from ima_yolo.teachers.yolo import YOLOTeacher
+from ima_yolo.teachers.load import choose_runtime
 
 ARMS = ("plain", "builtin", "ours")
 CLASSES = 80
@@ -143,9 +142,7 @@ def make_distiller(case: Case, student: BaseModel, device: torch.device, teacher
     own = host.probe(student)
     views = fit_teachers(settings, load_teachers(settings), own.strides, 3, case.imgsz)
     teachers = [view.teacher for view in views]
-    for loaded in teachers:
-        if device.type == "cpu" and isinstance(loaded, YOLOTeacher) and pays(settings.ima_teacher_runtime, math.inf):
-            loaded.by_graph()
+    choose_runtime(teachers, settings.ima_teacher_runtime, device, math.inf)
     heads = choose_heads(settings, "detect", own.strides, teachers, case.imgsz, names)
     return build_distiller(
         heads.settings, views, own, device, seed=0, names=names, gains=gains, compared=heads.compared

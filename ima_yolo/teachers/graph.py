@@ -17,18 +17,7 @@ from ima_yolo.features import tap
 
 OPSET = 17
 TOLERANCE = 1e-3  # greatest difference from PyTorch, as a share of a map's standard deviation; seen: 1e-5
-WORTH = 2000  # looks at an image, of which the time saved is that of the conversion or more
 DYNAMIC = (0, 2, 3)  # axes: batch, and height and width, or cells
-
-
-def pays(choice: str, looks: float) -> bool:
-    """Whether a teacher is to be run by ONNX Runtime.
-
-    Args:
-        choice: The setting: torch, onnx or auto.
-        looks: How many images the teacher sees in the whole training.
-    """
-    return choice == "onnx" or (choice == "auto" and looks >= WORTH)
 
 
 class Graph:

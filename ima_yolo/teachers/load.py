@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from ultralytics.utils import LOGGER
 
 from ima_yolo.errors import IMAError, one_line
 from ima_yolo.features import Features
@@ -19,6 +20,7 @@ from ima_yolo.teachers.torchvision import torchvision_teacher
 from ima_yolo.teachers.yolo import YOLOTeacher
 
 HOSTS = {"torchvision": torchvision_teacher, "timm": timm_teacher}
+WORTH = 2000  # looks at an image, which save the time that the conversion takes, or more
 FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
@@ -62,6 +64,24 @@ def _try(teacher: Teacher) -> None:
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(2, teacher.input_channels, side, side, generator=generator)
     check_maps(teacher, ask(teacher, images), images.shape)
+
+
+def choose_runtime(teachers: Sequence[Teacher], choice: str, device: torch.device, looks: float) -> None:
+    """Let ONNX Runtime run the teachers that it can, where that was asked for or is worth while.
+
+    Args:
+        teachers: On their device.
+        choice: `ima_teacher_runtime`: torch, onnx or auto.
+        device: Where they are.
+        looks: How many images each sees in the whole training.
+    """
+    if choice == "torch" or (choice == "auto" and (device.type != "cpu" or looks < WORTH)):
+        return
+    for teacher in teachers:
+        if device.type == "cpu" and isinstance(teacher, YOLOTeacher):
+            teacher.by_graph()
+        elif choice == "onnx":
+            LOGGER.info(f"{teacher.name} runs by PyTorch: ima_teacher_runtime=onnx is for Ultralytics models on a CPU")
 
 
 def ask(teacher: Teacher, images: Tensor, *wanted: bool) -> TeacherOutput:

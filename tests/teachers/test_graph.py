@@ -11,7 +11,8 @@ import torch
 
 from ima_yolo import IMATrainer
 from ima_yolo.teachers import graph
-from ima_yolo.teachers.graph import Graph, pays
+from ima_yolo.teachers.graph import Graph
+from ima_yolo.teachers.load import choose_runtime
 from ima_yolo.teachers.yolo import YOLOTeacher
 
 
@@ -80,11 +81,30 @@ def test_half_precision_stays_with_pytorch(pair: tuple[YOLOTeacher, YOLOTeacher]
 
 
 @pytest.mark.parametrize(
-    ("choice", "looks", "expected"),
-    [("torch", 1e9, False), ("onnx", 1, True), ("auto", 1999, False), ("auto", 2000, True)],
+    ("choice", "device", "looks", "expected"),
+    [
+        ("torch", "cpu", 1e9, False),
+        ("onnx", "cpu", 1, True),
+        ("auto", "cpu", 1999, False),
+        ("auto", "cpu", 2000, True),
+        ("auto", "cuda", 1e9, False),
+        ("onnx", "cuda", 1e9, False),
+    ],
 )
-def test_a_short_training_does_not_pay_for_the_conversion(choice: str, looks: float, expected: bool) -> None:
-    assert pays(choice, looks) is expected
+def test_a_short_training_does_not_pay_for_the_conversion(
+    choice: str,
+    device: str,
+    looks: float,
+    expected: bool,
+    pair: tuple[YOLOTeacher, YOLOTeacher],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    plain, _ = pair
+    choose_runtime([plain], choice, torch.device(device), looks)
+    assert (plain._graphs is not None) is expected
+    assert ("ima_teacher_runtime=onnx is for Ultralytics models on a CPU" in caplog.text) is (
+        (choice, device) == ("onnx", "cuda")
+    )
 
 
 def test_a_training_is_the_same_but_for_rounding(
