@@ -19,7 +19,7 @@ def merit(said: Predictions, boxes: Tensor, columns: Tensor) -> Tensor:
     .. math:: q_g = \max_a p_{a, c_g} \, IoU(b_a, g)
 
     for each object g of class c over the cells a: 1 where a cell is sure of the class and its box is the labelled one.
-    The product is the alignment by which YOLO's own assignment ranks the cells of an object (TOOD, arXiv 2108.07755,
+    The product is the alignment by which YOLO's own assignment ranks the cells of an object (arXiv 2108.07755, eq. 2,
     with both exponents 1).
 
     Args:

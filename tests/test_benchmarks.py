@@ -90,6 +90,23 @@ def test_the_order_of_teachers_as_measured_is_what_the_readme_shows() -> None:
     assert found["accuracy"] == pytest.approx(1 - 6 * squares / (len(order) ** 3 - len(order))), "Spearman, by hand"
 
 
+@pytest.mark.parametrize(
+    ("row", "case"),
+    [
+        ("YOLO26n <- YOLO26m, default", "yolo26n-yolo26m-320-8"),
+        ("features alone (`ima_cls=0 ima_box=0`)", "yolo26n-yolo26m-320-8-box-0-cls-0"),
+        ("half of each batch (`ima_batch_share=0.5`)", "yolo26n-yolo26m-320-8-batch_share-0.5"),
+        ("teacher by PyTorch (`ima_teacher_runtime=torch`)", "yolo26n-yolo26m-320-8-teacher_runtime-torch"),
+        ("YOLO26n <- YOLO26s", "yolo26n-yolo26s-320-8"),
+        ("YOLO26s <- YOLO26l", "yolo26s-yolo26l-320-8"),
+    ],
+)
+def test_the_cost_of_a_step_as_measured_is_what_the_readme_shows(row: str, case: str) -> None:
+    measured = json.loads((REPOSITORY / "benchmarks" / "results" / "step" / "cpu" / f"{case}.json").read_text())
+    cells = [measured["ratios"][key] for key in ("ours / builtin", "ours / floor", "memory")]
+    assert f"| {row} | {' | '.join(f'{cell:.2f}' for cell in cells)} |" in (REPOSITORY / "README.md").read_text()
+
+
 def test_a_short_soak_and_what_would_fail_it(tmp_path: Path) -> None:
     from soak import growth, has_grown, soak
 

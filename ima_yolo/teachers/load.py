@@ -67,7 +67,7 @@ def _try(teacher: Teacher) -> None:
 
 
 def choose_runtime(teachers: Sequence[Teacher], choice: str, device: torch.device, looks: float) -> None:
-    """Let ONNX Runtime run the teachers that it can, where that was asked for or is worth while.
+    """Let ONNX Runtime run the teachers that it can, where that was asked for or pays.
 
     Args:
         teachers: On their device.
