@@ -28,7 +28,7 @@ from ima_yolo.teachers import Teacher
 from ima_yolo.teachers.load import is_file, load_teacher
 from ima_yolo.teachers.view import Input, View, fit
 
-HEADINGS = ("teacher", "mAP50-95", "CKA", "gap", "gap aligned", "ms/image", "MiB")
+HEADINGS = ("CKA", "gap", "gap aligned", "ms/image", "MiB")
 BATCH = 8  # images that a network is shown at a time
 CELLS = 256  # cells of each map that are compared: all of them would not fit into memory at a high resolution
 
@@ -39,7 +39,8 @@ class Candidate:
 
     Attributes:
         name: As it was given.
-        accuracy: Its own mAP50-95 on the data, 0-1; None where it is no Ultralytics model of the task and classes.
+        accuracy: Its own on the data, 0-1: mAP50-95, or mIoU for semantic models; None where it is no Ultralytics model
+            of the task and classes.
         note: Why there is no accuracy, or what else the validation says; empty where there is nothing to say.
         cka: Linear CKA of its maps with the student's, mean over levels, 0-1.
         gap: Jensen-Shannon divergence of the values of both, mean over levels, 0-1.
@@ -58,6 +59,7 @@ class Candidate:
     milliseconds: float
     mebibytes: float
     levels: tuple[int, ...]
+    metric: str = "mAP50-95"
 
 
 def rank(
@@ -172,14 +174,18 @@ def _look(
 ) -> Candidate:
     view = fit(teacher, probe(student, images.shape[1]).strides, images.shape[1], shown=shown)
     cka, gap, aligned = _compare(student, view, images)
-    accuracy, note = None, "its accuracy can be measured for checkpoints of Ultralytics alone"
+    accuracy, metric, note = (
+        None,
+        "mIoU" if task == "semantic" else "mAP50-95",
+        "its accuracy can be measured for checkpoints of Ultralytics alone",
+    )
     imgsz = round(images.shape[2] * shown.scale)
     if is_file(name):
         row = measure(Path(name), data, imgsz, name, task, workers=0)
-        accuracy, note = row.map50_95, row.note
+        accuracy, note = row.miou if task == "semantic" else row.map50_95, row.note
     shape = (min(BATCH, len(images)), teacher.input_channels, imgsz, imgsz)
     milliseconds, mebibytes = cost(name, weights, shape, select_device("", verbose=False))
-    return Candidate(name, accuracy, note, cka, gap, aligned, milliseconds, mebibytes, view.strides)
+    return Candidate(name, accuracy, note, cka, gap, aligned, milliseconds, mebibytes, view.strides, metric)
 
 
 def _compare(student: BaseModel, view: View, images: Tensor) -> tuple[float, float, float]:
@@ -217,7 +223,8 @@ def table(found: Sequence[Candidate]) -> str:
         ]
         for candidate in found
     ]
-    lines = [HEADINGS, ("---", *["---:"] * (len(HEADINGS) - 1)), *rows]
+    headings = ("teacher", found[0].metric, *HEADINGS)
+    lines = [headings, ("---", *["---:"] * (len(headings) - 1)), *rows]
     notes = [f"{candidate.name}: {candidate.note}" for candidate in found if candidate.note]
     return "\n".join(["| " + " | ".join(line) + " |" for line in lines] + (["", *notes] if notes else []))
 
@@ -253,7 +260,7 @@ def plot(found: Sequence[Candidate], output: Path) -> Path:
         place = (6 if side == "left" else -6, 8)
         axes.annotate(label, (candidate.cka, height), xytext=place, textcoords="offset points", ha=side, fontsize=9)
     axes.set_xlabel("likeness to the student (linear CKA)")
-    axes.set_ylabel("accuracy on the data (mAP50-95)" if known else "cost (ms for an image)")
+    axes.set_ylabel(f"accuracy on the data ({found[0].metric})" if known else "cost (ms for an image)")
     axes.set_xlim(0, 1.02)
     axes.set_ylim(0, 1.2 * highest or 1)
     axes.grid(alpha=0.3)

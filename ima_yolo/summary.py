@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -27,6 +27,7 @@ class Row:
         timing: how the time was taken, for the heading: device and batch size.
         imgsz: side in pixels of the images that the GFLOPs are counted for.
         note: a footnote.
+        miou: mean intersection over union of the classes' pixels, 0-1; of semantic models alone.
     """
 
     name: str
@@ -38,15 +39,14 @@ class Row:
     timing: str = ""
     imgsz: int | None = None
     note: str = ""
+    miou: float | None = None
 
 
 _METRIC = {"detect": "box", "segment": "seg", "pose": "pose", "obb": "box"}  # what a task's mAP is taken over
 
 
-def _accuracy(
-    model: Any, task: str, data: Path, imgsz: int, val_kwargs: dict[str, Any]
-) -> tuple[float | None, float | None, str]:
-    """mAP50-95, mAP50 and a note by the Ultralytics validator, which leaves no folder behind."""
+def _accuracy(model: Any, task: str, data: Path, imgsz: int, val_kwargs: dict[str, Any]) -> dict[str, Any]:
+    """What a `Row` says of accuracy, by the Ultralytics validator, which leaves no folder behind."""
     from ima_yolo.host import unhurried_nms
 
     with tempfile.TemporaryDirectory() as folder, unhurried_nms():
@@ -54,10 +54,11 @@ def _accuracy(
         place = {"project": folder, "name": "val", "plots": False, "verbose": False, "rect": False}
         found = model.val(data=str(data), imgsz=imgsz, **{**place, **val_kwargs})
     if task == "semantic":
-        return None, None, f"mIoU {found.miou:.3f}, pixel accuracy {found.pixel_accuracy:.3f}"
+        note = f"mIoU {found.miou:.3f}, pixel accuracy {found.pixel_accuracy:.3f}"
+        return {"note": note, "miou": float(found.miou)}
     metric = getattr(found, _METRIC[task])
     note = {"segment": "mAP of the masks", "pose": "mAP of the keypoints"}.get(task, "")
-    return float(metric.map), float(metric.map50), note
+    return {"map50_95": float(metric.map), "map50": float(metric.map50), "note": note}
 
 
 def _milliseconds(backend: Any, imgsz: int) -> float:
@@ -110,9 +111,12 @@ def measure(model_path: Path, data: Path, imgsz: int, name: str, task: str = "de
     model, backend = YOLO(str(model_path), task=task), AutoBackend(str(model_path), device=device, verbose=False)
     parameters, gflops = _size(backend, imgsz)
     note = _not_comparable(backend, task, data, bool(val_kwargs.get("single_cls")))
-    map50_95, map50, note = (None, None, note) if note else _accuracy(model, task, data, imgsz, val_kwargs)
-    timing = f"{device.type}, batch 1"
-    return Row(name, map50_95, map50, parameters, gflops, _milliseconds(backend, imgsz), timing, imgsz, note)
+    accuracy: dict[str, Any] = {"note": note} if note else _accuracy(model, task, data, imgsz, val_kwargs)
+    timed: dict[str, Any] = {
+        "milliseconds_per_image": _milliseconds(backend, imgsz),
+        "timing": f"{device.type}, batch 1",
+    }
+    return Row(name, parameters=parameters, gflops=gflops, imgsz=imgsz, **timed, **accuracy)
 
 
 def _not_comparable(backend: Any, task: str, data: Path, single_cls: bool) -> str:

@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from ultralytics import YOLO
 
 from ima_yolo.cli import main
 from ima_yolo.errors import IMAError
 from ima_yolo.ranking import Candidate, _compare, plot, rank, settle, student_maps, table, validation_images
 from ima_yolo.students import load_student
+from ima_yolo.summary import Row
 from ima_yolo.teacher_cost import cost
 from ima_yolo.teachers.load import load_teacher
 from ima_yolo.teachers.module import ModuleTeacher
@@ -87,6 +89,26 @@ def test_a_candidate_without_accuracy_is_a_hollow_mark_among_those_with_one(tmp_
     plot(both, tmp_path / "both.png")
     plot(both[1:], tmp_path / "one.png")
     assert drawn == [(0.4, "#1f77d0"), (0.0, "white"), (9.0, "#1f77d0")]
+
+
+def test_semantic_teachers_are_ordered_by_miou(
+    task_data: Callable[[str], Path], tmp_path: Path, no_cost: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = {"first.pt": 0.2, "second.pt": 0.7}
+
+    def measured(path: Path, *_: Any, **__: Any) -> Row:
+        return Row("", miou=known[path.name])
+
+    monkeypatch.setattr("ima_yolo.ranking.measure", measured)
+    for name in ("first.pt", "second.pt"):
+        YOLO("yolo26n-sem.yaml").save(tmp_path / name)
+    names = [str(tmp_path / name) for name in ("first.pt", "second.pt")]
+    found = rank("yolo26n-sem.yaml", task_data("semantic"), names, 64, 2)
+    assert [(Path(one.name).name, one.accuracy, one.metric) for one in found] == [
+        ("second.pt", 0.7, "mIoU"),
+        ("first.pt", 0.2, "mIoU"),
+    ]
+    assert table(found).startswith("| teacher | mIoU | CKA |")
 
 
 def test_alignment_closes_a_gap_that_is_a_scale_and_a_shift(
