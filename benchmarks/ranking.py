@@ -23,6 +23,7 @@ from scipy.stats import spearmanr
 from ultralytics.models.yolo.detect import DetectionTrainer
 
 from ima_yolo import IMATrainer
+from ima_yolo.cli import read_options
 from ima_yolo.files import write_json
 from ima_yolo.ranking import rank
 from ima_yolo.summary import measure
@@ -58,6 +59,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--epochs", type=int, default=15, help="of a student")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--settings", nargs="*", default=[], help="keys beyond the defaults, such as ima_gate=False")
     return parser.parse_args()
 
 
@@ -104,9 +106,8 @@ def _outcome(name: str, file: Path | None, seed: int, data: Path, output: Path, 
     if not result.exists():
         place = {"project": str(folder.parent), "name": folder.name, "seed": seed, "model": options.student}
         overrides = {**_common(data, options), **place, "epochs": options.epochs, "val": False}
-        trainer = (
-            IMATrainer(overrides={**overrides, "teacher": str(file)}) if file else DetectionTrainer(overrides=overrides)
-        )
+        ours = {"teacher": str(file), **read_options(options.settings)}
+        trainer = IMATrainer(overrides={**overrides, **ours}) if file else DetectionTrainer(overrides=overrides)
         trainer.train()
         row = measure(trainer.last, data, options.imgsz, name, device="cpu", workers=0)
         write_json(result, {"map50_95": row.map50_95, "map50": row.map50})
