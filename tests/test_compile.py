@@ -42,7 +42,7 @@ def test_a_compiled_student_learns_what_it_learns_otherwise(
     tiny_data: Path, tiny_checkpoint: Callable[..., Path], tmp_path: Path, compiled: list[str]
 ) -> None:
     options = {**COMMON, "data": str(tiny_data), "model": str(tiny_checkpoint()), "project": str(tmp_path)}
-    options |= {"teacher": tiny_checkpoint("yolo26s-few.yaml", seed=1), "ima_weight": 1.0}
+    options |= {"teacher": tiny_checkpoint("yolo26s-few.yaml", seed=1), "ima_weight": 1.0, "ima_gate": False}
     plain = IMATrainer(overrides={**options, "name": "plain"})
     plain.train()
     assert compiled == []
