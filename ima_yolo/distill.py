@@ -155,7 +155,8 @@ class Distiller(nn.Module):
             (self._confidence, self._teacher_boxes, head is not None and (head.is_due or head.factor > 0))
             for head in self.heads
         ]
-        return Observed(self._ask(images, asked), chosen, asked)
+        idle = not self._compares_maps and not any(wanted[2] for wanted in asked)  # all gates are closed
+        return Observed([] if idle else self._ask(images, asked), chosen, asked)
 
     def _ask(self, images: Tensor, asked: Sequence[tuple[bool, bool, bool]]) -> list[TeacherOutput]:
         return [teacher(images, *wanted) for teacher, wanted in zip(self.teachers, asked, strict=True)]
@@ -192,6 +193,9 @@ class Distiller(nn.Module):
         observed: Observed,
     ) -> dict[str, Tensor]:
         seen, chosen = observed.outputs, observed.chosen
+        if not seen:
+            self._advance()
+            return {}
         whole, share = student, 1.0
         own = predicted() if observed.has_heads else None
         if chosen is not None:
@@ -233,11 +237,7 @@ class Distiller(nn.Module):
 
     @property
     def _head_shares(self) -> list[float]:
-        """Share of each teacher in the terms on the heads.
-
-        They sum to 1 over those that take part: `ima_cls` weighs what their heads say, and a teacher of features alone
-        beside them takes nothing away from that.
-        """
+        """Share of each teacher in the terms on the heads: 1 in all, of which one of features alone takes nothing."""
         taken = [0.0 if head is None else share for head, share in zip(self.heads, self.criterion.shares, strict=True)]
         return [share / (sum(taken) or 1.0) for share in taken]
 
@@ -250,7 +250,13 @@ class Distiller(nn.Module):
                 head.gate.measure(own, output.predictions, boxes_of(batch), batch["cls"].view(-1))
                 if (line := head.gate.verdict(view.name)) is not None:
                     LOGGER.info(line)
-            head.gate.advance()
+        self._advance()
+
+    def _advance(self) -> None:
+        """Count a step for every gate."""
+        for head in self.heads:
+            if head is not None and head.gate is not None:
+                head.gate.advance()
 
     def _mixed(
         self, terms: dict[str, Tensor], batch: dict[str, Any], look: Look, observed: Observed

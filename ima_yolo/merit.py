@@ -10,6 +10,7 @@ from torchvision.ops import box_iou
 
 from ima_yolo.features import Predictions
 
+KNOWN = 0.01  # least merit of a student that is said to have overtaken somebody
 AHEAD = 0.2  # lead over the student, as a share of the student's merit, from which a teacher counts fully
 
 
@@ -99,7 +100,7 @@ class Gate:
 
     def verdict(self, name: str) -> str | None:
         """Say once that the student has overtaken a teacher of this name; None otherwise."""
-        if self.value > 0.0 or self._reported:
+        if self.value > 0.0 or self._reported or (self.student or 0.0) < KNOWN:
             return None
         self._reported = True
         return (

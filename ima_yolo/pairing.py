@@ -141,12 +141,24 @@ def choose_heads(
     reasons = list(dict.fromkeys(obstacle for obstacle in obstacles if obstacle))
     idle = settings.ima_weight == 0 and reasons  # a teacher without features and head would run for nothing
     if any(compared) and not idle:
-        left_out = f"Terms on the heads without a part of the teachers: {'; '.join(reasons)}" if reasons else None
+        reasons += [
+            lost
+            for teacher, usable in zip(teachers, compared, strict=True)
+            if usable and (lost := _lost(teacher, names))
+        ]
+        left_out = f"Terms on the heads leave out: {'; '.join(reasons)}" if reasons else None
         return HeadChoice(settings.with_heads(usable=True), compared, left_out)
     if settings.needs_predictions:
         raise IMAError(f"ima_cls, ima_box: {'; '.join(reasons)}")
     left_out = f"Distilling features alone, not what the heads say: {'; '.join(reasons)}"
     return HeadChoice(settings.with_heads(usable=False), compared, left_out)
+
+
+def _lost(teacher: Teacher, names: Mapping[int, str] | None) -> str | None:
+    """Which of the data's classes a teacher cannot score, if it is a part of them."""
+    known = {own for own, _ in shared_classes(teacher, names or {})}
+    lost = [str(name) for index, name in (names or {}).items() if int(index) not in known]
+    return f"{teacher.name} does not know {', '.join(lost)}" if known and lost else None
 
 
 def _head_obstacle(

@@ -90,7 +90,7 @@ def rank(
     """
     images = validation_images(data, imgsz, limit)
     model, kind = load_student(student, images.shape[1])
-    if not student.endswith(".pt"):
+    if _is_untrained(model):
         settle(model, images)
     own, shown = weights or [None] * len(candidates), shown or Input()
     # all are loaded before the first is measured: a misspelt one should not cost the time of the others
@@ -131,6 +131,19 @@ def validation_images(data: Path, imgsz: int, limit: int) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(stacked.transpose(0, 3, 1, 2))).float() / 255
 
 
+def _is_untrained(student: BaseModel) -> bool:
+    """Whether the batch norms still have the statistics that they are built with."""
+    norms = [part for part in student.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    return bool(norms) and all(
+        norm.running_mean is None or norm.running_var is None or _is_new(norm.running_mean, norm.running_var)
+        for norm in norms
+    )
+
+
+def _is_new(mean: Tensor, variance: Tensor) -> bool:
+    return not bool(mean.any()) and bool(variance.eq(1).all())
+
+
 @torch.no_grad()
 def settle(student: BaseModel, images: Tensor) -> None:
     """Give the batch norms of an untrained student the statistics of images, (B, C, H, W).
@@ -147,7 +160,8 @@ def settle(student: BaseModel, images: Tensor) -> None:
     student.train()
     for part in images.split(BATCH):
         with tap(head, levels, stop=True):
-            student(part)
+            # one image with one cell at the coarsest level would be a single value, which has no variance
+            student(part if len(part) > 1 else torch.cat([part, part.flip(3)]))
     student.eval()
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum

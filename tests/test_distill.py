@@ -242,6 +242,12 @@ def test_the_head_of_an_overtaken_teacher_rests_and_is_looked_at_now_and_then(
     assert "better than fixed does (0.73 against 0.27" in line
 
 
+def test_an_overtaken_teacher_of_heads_alone_rests_altogether() -> None:
+    teacher = Asked(-1.0)
+    run(gated(teacher, ima_weight=0), 1.0, 11)
+    assert teacher.asked == [True, True, True], "at the steps at which it is looked at"
+
+
 def test_the_head_of_a_teacher_that_is_ahead_counts_and_fades_as_the_student_comes_near() -> None:
     ahead, near, ungated = (
         run(gated(Asked(1.0), **settings), logit, 1)[0]["kdcls_loss"]

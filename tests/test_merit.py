@@ -89,6 +89,12 @@ def test_it_is_said_once_that_the_teacher_was_overtaken_and_state_goes_on() -> N
     assert (again.value, again.steps, again.verdict("t.pt")) == (0.0, 1, None)
 
 
+def test_where_neither_knows_anything_nothing_is_said() -> None:
+    gate = Gate({0: 0})
+    gate.measure(of(0.004), of(0.003), LABEL, torch.tensor([0]))
+    assert (gate.value, gate.verdict("t.pt")) == (0.0, None)
+
+
 def test_every_process_goes_on_with_the_mean_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
     def both(sums: Any) -> None:
         sums += torch.tensor([0.9, 0.3, 2.0])  # another process with two objects

@@ -36,10 +36,21 @@ def test_teachers_whose_heads_can_be_compared_take_part_and_a_line_names_the_oth
     assert found.compared == (False, True, False, False)
     assert (found.settings.ima_cls, found.settings.ima_box) == (1.0, 1.0)
     assert found.left_out is not None
-    assert found.left_out.startswith("Terms on the heads without a part of the teachers: rtdetr.pt has no head of an ")
+    assert found.left_out.startswith("Terms on the heads leave out: rtdetr.pt has no head of an ")
     assert "; cats.pt knows none of the data's classes; " in found.left_out
     assert found.left_out.endswith("at strides [8, 16, 32] and [8, 16, 32, 64] in p6.pt")
     assert "yolo.pt" not in found.left_out
+
+
+def test_classes_that_a_teacher_does_not_know_are_named() -> None:
+    part = teacher("part.pt")
+    part.class_names = {0: list(NAMES.values())[-1], 1: "cat"}
+    found = chosen(part)
+    unknown = ", ".join(list(NAMES.values())[:-1])
+    assert (found.compared, found.left_out) == (
+        (True,),
+        f"Terms on the heads leave out: part.pt does not know {unknown}",
+    )
 
 
 def test_where_all_heads_can_be_compared_nothing_is_said() -> None:

@@ -51,8 +51,11 @@ def no_cost(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_untrained_student_has_maps_to_compare_and_always_the_same(
     tiny_data: Path, lively_teacher: Path, no_cost: None
 ) -> None:
-    first, second = (rank("yolo26n.yaml", tiny_data, [str(lively_teacher)], 64, 4)[0] for _ in range(2))
+    first = rank("yolo26n.yaml", tiny_data, [str(lively_teacher)], 64, 4)[0]
+    torch.rand(1)  # the next weights drawn from the global stream would be others
+    second = rank("yolo26n.yaml", tiny_data, [str(lively_teacher)], 64, 4)[0]
     assert (first.cka, first.gap, first.gap_aligned) == (second.cka, second.gap, second.gap_aligned)
+    assert first.gap < 0.5, "as it is built, its maps are a constant, and nothing is near that"
     student, _ = load_student("yolo26n.yaml")
     images = validation_images(tiny_data, 64, 4)
     assert min(float(level.std()) for level in student_maps(student, images).maps) < 1e-6, "as it is built"
@@ -60,6 +63,20 @@ def test_an_untrained_student_has_maps_to_compare_and_always_the_same(
     assert min(float(level.std()) for level in student_maps(student, images).maps) > 0.05
     norms = [part for part in student.modules() if isinstance(part, torch.nn.BatchNorm2d)]
     assert {norm.momentum for norm in norms} == {0.03}, "it can be trained as before"
+
+
+def test_an_untrained_checkpoint_is_settled_as_an_architecture_is_and_one_small_image_will_do(
+    tiny_data: Path, tiny_checkpoint: Callable[..., Path], lively_teacher: Path, no_cost: None
+) -> None:
+    settled: list[int] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ima_yolo.ranking.settle", lambda _, images: settled.append(len(images)))
+        rank(str(tiny_checkpoint()), tiny_data, [str(lively_teacher)], 64, 4)
+        rank(str(lively_teacher), tiny_data, [str(lively_teacher)], 64, 4)
+    assert settled == [4], "the untrained one alone"
+    student, _ = load_student("yolo26n.yaml")
+    settle(student, validation_images(tiny_data, 32, 1))
+    assert all(bool(level.isfinite().all()) for level in student_maps(student, torch.rand(1, 3, 32, 32)).maps)
 
 
 def test_candidates_are_shown_images_of_another_size_and_some_of_the_bands(

@@ -98,7 +98,7 @@ def test_weights_from_a_file_teach_beside_a_checkpoint_and_a_resumed_run_has_the
         trainer.train()
     foreign = trainer.teachers[1]._model.state_dict()
     assert all(torch.equal(value, foreign[name]) for name, value in own.backbone.state_dict().items())
-    without_head = f"Terms on the heads without a part of the teachers: torchvision:{FOREIGN} has no head"
+    without_head = f"Terms on the heads leave out: torchvision:{FOREIGN} has no head"
     assert any(line.startswith(without_head) for line in said)
     said.clear()
     again = train({"resume": str(trainer.last)})

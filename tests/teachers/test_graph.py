@@ -41,6 +41,7 @@ def test_maps_and_predictions_are_those_of_pytorch(pair: tuple[YOLOTeacher, YOLO
             assert torch.allclose(level, (other.confidence or {})[stride], atol=1e-4)
     assert pair[1]._graphs is not None
     assert all(pair[1]._graphs.values()), "it was the graph that looked"
+    assert not any(part.training for part in pair[1]._model.modules()), "frozen as before"
     assert pair[0].digest() == pair[1].digest()
 
 
@@ -69,8 +70,27 @@ def test_where_there_is_no_graph_that_says_the_same_pytorch_goes_on(
     own, other = (teacher(images(1, 3, 64, 64)).features.maps for teacher in (plain, fast))
     assert all(torch.equal(first, second) for first, second in zip(own, other, strict=True))
     fast(images(1, 3, 64, 64))
+    assert not any(part.training for part in fast._model.modules())
     (line,) = [line for line in caplog.messages if "runs by PyTorch" in line]
     assert ("division by zero" if fault == "cannot be traced" else "its graph shows other maps") in line
+
+
+def test_a_graph_that_says_other_things_is_refused(
+    pair: tuple[YOLOTeacher, YOLOTeacher], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = Graph.__call__
+
+    def other(self: Graph, shown: torch.Tensor) -> Any:
+        maps, said = look(self, shown)
+        return maps, {**said, "scores": said["scores"] + 1} if said else None
+
+    monkeypatch.setattr(Graph, "__call__", other)
+    _, fast = pair
+    fast(images(1, 3, 64, 64), predictions=True)
+    fast(images(1, 3, 64, 64))
+    assert fast._graphs is not None
+    assert fast._graphs[True] is None
+    assert fast._graphs[False] is not None, "its maps are sound"
 
 
 def test_half_precision_stays_with_pytorch(pair: tuple[YOLOTeacher, YOLOTeacher]) -> None:
