@@ -17,7 +17,7 @@ from ultralytics.utils.torch_utils import unwrap_model
 
 from ima_yolo.errors import IMAError
 from ima_yolo.features import Features, Predictions, tap
-from ima_yolo.host import UNLABELLED, neck, predictions
+from ima_yolo.host import UNLABELLED, batch_norms, neck, predictions
 
 ATTRIBUTE = "ima"  # where the distiller hangs on the student; keys of a state_dict begin with it
 
@@ -25,7 +25,7 @@ ATTRIBUTE = "ima"  # where the distiller hangs on the student; keys of a state_d
 @contextmanager
 def steady_statistics(module: nn.Module) -> Iterator[None]:
     """Keep the running statistics of the batch norms in a module as they are while it is used once more."""
-    norms = [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    norms = batch_norms(module)
     tracking = [norm.track_running_stats for norm in norms]
     for norm in norms:
         norm.track_running_stats = norm.track_running_stats and not norm.training  # a frozen one still needs them

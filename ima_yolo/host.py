@@ -180,6 +180,11 @@ def predictions(head: Any, output: Any) -> Predictions:
     return Predictions(raw["scores"].float().transpose(1, 2), boxes)
 
 
+def batch_norms(module: nn.Module) -> list[Any]:
+    """All batch norms inside a module."""
+    return [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+
+
 @torch.no_grad()
 def probe(model: BaseModel, channels: int = 3) -> Features:
     """Run an empty image up to the head and return the maps: their strides and channels, not their values.

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from ultralytics.data.augment import LetterBox
 from ultralytics.data.utils import check_det_dataset
 from ultralytics.nn.tasks import BaseModel
@@ -19,7 +19,7 @@ from ima_yolo.align import standardize
 from ima_yolo.data_set import images_in, read_image
 from ima_yolo.errors import IMAError
 from ima_yolo.features import Features, same_size, tap
-from ima_yolo.host import neck, probe
+from ima_yolo.host import batch_norms, neck, probe
 from ima_yolo.similarity import cells, divergence, linear_cka
 from ima_yolo.students import load_student, task_of_kind
 from ima_yolo.summary import measure
@@ -133,7 +133,7 @@ def validation_images(data: Path, imgsz: int, limit: int) -> Tensor:
 
 def _is_untrained(student: BaseModel) -> bool:
     """Whether the batch norms still have the statistics that they are built with."""
-    norms = [part for part in student.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    norms = batch_norms(student)
     return bool(norms) and all(
         norm.running_mean is None or norm.running_var is None or _is_new(norm.running_mean, norm.running_var)
         for norm in norms
@@ -151,7 +151,7 @@ def settle(student: BaseModel, images: Tensor) -> None:
     With those that it is built with, mean 0 and variance 1, its maps fade to nothing from layer to layer: there would
     be no likeness to measure.
     """
-    norms = [part for part in student.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    norms = batch_norms(student)
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()

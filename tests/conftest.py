@@ -96,10 +96,8 @@ def _draw_scene(rng: np.random.Generator) -> tuple[np.ndarray, list[str]]:
     return image, labels
 
 
-@pytest.fixture(scope="session")
-def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`data.yaml` of a drawn detection set: 8 training and 4 validation images of 96 x 96 px, 3 classes."""
-    root = tmp_path_factory.mktemp("tiny_data")
+def _draw_set(root: Path, write: Callable[[Path, np.ndarray], object], more: str = "") -> Path:
+    """Draw 8 training and 4 validation images with boxes, write each by `write(name, image)`; return `data.yaml`."""
     rng = np.random.default_rng(0)
     for split, count in (("train", 8), ("val", 4)):
         images, labels = root / "images" / split, root / "labels" / split
@@ -107,12 +105,19 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         labels.mkdir(parents=True)
         for index in range(count):
             image, lines = _draw_scene(rng)
-            cv2.imwrite(str(images / f"{index}.png"), image)
+            write(images / str(index), image)
             (labels / f"{index}.txt").write_text("\n".join(lines) + "\n")
     names = "".join(f"  {index}: {name}\n" for index, name in enumerate(SHAPES))
     data = root / "data.yaml"
-    data.write_text(f"path: {root}\ntrain: images/train\nval: images/val\nnames:\n{names}")
+    data.write_text(f"path: {root}\ntrain: images/train\nval: images/val\n{more}names:\n{names}")
     return data
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`data.yaml` of a drawn detection set: 8 training and 4 validation images of 96 x 96 px, 3 classes."""
+    root = tmp_path_factory.mktemp("tiny_data")
+    return _draw_set(root, lambda name, image: cv2.imwrite(f"{name}.png", image))
 
 
 @pytest.fixture(scope="session")
@@ -123,20 +128,12 @@ def channel_data(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Pa
         root = tmp_path_factory.getbasetemp() / f"channels-{channels}"
         if root.exists():
             return root / "data.yaml"
-        rng = np.random.default_rng(0)
-        for split, count in (("train", 8), ("val", 4)):
-            images, labels = root / "images" / split, root / "labels" / split
-            images.mkdir(parents=True)
-            labels.mkdir(parents=True)
-            for index in range(count):
-                image, lines = _draw_scene(rng)
-                planes = [image[..., number % 3] // (1 + number // 3) for number in range(channels)]
-                cv2.imwritemulti(str(images / f"{index}{'.png' if channels == 1 else '.tiff'}"), planes)
-                (labels / f"{index}.txt").write_text("\n".join(lines) + "\n")
-        names = "".join(f"  {index}: {name}\n" for index, name in enumerate(SHAPES))
-        head = f"path: {root}\ntrain: images/train\nval: images/val\nchannels: {channels}\n"
-        (root / "data.yaml").write_text(f"{head}names:\n{names}")
-        return root / "data.yaml"
+
+        def write(name: Path, image: np.ndarray) -> None:
+            planes = [image[..., number % 3] // (1 + number // 3) for number in range(channels)]
+            cv2.imwritemulti(f"{name}{'.png' if channels == 1 else '.tiff'}", planes)
+
+        return _draw_set(root, write, f"channels: {channels}\n")
 
     return make
 
