@@ -13,6 +13,7 @@ from ima_yolo.features import Features, Predictions
 from ima_yolo.losses import CWDLoss, IMALoss, L2Loss, LevelLoss, MGDLoss, PKDLoss, box_loss, score_loss
 from ima_yolo.masks import Regions
 from ima_yolo.merit import Gate
+from ima_yolo.random_streams import repeatable
 from ima_yolo.teachers import Teacher, shared_classes
 from ima_yolo.weighting import AutoWeight, FixedWeight
 
@@ -153,8 +154,7 @@ def build_criterion(
         rng: Source of the masks, on the training device.
         seed: Seed of the new layers.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the GPUs as well
+    with repeatable(seed):
         levels = {
             stride: _level(settings, student_channels[stride], teacher_channels[stride], stride == min(strides), rng)
             for stride in strides

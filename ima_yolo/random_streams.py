@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,17 @@ def seeded(seed: int) -> Streams:
     """State of streams that begin with a seed; the global ones stay as they are."""
     numpy_state: Any = np.random.RandomState(seed).get_state(legacy=True)
     return _as_tensors(random.Random(seed).getstate(), numpy_state, torch.Generator().manual_seed(seed).get_state())
+
+
+@contextmanager
+def repeatable(seed: int = 0) -> Iterator[None]:
+    """Draw the weights of new layers from a seed: the same each time, in a resumed run too.
+
+    The global stream goes on as if nothing had been drawn.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the GPUs as well
+        yield
 
 
 def set_streams(state: Streams) -> None:

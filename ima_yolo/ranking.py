@@ -133,15 +133,8 @@ def validation_images(data: Path, imgsz: int, limit: int) -> Tensor:
 
 def _is_untrained(student: BaseModel) -> bool:
     """Whether the batch norms still have the statistics that they are built with."""
-    norms = batch_norms(student)
-    return bool(norms) and all(
-        norm.running_mean is None or norm.running_var is None or _is_new(norm.running_mean, norm.running_var)
-        for norm in norms
-    )
-
-
-def _is_new(mean: Tensor, variance: Tensor) -> bool:
-    return not bool(mean.any()) and bool(variance.eq(1).all())
+    norms = [norm for norm in batch_norms(student) if norm.running_mean is not None]
+    return bool(norms) and not any(norm.running_mean.any() or (norm.running_var != 1).any() for norm in norms)
 
 
 @torch.no_grad()

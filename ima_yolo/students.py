@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from ultralytics.nn.tasks import (
     BaseModel,
     DetectionModel,
@@ -19,6 +18,7 @@ from ultralytics.nn.tasks import (
 
 from ima_yolo.errors import IMAError, one_line
 from ima_yolo.host import load_model, task_of
+from ima_yolo.random_streams import repeatable
 from ima_yolo.trust import check_architecture
 
 RTDETR = "rtdetr"  # a detector, but one that Ultralytics trains by a trainer of its own
@@ -119,8 +119,7 @@ def _build(path: str, channels: int) -> tuple[BaseModel, str]:
     """Build an untrained model from its description, always the same; the global random stream is left alone."""
     description, kind = _described(path)
     try:
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(0)  # torch.manual_seed would reseed the GPUs as well
+        with repeatable():
             return _MODELS[kind](description, ch=channels, verbose=False), kind
     except Exception as error:
         raise IMAError(f"student={path}: cannot be built ({one_line(error)})") from error

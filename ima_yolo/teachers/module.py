@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -179,17 +178,6 @@ def weights_digest(model: nn.Module) -> str:
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-@contextmanager
-def repeatable() -> Iterator[None]:
-    """Draw what is random in a model from one seed: the same name means the same weights, in a resumed run too.
-
-    The global stream goes on as if nothing had been drawn.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)  # torch.manual_seed would reseed the GPUs as well
-        yield
 
 
 def freeze(model: Any) -> Any:

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from ultralytics.utils import LOGGER
 
 from ima_yolo.errors import IMAError, nearest, one_line
-from ima_yolo.teachers.module import ModuleTeacher, pyramid, read_state, repeatable
+from ima_yolo.random_streams import repeatable
+from ima_yolo.teachers.module import ModuleTeacher, pyramid, read_state
 
 FINEST = 4  # pixels: the stride below which a map holds edges rather than objects
 

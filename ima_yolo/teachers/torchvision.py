@@ -9,7 +9,8 @@ from torchvision.models import detection, get_model, get_model_weights, list_mod
 from ultralytics.utils import LOGGER
 
 from ima_yolo.errors import IMAError, nearest, one_line
-from ima_yolo.teachers.module import ModuleTeacher, pyramid, read_state, repeatable
+from ima_yolo.random_streams import repeatable
+from ima_yolo.teachers.module import ModuleTeacher, pyramid, read_state
 
 SEGMENTERS = ("deeplabv3_", "fcn_")
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of torchvision's segmenters
