@@ -31,7 +31,7 @@ class Settings(BaseModel):
     ima_teacher_shares: tuple[float, ...] | None = None
     ima_teacher_imgsz: int | None = Field(None, ge=32, le=8192)
     ima_teacher_channels: tuple[int, ...] | None = None
-    ima_teacher_runtime: Literal["auto", "torch", "onnx"] = "auto"
+    ima_teacher_runtime: Literal["auto", "torch", "bf16", "onnx"] = "auto"
     ima_loss: Literal["ima", "l2", "mgd", "cwd", "pkd"] = "ima"
     ima_weight: Literal["auto"] | float = "auto"
     ima_weight_ratio: float = Field(0.1, gt=0, le=100)

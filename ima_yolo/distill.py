@@ -227,12 +227,12 @@ class Distiller(nn.Module):
     ) -> dict[str, Tensor]:
         """Compare what student and teachers make of the same images: the terms by name, without their weights."""
         terms: dict[str, Tensor] = {}
-        if self._compares_maps:
-            terms[TERM] = self.criterion(student, [output.features for output in seen], regions)
         for head, output, share in zip(self.heads, seen, self._head_shares, strict=True):
             if head is not None and own is not None and output.predictions is not None and head.factor > 0:
                 for name, term in head(own, output.predictions).items():
                     terms[name] = terms.get(name, 0.0) + term * (share * head.factor)
+        if self._compares_maps:  # last: what it keeps for the backward pass would lie beside what the others need
+            terms[TERM] = self.criterion(student, [output.features for output in seen], regions)
         return terms
 
     @property

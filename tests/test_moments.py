@@ -8,7 +8,7 @@ import torch
 from ima_yolo.align import centre
 from ima_yolo.losses import IMALoss, ima_loss
 from ima_yolo.masks import Regions
-from ima_yolo.moments import standardized_error
+from ima_yolo.moments import adapted_error, standardized_error
 
 FORMS = ("weight", "shifted", "floor", "cosine", "none")
 NO_OBJECTS = Regions(torch.zeros(0, 5), {})
@@ -93,12 +93,61 @@ def test_the_module_takes_it_and_gives_the_definition(mask: str, restore: str, i
         rng = torch.Generator().manual_seed(3)
         module = IMALoss(4, 6, mask=mask, restore=restore, instance=instance, rng=rng)
         assert module.closed
+        assert module.fused is (instance == "image" and (restore == "light" or (restore, mask) == ("none", "none")))
         if not closed:
-            module.closed = module.centred_before = False
+            module.fused = module.closed = module.centred_before = False
         loss = module(student, teacher, 8, regions)
         found.append((loss, torch.autograd.grad(loss, student)[0]))
     assert found[0][0].item() == pytest.approx(found[1][0].item(), rel=1e-5)
     torch.testing.assert_close(found[0][1], found[1][1], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-4)])
+def test_an_adapter_that_is_never_applied_gives_the_definition(
+    form: str, dtype: torch.dtype, tolerance: float, layout: torch.memory_format
+) -> None:
+    """Value, gradient at the student and gradient of the adapter."""
+    student, teacher = maps(dtype)
+    teacher = teacher.contiguous(memory_format=layout)
+    weight = torch.randn(5, 5, dtype=dtype, generator=torch.Generator().manual_seed(2)).requires_grad_(True)
+    adapted = torch.nn.functional.conv2d(student, weight[:, :, None, None])
+    plain, fast = ima_loss(adapted, teacher, "both", form), adapted_error(centre(student), weight, teacher, form)
+    assert fast.item() == pytest.approx(plain.item(), rel=tolerance)
+    for expected, found in zip(*(torch.autograd.grad(x, [student, weight]) for x in (plain, fast)), strict=True):
+        assert (found - expected).abs().max() <= tolerance * expected.abs().max()
+
+
+def test_it_stays_so_where_the_teacher_lies_far_from_zero_or_is_flat() -> None:
+    student, teacher = maps(torch.float32)
+    with torch.no_grad():
+        student[0, 0], teacher[1, 1] = 4.0, -3.0
+        teacher[2] -= 100.0
+    weight = torch.eye(5)
+    weight[0] = 0.0  # an adapted channel that is flat
+    adapted = torch.nn.functional.conv2d(student, weight[:, :, None, None])
+    plain, fast = ima_loss(adapted, teacher), adapted_error(centre(student), weight, teacher)
+    assert fast.item() == pytest.approx(plain.item(), rel=1e-4)
+    expected, found = (torch.autograd.grad(loss, student)[0] for loss in (plain, fast))
+    assert found.isfinite().all()
+    assert (found - expected).abs().max() <= 1e-3 * expected.abs().max()
+
+
+def test_no_map_of_the_teachers_width_is_kept_for_the_backward_pass() -> None:
+    """Beside the teacher's own map, which is there anyway."""
+    student, teacher = torch.randn(2, 4, 16, 16, requires_grad=True), torch.randn(2, 64, 16, 16)
+    kept: list[torch.Tensor] = []
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept.append(tensor)
+        return tensor
+
+    module = IMALoss(4, 64, rng=torch.Generator().manual_seed(0))
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        module(student, teacher, 8, NO_OBJECTS)
+    large = {tensor.untyped_storage().data_ptr() for tensor in kept if tensor.numel() >= teacher.numel()}
+    assert large <= {teacher.untyped_storage().data_ptr()}
 
 
 def test_an_adapter_whose_bias_would_be_centred_away_has_none() -> None:

@@ -22,13 +22,11 @@ class _QualityFocal(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, student: Tensor, target: Tensor) -> Tensor:
         """Return the sum; `student` are logits, `target` probabilities, both (B, A, K)."""
-        scores = student.sigmoid()
-        distance = target - scores
-        entropy = binary_cross_entropy_with_logits(student, target, reduction="none")
-        square = distance.square()
-        total = (square * entropy).sum()
-        slope = entropy.mul_(scores.mul_(1 - scores)).mul_(2).add_(square)
-        ctx.save_for_backward(slope.mul_(distance).neg_())
+        slope = torch.empty_like(student)
+        size = 1 if student.device.type == "cpu" else len(student)  # an image's scores fit a processor's cache
+        parts = zip(student.split(size), target.split(size), slope.split(size), strict=True)
+        total = sum((_score_part(*part) for part in parts), start=student.new_zeros(()))
+        ctx.save_for_backward(slope)
         return total
 
     @staticmethod
@@ -36,6 +34,18 @@ class _QualityFocal(torch.autograd.Function):
         """Return the gradient by the logits."""
         (slope,) = ctx.saved_tensors
         return slope * gradients[0], None
+
+
+def _score_part(student: Tensor, target: Tensor, slope: Tensor) -> Tensor:
+    """The sum over some cells, (..., K); writes its gradient by their logits into `slope`."""
+    scores = student.sigmoid()
+    distance = target - scores
+    entropy = binary_cross_entropy_with_logits(student, target, reduction="none")
+    square = distance.square()
+    total = (square * entropy).sum()
+    entropy.mul_(scores.mul_(1 - scores)).mul_(2).add_(square)
+    torch.mul(entropy, distance.neg_(), out=slope)
+    return total
 
 
 def score_loss(student: Tensor, teacher: Tensor) -> Tensor:

@@ -6,10 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from ima_yolo.align import LightGenerator, box_instances, boxes_of_level, centre, deflate, generator, standardize
+from ima_yolo.features import same_size
 from ima_yolo.losses.base import LevelLoss
 from ima_yolo.losses.region import region_ids, region_loss
 from ima_yolo.masks import Regions, mask_frequency, mask_spatial, position_weights
-from ima_yolo.moments import standardized_error
+from ima_yolo.moments import adapted_error, standardized_error
 
 MASKS = {"spatial": mask_spatial, "frequency": mask_frequency}
 
@@ -121,19 +122,34 @@ class IMALoss(LevelLoss):
         self.standardized, self.deflation, self.floor = standardized, deflation, floor
         self.objects, self.background = objects, background
         self.rng = rng
+        # an adapter that nothing follows enters the closed form by its weights, and is never applied to a map
+        self.fused = self.centred_before and isinstance(self.adapter, nn.Conv2d)
+
+    def forward(self, student: Tensor, teacher: Tensor, stride: int, regions: Regions) -> Tensor:
+        """Return the loss of one level, as `LevelLoss` does."""
+        if not self.fused:
+            return super().forward(student, teacher, stride, regions)
+        return self.compare_restored(self.restore(student), teacher)
+
+    def compare_restored(self, restored: Tensor, teacher: Tensor) -> Tensor:
+        """Adapt a restored map, (B, C_s, H, W), and compare it with the teacher's, both in the closed form."""
+        with torch.autocast(restored.device.type, enabled=False):
+            target = teacher if teacher.shape[2:] == restored.shape[2:] else same_size(teacher.float(), restored)
+            weight = self.adapter.get_parameter("weight").flatten(1)  # (C_t, C_s, 1, 1) -> (C_t, C_s)
+            return adapted_error(centre(restored.float()), weight, target, self.deflation, self.floor)
 
     def align(self, student: Tensor) -> Tensor:
         """Adapt the student's map (B, C_s, H, W), a light generator having restored it first."""
-        restored = self._restore(student) if self.before else student
+        restored = self.restore(student) if self.before else student
         return self.adapter(centre(restored) if self.centred_before else restored)
 
-    def _restore(self, features: Tensor) -> Tensor:
-        """Mask and generate."""
+    def restore(self, features: Tensor) -> Tensor:
+        """Mask and generate, at the width of `features`."""
         return self.generator(self.mask(features, self.mask_ratio, self.rng) if self.mask else features)
 
     def compare(self, aligned: Tensor, teacher: Tensor, stride: int, regions: Regions) -> Tensor:
         """Return `ima_loss` of the level under a fresh mask."""
-        student = aligned if self.before else self._restore(aligned)
+        student = aligned if self.before else self.restore(aligned)
         weights = None
         if self.instance == "region" and regions.classes is not None:
             ids = region_ids(regions.classes, (teacher.shape[2], teacher.shape[3]))

@@ -21,8 +21,8 @@ def build_parts(case: Case, device: torch.device, teacher_path: Path) -> dict[st
 
     Returns:
         By name: the student alone with and without taps; the teacher up to the neck, and with its head and the terms on
-        it where they are on; mask, generator and adapter of all
-        levels; the comparison alone; both with their backward pass; and the measurement of the automatic weight.
+        it where they are on; mask and generator of all levels; adapter and comparison, which are one for the default;
+        both with their backward pass; and the measurement of the automatic weight.
     """
     step = Step(case, "ours", device, teacher_path)
     student: Any = step.model
@@ -37,25 +37,17 @@ def build_parts(case: Case, device: torch.device, teacher_path: Path) -> dict[st
     seen = teacher(batch["img"])
     criterion = distiller.criterion.members[0]
     regions = regions_of(batch, seen)
-    aligned = {stride: _aligned(criterion, own, stride).detach() for stride in criterion.strides}
 
     def tapped() -> None:
         with torch.no_grad(), tap(head, levels):
             student(batch["img"])
-
-    def compare() -> None:
-        with torch.no_grad():
-            for stride in criterion.strides:
-                level = criterion.levels[str(stride)]
-                level.compare(aligned[stride].float(), seen.features.at(stride).float(), stride, regions)
 
     return {
         "student, no gradient": lambda: _quietly(student, batch["img"]),
         "student with taps": tapped,
         "teacher to neck": lambda: teacher(batch["img"]),
         **_of_heads(distiller, teacher, batch["img"]),
-        "mask, generator, adapter": lambda: [_aligned(criterion, own, stride) for stride in criterion.strides],
-        "comparison": compare,
+        **_of_maps(criterion, own, seen.features),
         "all of it, forward": lambda: criterion(own, seen.features, regions),
         "all of it, forward and backward": lambda: criterion(own, seen.features, regions).backward(),
         "automatic weight, one measurement": lambda: gradient_norm(criterion(own, seen.features, regions), maps),
@@ -74,9 +66,22 @@ def _of_heads(distiller: Any, teacher: Any, images: Tensor) -> dict[str, Callabl
     }
 
 
-def _aligned(criterion: Any, own: Features, stride: int) -> Tensor:
-    aligned: Tensor = criterion.levels[str(stride)].align(own.at(stride))
-    return aligned
+def _of_maps(criterion: Any, own: Features, seen: Features) -> dict[str, Callable[[], Any]]:
+    """The steps of the default loss; other losses have none that could be told apart."""
+    levels = {stride: criterion.levels[str(stride)] for stride in criterion.strides}
+    if not all(getattr(level, "fused", False) for level in levels.values()):
+        return {}
+    restored = {stride: level.restore(own.at(stride)).detach() for stride, level in levels.items()}
+
+    def compare() -> None:
+        with torch.no_grad():
+            for stride, level in levels.items():
+                level.compare_restored(restored[stride], seen.at(stride))
+
+    return {
+        "mask and generator": lambda: [level.restore(own.at(stride)) for stride, level in levels.items()],
+        "adapter and comparison": compare,
+    }
 
 
 def _quietly(student: Any, images: Tensor) -> None:

@@ -130,3 +130,34 @@ def plot(rows: Sequence[Mapping[str, Any]], output: Path) -> Path:
         axes.spines[side].set_visible(False)
     figure.savefig(output, dpi=150)
     return output
+
+
+def plot_growth(rows: Sequence[Mapping[str, Any]], output: Path) -> Path:
+    """Draw what a teacher adds to a plain step against its own forward pass, over teachers, batches and image sizes.
+
+    Args:
+        rows: As `summarize` returns them.
+        output: A .png or .svg file.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 5), layout="constrained")
+    axes = figure.subplots()
+    longest = 0.0
+    for name in ("builtin", "ours"):
+        found = [row["seconds"] for row in rows if name in row["seconds"]]
+        looks = [seconds["teacher"]["median"] for seconds in found]
+        added = [seconds[name]["median"] - seconds["plain"]["median"] for seconds in found]
+        label, colour = BARS[name]
+        axes.scatter(looks, added, s=36, color=colour, label=label, zorder=3)
+        longest = max(longest, *looks, 0.0)
+    axes.plot([0, longest], [0, longest], color=BARS["teacher"][1], label="the teacher's forward pass itself")
+    axes.set_xlabel("the teacher's forward pass up to its neck, seconds (PyTorch, float32)")
+    axes.set_ylabel("added to a plain step, seconds")
+    axes.set_xlim(left=0)
+    axes.set_ylim(bottom=0)
+    axes.legend(frameon=False)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    figure.savefig(output, dpi=150)
+    return output

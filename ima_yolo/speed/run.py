@@ -14,7 +14,7 @@ import torch
 from ima_yolo.files import write_json
 from ima_yolo.speed.memory import peak
 from ima_yolo.speed.parts import build_parts
-from ima_yolo.speed.report import machine, parts_table, plot, summarize, table
+from ima_yolo.speed.report import machine, parts_table, plot, plot_growth, summarize, table
 from ima_yolo.speed.rounds import alternate
 from ima_yolo.speed.steps import ARMS, Case, build, teacher_file
 
@@ -41,6 +41,7 @@ def run(cases: Sequence[Case], device: torch.device, rounds: int, folder: Path, 
     if parts := rows[0].get("parts"):
         lines += ["", f"## Parts of our step: {rows[0]['case']}", "", parts]
     plot(rows, folder / "step.png")
+    plot_growth(rows, folder / "growth.png")
     report = folder / "step.md"
     report.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return report

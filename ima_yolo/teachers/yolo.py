@@ -18,6 +18,7 @@ from ima_yolo.host import DETECTION_HEADS, class_names, load_model, neck, probe,
 from ima_yolo.host import predictions as read_head
 from ima_yolo.teachers import TeacherOutput
 from ima_yolo.teachers.graph import Graph, build_graph
+from ima_yolo.teachers.half import build_half
 from ima_yolo.teachers.module import cropped, freeze, padded, weights_digest
 
 NMS_IOU = 0.7  # Ultralytics' default at prediction
@@ -56,6 +57,8 @@ class YOLOTeacher:
         self.strides, self.channels = features.strides, features.channels
         self._graphs: dict[bool, Graph | None] | None = None  # by whether the head belongs to it; None is PyTorch
         self._multiple = max(*self.strides, int(model.stride.max()))  # layers below the neck may be coarser
+        self._dtype: torch.dtype | None = None  # of the images that it is shown, if not their own
+        self._rounded_from: dict[str, str] = {}  # digest of rounded weights -> of those that they were
 
     def to(self, device: torch.device) -> YOLOTeacher:
         """Move to a device and return itself."""
@@ -63,12 +66,27 @@ class YOLOTeacher:
         return self
 
     def digest(self) -> str:
-        """SHA-256 over names and bytes of all weights."""
-        return weights_digest(self._model)
+        """SHA-256 over names and bytes of all weights, as they were before any rounding."""
+        found = weights_digest(self._model)
+        return self._rounded_from.get(found, found)
 
     def by_graph(self) -> None:
         """Look at images by ONNX Runtime from now on, where that can be; it is of use on a CPU."""
         self._graphs = {}
+
+    def by_half(self) -> bool:
+        """Look at images in bfloat16 from now on, up to the head, and return whether that can be; only on a CPU."""
+        if self._dtype is not None:
+            return True
+        side = 4 * self._multiple
+        half = build_half(self.name, self._model, self._head, self._levels, self.input_channels, side)
+        if half is None:
+            return False
+        own = weights_digest(self._model)
+        self._model, self._dtype = half, next(half.parameters()).dtype  # the weights in float32 are let go
+        self._head, self._levels = neck(half)
+        self._rounded_from = {weights_digest(half): own}
+        return True
 
     def _look(self, images: Tensor, run_head: bool) -> tuple[list[Tensor], Any]:
         """Maps of padded images, and what the head returned if it was run."""
@@ -76,8 +94,10 @@ class YOLOTeacher:
         if graph is not None:
             return graph(images)
         with tap(self._head, self._levels, stop=not run_head) as caught:
-            self._model(images.contiguous(memory_format=LAYOUT))
-        return caught.maps or [], caught.output
+            self._model(images.to(self._dtype or images.dtype).contiguous(memory_format=LAYOUT))
+        maps = caught.maps or []
+        # the head was given them in float32; they hold no more than what was rounded, and wait in half the memory
+        return [level.to(self._dtype or level.dtype) for level in maps], caught.output
 
     def _graph(self, run_head: bool) -> Graph | None:
         """The graph for this, built when it is first needed; one with the head serves without it too."""

@@ -97,6 +97,7 @@ def test_figures_by_hand() -> None:
 
 def test_a_plot_is_drawn(tmp_path: Path) -> None:
     assert plot(rows(), tmp_path / "step.png").stat().st_size > 10_000
+    assert plot_growth(rows(), tmp_path / "growth.png").stat().st_size > 10_000
 
 
 def test_features_of_the_timed_maps_are_the_student_s(tmp_path: Path) -> None:

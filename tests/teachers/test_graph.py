@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from ima_yolo import IMATrainer
-from ima_yolo.teachers import graph
+from ima_yolo.teachers import graph, load
 from ima_yolo.teachers.graph import Graph
 from ima_yolo.teachers.load import choose_runtime
 from ima_yolo.teachers.yolo import YOLOTeacher
@@ -109,6 +109,7 @@ def test_half_precision_stays_with_pytorch(pair: tuple[YOLOTeacher, YOLOTeacher]
         ("auto", "cpu", 2000, True),
         ("auto", "cuda", 1e9, False),
         ("onnx", "cuda", 1e9, False),
+        ("bf16", "cpu", 1, False),
     ],
 )
 def test_a_short_training_does_not_pay_for_the_conversion(
@@ -118,7 +119,9 @@ def test_a_short_training_does_not_pay_for_the_conversion(
     expected: bool,
     pair: tuple[YOLOTeacher, YOLOTeacher],
     caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(load, "is_native", lambda: False)
     plain, _ = pair
     choose_runtime([plain], choice, torch.device(device), looks)
     assert (plain._graphs is not None) is expected
@@ -133,13 +136,16 @@ def test_a_training_is_the_same_but_for_rounding(
     common: dict[str, Any] = {"model": str(tiny_checkpoint()), "data": str(tiny_data), "project": str(tmp_path)}
     common |= {"epochs": 1, "imgsz": 64, "batch": 4, "plots": False, "workers": 0, "val": False, "amp": False}
     found = {}
-    for runtime in ("torch", "onnx"):
+    for runtime in ("torch", "onnx", "bf16"):
         options = {**common, "teacher": lively_teacher, "ima_teacher_runtime": runtime, "name": runtime}
         trainer = IMATrainer(overrides={**options, "ima_gate": False, "optimizer": "SGD"})
         trainer.train()
         teacher = trainer.teachers[0]
         assert isinstance(teacher, YOLOTeacher)
         assert bool(teacher._graphs) is (runtime == "onnx")
+        assert (teacher._dtype == torch.bfloat16) is (runtime == "bf16")
         found[runtime] = trainer.tloss
     for name, value in found["torch"].items():
         assert float(found["onnx"][name]) == pytest.approx(float(value), rel=1e-3), name
+        # the automatic weight follows the gradient, which may be five percent off
+        assert float(found["bf16"][name]) == pytest.approx(float(value), rel=5e-2), name
