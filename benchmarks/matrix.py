@@ -3,9 +3,9 @@
     python benchmarks/matrix.py                        # every row: some 6 GB of disk and half an hour each
     python benchmarks/matrix.py --rows newest --keep   # one row; its environment stays
 
-Each row is a fresh virtual environment with the package and its test extra. Stop it at any time: the next call goes on
-with the rows that have no result; --again takes all anew. Writes results/matrix.json and the table results/matrix.md;
-exit code 1 if a row failed.
+Each row is a fresh virtual environment with the package and its test extra; the tests run one file at a time. Stop it
+at any time: the next call goes on with the rows that have no result; --again takes all anew. Writes results/matrix.json
+and the table results/matrix.md, which the README repeats; exit code 1 if a row failed.
 """
 
 from __future__ import annotations
@@ -91,26 +91,30 @@ def run_row(row: str, asked: Mapping[str, Requirement], environment: Path, run: 
         run: Runs a command and gives its exit code and what it printed.
 
     Returns:
-        Versions, counts of the tests and seconds; "failed" names the step that did, None if none.
+        Versions, counts of the tests and seconds; "failed" names the first step that did, None if none. Where it is a
+        file of tests, the others are run all the same.
     """
     start, python = time.monotonic(), str(environment / "bin" / "python")
-    result: dict[str, Any] = {"row": row, "failed": None, "versions": {}, "tests": {}}
+    used = ".".join(map(str, sys.version_info[:3]))
+    result: dict[str, Any] = {"row": row, "python": used, "failed": None, "versions": {}, "tests": {}}
     steps = {
         "environment": [sys.executable, "-m", "venv", "--clear", str(environment)],
         "install": [python, "-m", "pip", "install", "--upgrade", *pins(row, asked), "-e", f"{REPOSITORY}[test]"],
         "versions": [python, "-m", "pip", "list", "--format=freeze"],
-        "tests": [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *FAST],
+        **{file: [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", file] for file in FAST},
     }
     for name, command in steps.items():
         code, said = run(command)
         if name == "versions":
             listed = dict(line.split("==", 1) for line in said.splitlines() if "==" in line)
             result["versions"] = {package: listed.get(package, "none") for package in PACKAGES}
-        if name == "tests":
-            result["tests"] = counts(said)
+        if name in FAST:
+            for word, number in counts(said).items():
+                result["tests"][word] = result["tests"].get(word, 0) + number
         if code:
-            result["failed"], result["said"] = name, said[-2000:]
-            break
+            result["failed"], result["said"] = result["failed"] or name, said[-2000:]
+            if name not in FAST:
+                break
     return {**result, "seconds": round(time.monotonic() - start)}
 
 
@@ -122,9 +126,9 @@ def counts(said: str) -> dict[str, int]:
 
 def table(results: Sequence[Mapping[str, Any]]) -> str:
     """The results in Markdown."""
-    lines = [f"| row | {' | '.join(PACKAGES)} | tests |", "|---|" + "---|" * (len(PACKAGES) + 1)]
+    lines = [f"| row | Python | {' | '.join(PACKAGES)} | tests |", "|---|" + "---|" * (len(PACKAGES) + 2)]
     for result in results:
-        versions = " | ".join(result["versions"].get(name, "") for name in PACKAGES)
+        versions = " | ".join([result["python"], *(result["versions"].get(name, "") for name in PACKAGES)])
         tests = ", ".join(f"{number} {word}" for word, number in result["tests"].items())
         failed = f" (failed: {result['failed']})" if result["failed"] else ""
         lines.append(f"| {result['row']} | {versions} | {tests}{failed} |")

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper
@@ -295,21 +294,31 @@ def test_a_cache_of_labels_runs_nothing(tiny_data: Path, tmp_path: Path) -> None
     assert not Path("touched").exists()
 
 
-@pytest.mark.parametrize("place", ["../secret.bin", "absolute"])
-def test_an_onnx_file_reads_nothing_outside_its_folder(place: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["initializer", "constant"])
+@pytest.mark.parametrize("place", ["../secret.bin", "absolute", "link.bin", "deep/secret.bin", "beside.bin"])
+def test_an_onnx_file_reads_no_other_file(
+    place: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither by a path that leaves its folder, nor by a link, nor beside it or in the current folder."""
     (tmp_path / "in").mkdir()
-    (tmp_path / "secret.bin").write_bytes(np.ones(4, np.float32).tobytes())
+    secret = tmp_path / "secret.bin"
+    for file in (secret, tmp_path / "in" / "beside.bin"):
+        file.write_bytes(np.ones(4, np.float32).tobytes())
+    (tmp_path / "in" / "link.bin").symlink_to(secret)
+    (tmp_path / "in" / "deep").symlink_to(tmp_path)
     weight = TensorProto(name="w", data_type=1, dims=[4], data_location=TensorProto.EXTERNAL)
-    location = str(tmp_path / "secret.bin") if place == "absolute" else place
-    weight.external_data.add(key="location", value=location)
+    weight.external_data.add(key="location", value=str(secret) if place == "absolute" else place)
     ends = [helper.make_tensor_value_info(name, 1, [4]) for name in "xy"]
-    graph = helper.make_graph([helper.make_node("Add", ["x", "w"], ["y"])], "g", ends[:1], ends[1:], [weight])
+    nodes = [helper.make_node("Constant", [], ["w"], value=weight)] if kind == "constant" else []
+    nodes.append(helper.make_node("Add", ["x", "w"], ["y"]))
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], [weight] if kind == "initializer" else [])
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     path = tmp_path / "in" / "m.onnx"
     path.write_bytes(made.SerializeToString())
-    assert onnx.load(path, load_external_data=False).graph.initializer
-    with pytest.raises(IMAError, match="not a loadable ONNX file"):
-        open_session(path)
+    for folder in (tmp_path, path.parent):
+        monkeypatch.chdir(folder)
+        with pytest.raises(IMAError, match="not a loadable ONNX file"):
+            open_session(path)
 
 
 OFFLINE = """
