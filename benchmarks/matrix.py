@@ -48,6 +48,8 @@ FAST = (
     "tests/test_distill.py",
     "tests/test_preflight.py",
     "tests/test_trust.py",
+    "tests/test_trust_data.py",
+    "tests/test_finite.py",
     "tests/test_config.py",
     "tests/losses",
     "tests/teachers/test_yolo.py",
