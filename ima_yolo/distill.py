@@ -17,7 +17,7 @@ from ima_yolo.features import Features, Predictions
 from ima_yolo.finite import Guard, Suspects
 from ima_yolo.host import UNLABELLED
 from ima_yolo.labels import boxes_of, regions_of, some_images
-from ima_yolo.masks import Regions
+from ima_yolo.masks import Regions, go_on
 from ima_yolo.teachers import TeacherOutput
 from ima_yolo.teachers.view import View
 from ima_yolo.weighting import AutoWeight, FixedWeight, Watch, schedule
@@ -296,7 +296,7 @@ class Distiller(nn.Module):
         for gate, kept in zip(gates, state.get("gates", []), strict=False):  # none in runs of earlier versions
             gate.load(kept)
         if state["rng"].shape == self._rng.get_state().shape:
-            self._rng.set_state(state["rng"].cpu())
+            go_on(self._rng, state["rng"].cpu())
         else:
             LOGGER.warning("The run goes on on another kind of device, whose random masks differ")
 
