@@ -83,7 +83,9 @@ def pins(row: str, asked: Mapping[str, Requirement]) -> list[str]:
     return made
 
 
-def run_row(row: str, asked: Mapping[str, Requirement], environment: Path, run: Run) -> dict[str, Any]:
+def run_row(
+    row: str, asked: Mapping[str, Requirement], environment: Path, run: Run, others: Sequence[Mapping[str, Any]] = ()
+) -> dict[str, Any]:
     """Make an environment, install, and run the fast tests.
 
     Args:
@@ -91,6 +93,7 @@ def run_row(row: str, asked: Mapping[str, Requirement], environment: Path, run: 
         asked: As `bounds` returned it.
         environment: Folder of the environment, which is made.
         run: Runs a command and gives its exit code and what it printed.
+        others: Results of other rows: where one came to the same versions, its tests are not run again.
 
     Returns:
         Versions, counts of the tests and seconds; "failed" names the first step that did, None if none. Where it is a
@@ -110,6 +113,10 @@ def run_row(row: str, asked: Mapping[str, Requirement], environment: Path, run: 
         if name == "versions":
             listed = dict(line.split("==", 1) for line in said.splitlines() if "==" in line)
             result["versions"] = {package: listed.get(package, "none") for package in PACKAGES}
+            alike = [other for other in others if _versions_of(other) == _versions_of(result) and not other["failed"]]
+            if alike and not code:
+                result["tests"], result["as"] = dict(alike[0]["tests"]), alike[0].get("as", alike[0]["row"])
+                break
         if name in FAST:
             for word, number in counts(said).items():
                 result["tests"][word] = result["tests"].get(word, 0) + number
@@ -118,6 +125,10 @@ def run_row(row: str, asked: Mapping[str, Requirement], environment: Path, run: 
             if name not in FAST:
                 break
     return {**result, "seconds": round(time.monotonic() - start)}
+
+
+def _versions_of(result: Mapping[str, Any]) -> tuple[str, Mapping[str, str]]:
+    return result["python"], result["versions"]
 
 
 def counts(said: str) -> dict[str, int]:
@@ -133,6 +144,7 @@ def table(results: Sequence[Mapping[str, Any]]) -> str:
         versions = " | ".join([result["python"], *(result["versions"].get(name, "") for name in PACKAGES)])
         tests = ", ".join(f"{number} {word}" for word, number in result["tests"].items())
         failed = f" (failed: {result['failed']})" if result["failed"] else ""
+        failed += f" (those of '{result['as']}')" if result.get("as") else ""
         lines.append(f"| {result['row']} | {versions} | {tests}{failed} |")
     return "\n".join(lines) + "\n"
 
@@ -161,7 +173,8 @@ def matrix(rows: Sequence[str], output: Path, run: Run, keep: bool = False, agai
         environment = Path(mkdtemp(prefix="ima-yolo-matrix-"))
         print(f"{row}: {' '.join(pins(row, asked))} in {environment}", flush=True)
         try:
-            known[row] = run_row(row, asked, environment, run)
+            others = [result for name, result in known.items() if name != row]
+            known[row] = run_row(row, asked, environment, run, others)
         finally:
             if not keep:
                 shutil.rmtree(environment, ignore_errors=True)

@@ -126,8 +126,17 @@ def test_a_run_that_is_killed_anywhere_goes_on_exactly(
         "teacher": str(tiny_checkpoint("yolo26s-few.yaml", seed=1)),
         "model": str(tiny_checkpoint()),
         "data": str(tiny_data),
-        "epochs": 3, "imgsz": 64, "batch": 3, "nbs": 6, "plots": False, "device": "cpu", "project": str(tmp_path),
-        "lr0": 0.002, "optimizer": "AdamW", "warmup_epochs": 1, "close_mosaic": 1,
+        "epochs": 3,
+        "imgsz": 64,
+        "batch": 3,
+        "nbs": 6,
+        "plots": False,
+        "device": "cpu",
+        "project": str(tmp_path),
+        "lr0": 0.002,
+        "optimizer": "AdamW",
+        "warmup_epochs": 1,
+        "close_mosaic": 1,
     }
     words = [json.dumps(options), json.dumps(list(POINTS))]
     done = subprocess.run([sys.executable, "-c", SCRIPT, *words], capture_output=True, text=True, timeout=580)
