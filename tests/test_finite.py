@@ -239,6 +239,32 @@ def test_the_scaler_of_mixed_precision_sees_what_overflows(monkeypatch: pytest.M
     assert said == []
 
 
+def test_half_precision_finds_its_scale_and_then_learns() -> None:
+    """With the scaler of torch, which begins far too high: steps are skipped until nothing overflows."""
+    torch.manual_seed(0)
+    student, teacher = torch.nn.Conv2d(3, 4, 3, 8, 1), Features((maps(0).maps[0],), (8,))
+    panel: Any = Panel([Criterion({8: IMALoss(4, 4)})], (1.0,))
+    shown: Any = Shown(teacher)
+    made = Distiller([shown], panel, FixedWeight(1.0), torch.Generator())
+    optimizer = torch.optim.SGD([*student.parameters(), *panel.parameters()], lr=0.1)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**30)
+    first, images = student.weight.detach().clone(), torch.rand(2, 3, 64, 64)
+    for count in range(40):
+        with torch.autocast("cpu", torch.float16):
+            level = student(images)
+            assert level.dtype == torch.float16
+            loss = step(made, Features((level,), (8,)))[0]
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+        if count == 0:
+            assert torch.equal(student.weight, first), "the first step overflows and is skipped"
+    assert scaler.get_scale() < 2.0**30
+    assert not torch.equal(student.weight, first)
+    assert all(bool(weight.isfinite().all()) for weight in (*student.parameters(), *panel.parameters()))
+
+
 @pytest.mark.parametrize("part", ["scores", "boxes"])
 @pytest.mark.parametrize("cell", [0, 64, 79])
 def test_a_gradient_at_the_head_is_named_with_its_level(part: str, cell: int) -> None:
