@@ -49,9 +49,21 @@ def parse_plain(content: bytes, where: str) -> Any:
         raise IMAError(f"{where}: nested too deeply") from None
     except (ValueError, OverflowError, TypeError, LookupError, yaml.YAMLError) as error:
         raise IMAError(f"{where}: {one_line(error)}") from None
-    if _count(found, {}) > MOST_VALUES:
-        raise IMAError(f"{where}: more than {MOST_VALUES} values once its aliases are written out")
+    try:
+        check_size(found)
+    except IMAError as error:
+        raise IMAError(f"{where}: {error}") from None
     return found
+
+
+def check_size(content: Any) -> None:
+    """Refuse nested mappings and lists that share parts so often that no memory would hold what they print.
+
+    Raises:
+        IMAError: With the reason alone.
+    """
+    if _count(content, {}) > MOST_VALUES:
+        raise IMAError(f"more than {MOST_VALUES} values once its aliases are written out")
 
 
 def _count(value: Any, known: dict[int, float]) -> float:

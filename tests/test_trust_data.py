@@ -14,14 +14,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from ultralytics.utils.downloads import safe_download
 
 from ima_yolo import cli
 from ima_yolo.checkpoint import pack
 from ima_yolo.config import validate
 from ima_yolo.data_set import images_in, read_data_set
 from ima_yolo.errors import IMAError
+from ima_yolo.host import load_model
 from ima_yolo.preflight import prepare
+from ima_yolo.students import load_student
 
 SCRIPT = "train: gone\nval: gone\nnames: [a]\ndownload: open('touched', 'w')\n"
 
@@ -119,10 +120,10 @@ def test_a_sound_archive_is_read_and_keeps_to_its_folder(
     found = read_data_set(str(packed(kind, tmp_path, files)))
     assert Path(found["train"]) == datasets / "set" / "images" / "train"
     assert len(list(images_in(found["train"]))) == 8
-    for change, place in (
-        ({"train": str(own_set / "images" / "train")}, "train"),
-        ({"val": "../../set/images/val"}, "val"),
-        ({"train": "list.txt"}, "list"),
+    for change in (
+        {"train": str(own_set / "images" / "train")},
+        {"val": "../../set/images/val"},
+        {"train": "list.txt"},
     ):
         shutil.rmtree(datasets)
         told = {"train": "images/train", "val": "images/val", "names": ["a", "b", "c"], **change}
@@ -130,7 +131,6 @@ def test_a_sound_archive_is_read_and_keeps_to_its_folder(
         path = packed(kind, tmp_path, {**files, "set/data.yaml": json.dumps(told).encode(), "set/list.txt": listing})
         with pytest.raises(IMAError, match=r"names .*, outside of the archive"):
             read_data_set(str(path))
-        assert place
 
 
 def test_members_that_would_leave_the_folder_are_not_written(own_set: Path, datasets: Path, tmp_path: Path) -> None:
@@ -140,7 +140,6 @@ def test_members_that_would_leave_the_folder_are_not_written(own_set: Path, data
         read_data_set(str(packed(kind, tmp_path, files)))
         assert not list(tmp_path.rglob("touched"))
         shutil.rmtree(datasets)
-    assert safe_download is not None
 
 
 @pytest.mark.parametrize("name", ["data.yaml", "DATA.YAML", "data.YmL"])
@@ -276,6 +275,46 @@ def test_a_resumed_run_opens_nothing_that_the_user_did_not_name(
     assert "\n" not in str(caught.value)
     assert not Path("touched").exists()
     assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+LAYERS = "nc: 3\nbackbone:\n  - [-1, 1, Conv, [8, 3, 2]]\nhead:\n  - [[0], 1, Detect, [nc]]\n"
+
+
+@pytest.mark.timeout(60)  # written out, each would take all the memory there is
+@pytest.mark.parametrize(
+    "body",
+    ["activation: *a11\n" + LAYERS, LAYERS.replace("Conv, [8, 3, 2]", "Conv, *a11"), "backbone: *a11\nhead: *a11\n"],
+)
+def test_an_architecture_is_no_bomb(body: str) -> None:
+    Path("bomb.yaml").write_text(BOMB + body)
+    with pytest.raises(IMAError, match=r"student=bomb\.yaml: more than 200000 values") as caught:
+        load_student("bomb.yaml")
+    assert len(str(caught.value)) < 200
+
+
+def test_what_is_said_of_an_architecture_is_short() -> None:
+    Path("long.yaml").write_text(LAYERS.replace("Conv, [8, 3, 2]", f"Nothing, [{'9, ' * 50000}9]"))
+    with pytest.raises(IMAError, match="is no layer") as caught:
+        load_student("long.yaml")
+    assert len(str(caught.value)) < 250
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("place", ["names", "yaml", "train_args", "ima"])
+def test_a_checkpoint_is_no_bomb(place: str, tiny_checkpoint: Callable[..., Path]) -> None:
+    bomb: Any = ["x"] * 10
+    for _ in range(11):
+        bomb = [bomb] * 10
+    saved = torch.load(tiny_checkpoint(), weights_only=False)
+    if place == "names":
+        saved["model"].names = {0: bomb, 1: "b", 2: "c"}
+    elif place == "yaml":
+        saved["model"].yaml["activation"] = bomb
+    else:
+        saved[place] = {"data": bomb}
+    torch.save(saved, "bomb.pt")
+    with pytest.raises(IMAError, match=r"teacher=bomb\.pt: more than 200000 values"):
+        load_model("bomb.pt", "teacher")
 
 
 def test_what_the_user_names_anew_or_trusts_is_taken(
