@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +131,20 @@ def test_a_compressed_checkpoint_is_refused_before_it_is_unpacked(
     tiny_checkpoint: Callable[..., Path], tmp_path: Path
 ) -> None:
     path = deflated(tiny_checkpoint(), tmp_path / "bomb.pt")
+    with pytest.raises(IMAError, match="unpack to more than the file holds"):
+        load_model(path, "teacher")
+
+
+def test_parts_that_share_their_bytes_are_refused(tiny_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    """Stored and not compressed, but listed so often that they unpack to any size."""
+    path = shutil.copy(tiny_checkpoint(), tmp_path / "overlap.pt")
+    with zipfile.ZipFile(path, "a") as archive:
+        largest = max(archive.filelist, key=lambda part: part.file_size)
+        for number in range(100):
+            again = copy(largest)
+            again.filename = f"{largest.filename}{number}"
+            archive.filelist.append(again)
+        archive._didModify = True
     with pytest.raises(IMAError, match="unpack to more than the file holds"):
         load_model(path, "teacher")
 
@@ -274,8 +290,6 @@ def test_a_hostile_data_file_is_refused(case: str, tmp_path: Path) -> None:
 
 
 def test_a_cache_of_labels_runs_nothing(tiny_data: Path, tmp_path: Path) -> None:
-    import shutil
-
     root = shutil.copytree(tiny_data.parent, tmp_path / "set")
     data = root / "data.yaml"
     data.write_text(data.read_text().replace(str(tiny_data.parent), str(root)))

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from ima_yolo import cli
+from ima_yolo import IMATrainer, cli
 from ima_yolo.checkpoint import pack
 from ima_yolo.config import validate
 from ima_yolo.data_set import images_in, read_data_set
@@ -131,6 +131,16 @@ def test_a_sound_archive_is_read_and_keeps_to_its_folder(
         path = packed(kind, tmp_path, {**files, "set/data.yaml": json.dumps(told).encode(), "set/list.txt": listing})
         with pytest.raises(IMAError, match=r"names .*, outside of the archive"):
             read_data_set(str(path))
+
+
+def test_ultralytics_trains_on_what_was_looked_through(
+    own_set: Path, datasets: Path, tiny_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    path = packed("zip", tmp_path, content(own_set))
+    models = {"teacher": str(tiny_checkpoint("yolo26s-few.yaml", seed=1)), "student": str(tiny_checkpoint())}
+    trainer = IMATrainer(overrides={**models, "data": str(path), "project": str(tmp_path / "runs"), "imgsz": 64})
+    assert trainer.args.data == str(datasets / "set" / "data.yaml")
+    assert trainer.data["val"] == str(datasets / "set" / "images" / "val")
 
 
 def test_members_that_would_leave_the_folder_are_not_written(own_set: Path, datasets: Path, tmp_path: Path) -> None:
