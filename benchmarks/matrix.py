@@ -3,9 +3,9 @@
     python benchmarks/matrix.py                        # every row: some 6 GB of disk and half an hour each
     python benchmarks/matrix.py --rows newest --keep   # one row; its environment stays
 
-Each row is a fresh virtual environment with the package and its test extra. Stop it at any time: the next call goes on
-with the rows that have no result; --again takes all anew. Writes results/matrix.json and the table results/matrix.md;
-exit code 1 if a row failed.
+Each row is a fresh virtual environment with the package and its test extra; the tests run one file at a time. Stop it
+at any time: the next call goes on with the rows that have no result; --again takes all anew. Writes results/matrix.json
+and the table results/matrix.md, which the README repeats; exit code 1 if a row failed.
 """
 
 from __future__ import annotations
@@ -48,6 +48,8 @@ FAST = (
     "tests/test_distill.py",
     "tests/test_preflight.py",
     "tests/test_trust.py",
+    "tests/test_trust_data.py",
+    "tests/test_finite.py",
     "tests/test_config.py",
     "tests/losses",
     "tests/teachers/test_yolo.py",
@@ -81,7 +83,9 @@ def pins(row: str, asked: Mapping[str, Requirement]) -> list[str]:
     return made
 
 
-def run_row(row: str, asked: Mapping[str, Requirement], environment: Path, run: Run) -> dict[str, Any]:
+def run_row(
+    row: str, asked: Mapping[str, Requirement], environment: Path, run: Run, others: Sequence[Mapping[str, Any]] = ()
+) -> dict[str, Any]:
     """Make an environment, install, and run the fast tests.
 
     Args:
@@ -89,29 +93,42 @@ def run_row(row: str, asked: Mapping[str, Requirement], environment: Path, run: 
         asked: As `bounds` returned it.
         environment: Folder of the environment, which is made.
         run: Runs a command and gives its exit code and what it printed.
+        others: Results of other rows: where one came to the same versions, its tests are not run again.
 
     Returns:
-        Versions, counts of the tests and seconds; "failed" names the step that did, None if none.
+        Versions, counts of the tests and seconds; "failed" names the first step that did, None if none. Where it is a
+        file of tests, the others are run all the same.
     """
     start, python = time.monotonic(), str(environment / "bin" / "python")
-    result: dict[str, Any] = {"row": row, "failed": None, "versions": {}, "tests": {}}
+    used = ".".join(map(str, sys.version_info[:3]))
+    result: dict[str, Any] = {"row": row, "python": used, "failed": None, "versions": {}, "tests": {}}
     steps = {
         "environment": [sys.executable, "-m", "venv", "--clear", str(environment)],
         "install": [python, "-m", "pip", "install", "--upgrade", *pins(row, asked), "-e", f"{REPOSITORY}[test]"],
         "versions": [python, "-m", "pip", "list", "--format=freeze"],
-        "tests": [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *FAST],
+        **{file: [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", file] for file in FAST},
     }
     for name, command in steps.items():
         code, said = run(command)
         if name == "versions":
             listed = dict(line.split("==", 1) for line in said.splitlines() if "==" in line)
             result["versions"] = {package: listed.get(package, "none") for package in PACKAGES}
-        if name == "tests":
-            result["tests"] = counts(said)
+            alike = [other for other in others if _versions_of(other) == _versions_of(result) and not other["failed"]]
+            if alike and not code:
+                result["tests"], result["as"] = dict(alike[0]["tests"]), alike[0].get("as", alike[0]["row"])
+                break
+        if name in FAST:
+            for word, number in counts(said).items():
+                result["tests"][word] = result["tests"].get(word, 0) + number
         if code:
-            result["failed"], result["said"] = name, said[-2000:]
-            break
+            result["failed"], result["said"] = result["failed"] or name, said[-2000:]
+            if name not in FAST:
+                break
     return {**result, "seconds": round(time.monotonic() - start)}
+
+
+def _versions_of(result: Mapping[str, Any]) -> tuple[str, Mapping[str, str]]:
+    return result["python"], result["versions"]
 
 
 def counts(said: str) -> dict[str, int]:
@@ -122,11 +139,12 @@ def counts(said: str) -> dict[str, int]:
 
 def table(results: Sequence[Mapping[str, Any]]) -> str:
     """The results in Markdown."""
-    lines = [f"| row | {' | '.join(PACKAGES)} | tests |", "|---|" + "---|" * (len(PACKAGES) + 1)]
+    lines = [f"| row | Python | {' | '.join(PACKAGES)} | tests |", "|---|" + "---|" * (len(PACKAGES) + 2)]
     for result in results:
-        versions = " | ".join(result["versions"].get(name, "") for name in PACKAGES)
+        versions = " | ".join([result["python"], *(result["versions"].get(name, "") for name in PACKAGES)])
         tests = ", ".join(f"{number} {word}" for word, number in result["tests"].items())
         failed = f" (failed: {result['failed']})" if result["failed"] else ""
+        failed += f" (those of '{result['as']}')" if result.get("as") else ""
         lines.append(f"| {result['row']} | {versions} | {tests}{failed} |")
     return "\n".join(lines) + "\n"
 
@@ -155,7 +173,8 @@ def matrix(rows: Sequence[str], output: Path, run: Run, keep: bool = False, agai
         environment = Path(mkdtemp(prefix="ima-yolo-matrix-"))
         print(f"{row}: {' '.join(pins(row, asked))} in {environment}", flush=True)
         try:
-            known[row] = run_row(row, asked, environment, run)
+            others = [result for name, result in known.items() if name != row]
+            known[row] = run_row(row, asked, environment, run, others)
         finally:
             if not keep:
                 shutil.rmtree(environment, ignore_errors=True)

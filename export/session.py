@@ -42,8 +42,10 @@ def open_session(
     # Planning memory ahead holds a fifth more of it (153 against 188 MB for yolo26n at 640 px).
     options.enable_mem_pattern = False
     options.log_severity_level = 4  # its warnings concern the graph's author, and errors are raised anyway
-    content = model if isinstance(model, bytes) else source
     try:
+        # Its content, not its name: of a name, older releases (1.19 and 1.20 were seen to) read weights from whatever
+        # file the graph points to, outside its folder as well. Of a content, none reads any.
+        content = model if isinstance(model, bytes) else Path(model).read_bytes()
         return ort.InferenceSession(content, options, providers=list(providers or ["CPUExecutionProvider"]))
     except Exception as error:  # ONNX Runtime's exceptions have no common class of their own
         raise IMAError(f"model={source}: not a loadable ONNX file ({first_line(error)}); export it again") from error

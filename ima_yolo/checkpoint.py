@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,6 +19,9 @@ from ima_yolo.files import replacing
 
 KEY = "ima"
 FORMAT = 1
+_CARRIED: ContextVar[dict[str, Any] | None] = ContextVar("ima_carried", default=None)
+_USES: list[Any] = []  # what torch.save was at each entry that has not ended: the first is torch's own
+_LOCK = threading.Lock()
 
 
 def pack(
@@ -120,20 +125,32 @@ def carrying(packed: Mapping[str, Any]) -> Iterator[None]:
     Ultralytics offers no place for more content; reading a file back and saving it again would triple the time that a
     checkpoint takes.
     """
-    plain: Any = torch.save
-
-    def save(content: Any, target: Any, *args: Any, **kwargs: Any) -> None:
-        if isinstance(content, dict) and "train_args" in content:
-            content = {**content, KEY: dict(packed)}
-        whole = replacing(Path(target)) if isinstance(target, (str, Path)) else nullcontext(target)
-        with whole as partial:
-            plain(content, partial, *args, **kwargs)
-
-    torch.save = cast(Any, save)
+    token = _CARRIED.set(dict(packed))
+    with _LOCK:
+        _USES.append(torch.save)
+        torch.save = cast(Any, _save)
     try:
         yield
     finally:
-        torch.save = plain
+        _CARRIED.reset(token)
+        with _LOCK:
+            plain = _USES.pop()
+            if not _USES:
+                torch.save = plain
+
+
+def _save(content: Any, target: Any, *args: Any, **kwargs: Any) -> None:
+    """Save as torch does, with what this thread's training carries, and whole; as torch does in any other thread."""
+    plain: Any = _USES[0] if _USES else torch.save
+    packed = _CARRIED.get()
+    if packed is None:
+        plain(content, target, *args, **kwargs)
+        return
+    if isinstance(content, dict) and "train_args" in content:
+        content = {**content, KEY: packed}
+    whole = replacing(Path(target)) if isinstance(target, (str, Path)) else nullcontext(target)
+    with whole as partial:
+        plain(content, partial, *args, **kwargs)
 
 
 def slim(file: Path) -> None:

@@ -103,7 +103,8 @@ class Continuing(BaseTrainer if TYPE_CHECKING else object):  # type: ignore[misc
             saved: Its value, or None.
             epochs: How many the checkpoint has behind it.
         """
-        trim_results(self.csv, epochs)
+        if RANK in {-1, 0}:  # the processes of a training share the file
+            trim_results(self.csv, epochs)
         if saved is None or self._order is None or self.ema is None:
             LOGGER.warning("Resuming from rounded weights and new random streams, as Ultralytics does")
             return

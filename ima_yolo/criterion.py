@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -34,8 +35,8 @@ class Criterion(nn.Module):
         self.strides = tuple(sorted(levels))
         self.levels = nn.ModuleDict({str(stride): levels[stride] for stride in self.strides})
 
-    def forward(self, student: Features, teacher: Features, regions: Regions) -> Tensor:
-        """Return the scalar float32 mean over levels.
+    def by_level(self, student: Features, teacher: Features, regions: Regions) -> Tensor:
+        """Return the float32 loss of each level, (levels,), in the order of `strides`.
 
         Args:
             student: Maps with gradient.
@@ -45,7 +46,11 @@ class Criterion(nn.Module):
         losses = [
             self.levels[str(stride)](student.at(stride), teacher.at(stride), stride, regions) for stride in self.strides
         ]
-        return torch.stack(losses).mean()
+        return torch.stack(losses)
+
+    def forward(self, student: Features, teacher: Features, regions: Regions) -> Tensor:
+        """Return the scalar mean over levels; the arguments are those of `by_level`."""
+        return self.by_level(student, teacher, regions).mean()
 
 
 class Panel(nn.Module):
@@ -63,16 +68,34 @@ class Panel(nn.Module):
         self.shares = tuple(shares)
         self.strides = tuple(sorted({stride for member in members for stride in member.strides}))
 
-    def forward(self, student: Features, teachers: Sequence[Features], regions: Sequence[Regions]) -> Tensor:
+    def weights(self) -> Iterator[tuple[int, list[nn.Parameter]]]:
+        """Strides, and the weights that are learnt at each."""
+        members: Any = self.members
+        for member in members:
+            for stride, level in member.levels.items():
+                yield int(stride), list(level.parameters())
+
+    def forward(
+        self,
+        student: Features,
+        teachers: Sequence[Features],
+        regions: Sequence[Regions],
+        note: Callable[[int, Sequence[int], Tensor], None] = lambda *_: None,
+    ) -> Tensor:
         """Return the scalar float32 mean over teachers.
 
         Args:
             student: Maps with gradient.
             teachers: Maps without, of each teacher.
             regions: The objects of the batch, as each teacher sees them.
+            note: Is told the number of each teacher, its strides and the loss of each, (levels,).
         """
-        parts = zip(self.members, self.shares, teachers, regions, strict=True)
-        return torch.stack([share * member(student, seen, own) for member, share, seen, own in parts]).sum()
+        means, members = [], cast(Sequence[Criterion], self.members)
+        for number, (member, share, seen, own) in enumerate(zip(members, self.shares, teachers, regions, strict=True)):
+            levels = member.by_level(student, seen, own)
+            note(number, member.strides, levels.detach())
+            means.append(share * levels.mean())
+        return torch.stack(means).sum()
 
 
 class HeadTerms:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import pickle
 import re
 from collections.abc import Iterator, Mapping
@@ -11,16 +12,26 @@ from typing import Any
 import ultralytics
 from numpy.lib import format as npy
 from numpy.typing import NDArray
-from ultralytics.data.utils import IMG_FORMATS, check_det_dataset, find_dataset_yaml, img2label_paths
+from ultralytics.data.utils import (
+    IMG_FORMATS,
+    check_det_dataset,
+    convert_ndjson_to_yolo_if_needed,
+    find_dataset_yaml,
+    img2label_paths,
+)
+from ultralytics.utils import DATASETS_DIR
 from ultralytics.utils.checks import check_file
+from ultralytics.utils.downloads import safe_download
 from ultralytics.utils.patches import imread
 
+from ima_yolo.data_archive import check_data_archive, is_archive
 from ima_yolo.errors import IMAError, one_line
 from ima_yolo.plain_yaml import read_plain
 from ima_yolo.trust import trusts
 
 OWN = Path(ultralytics.__file__).parent
 PARTS = ("train", "val", "test", "minival")
+SUFFIXES = (".yaml", ".yml")
 ARRAYS = {"dtype", "ndarray", "_reconstruct", "_frombuffer", "scalar", "encode", "PosixPath", "WindowsPath"}
 HOMES = re.compile(r"numpy|numpy\._?core\.(multiarray|numeric)|_codecs|pathlib(\._local)?")
 """What a cache of labels is made of, and where that lies."""
@@ -44,19 +55,57 @@ def read_data_set(data: str, split: str = "") -> dict[str, Any]:
     described: Mapping[str, Any] = {}
     try:
         file = _file_of(data)
-        if file.suffix in (".yaml", ".yml"):
-            described = _check_description(file, data)
+        root = _unpacked(file, data) if is_archive(file) else None
+        if root or file.suffix.lower() in SUFFIXES:
+            described = _check_description(find_dataset_yaml(root) if root and root.is_dir() else root or file, data)
         runs = not _is_script(described) or OWN in file.resolve().parents or trusts()
         found: dict[str, Any] = check_det_dataset(str(file), autodownload=runs, split=split)
+        if root:
+            _check_inside(found, Path(found["path"]), data)
+        if not trusts():
+            _check_caches(found, split)
     except IMAError:
         raise
     except Exception as error:
         script = "; its download: is a script, which is not run" if _is_script(described) else ""
         raise IMAError(f"data={data}: {one_line(error)}{script}") from error
-    for part in PARTS[:2]:
-        for place in [found[part]] if isinstance(found[part], str) else found[part]:
-            _check_cache(place)
     return found
+
+
+def converted(data: str, fraction: Any, split: str) -> str:
+    """Convert an .ndjson file or a data set of Ultralytics' platform (ul://...) as Ultralytics does when it trains.
+
+    Args:
+        data: As the user gave it.
+        fraction: The share of the images that is asked for, as in `yolo train`.
+        split: The part that the training validates on.
+
+    Returns:
+        The YAML file that was made, or `data` where there is nothing to convert.
+
+    Raises:
+        IMAError: If it cannot be converted.
+    """
+    try:
+        return str(convert_ndjson_to_yolo_if_needed(data, fraction, split=split))
+    except Exception as error:
+        raise IMAError(f"data={data}: cannot be converted ({one_line(error)})") from error
+
+
+def _unpacked(file: Path, data: str) -> Path:
+    """Unpack an archive as Ultralytics does, once it has been looked through; return its folder, or its only file."""
+    check_data_archive(file, data, DATASETS_DIR)
+    return Path(safe_download(file, dir=DATASETS_DIR, unzip=True, delete=False))
+
+
+def _check_inside(found: Mapping[str, Any], root: Path, data: str) -> None:
+    """Refuse an archive that names places outside of it: caches and mended pictures would be written there."""
+    for part in PARTS:
+        places = found.get(part) or []
+        for place in [places] if isinstance(places, str) else places:
+            for path in (Path(place), *images_in(place)):
+                if root.resolve() not in path.resolve().parents and path.resolve() != root.resolve():
+                    raise IMAError(f"data={data}: refused, since its '{part}' names {path}, outside of the archive")
 
 
 def _check_description(file: Path, data: str) -> Mapping[str, Any]:
@@ -79,19 +128,27 @@ def _is_script(described: Mapping[str, Any]) -> bool:
 
 def _file_of(data: str) -> Path:
     """Find the file that is meant, as Ultralytics does; a name may lack its suffix."""
-    if "://" not in data and not Path(data).exists() and Path(data).suffix not in (".yaml", ".yml"):
-        named = (check_file(f"{data}{suffix}", hard=False) for suffix in (".yaml", ".yml"))
+    if "://" not in data and not Path(data).exists() and Path(data).suffix not in SUFFIXES:
+        named = (check_file(f"{data}{suffix}", hard=False) for suffix in SUFFIXES)
         data = next((name for name in named if name), data)
     file = Path(check_file(data))
     return Path(find_dataset_yaml(file)) if file.is_dir() else file
 
 
-def _check_cache(place: str) -> None:
-    """Refuse a cache of labels with code: Ultralytics unpickles the one beside the labels of the first image."""
-    image = next(images_in(place), None)
-    if image is None:
-        return
-    cache = Path(img2label_paths([str(image)])[0]).parent.with_suffix(".cache")
+def _check_caches(found: Mapping[str, Any], split: str) -> None:
+    """Refuse caches of labels with code: Ultralytics unpickles the one beside the labels of its first image.
+
+    Which image is first depends on settings, so those beside the labels of all are looked at.
+    """
+    kinds = ("labels", str(found.get("masks_dir") or "masks"))
+    folders = {image.parent for part in {*PARTS[:2], split or "val"} for image in images_in(found.get(part) or [])}
+    for folder in sorted(folders):
+        for kind in kinds:
+            label = img2label_paths([str(folder / "0.png")], label_dir=kind)[0]
+            _check_cache(Path(label).parent.with_suffix(".cache"))
+
+
+def _check_cache(cache: Path) -> None:
     if not cache.exists():
         return
     try:
@@ -117,7 +174,7 @@ class _Plain(pickle.Unpickler):
 
 
 def images_in(places: str | list[str]) -> Iterator[Path]:
-    """Images of a part of a data set: folders, searched through, and text files that list paths.
+    """Images of a part of a data set, as Ultralytics finds them: in folders, and in text files that list paths.
 
     Args:
         places: What Ultralytics' resolved data has under `train` or `val`.
@@ -125,10 +182,11 @@ def images_in(places: str | list[str]) -> Iterator[Path]:
     for place in [places] if isinstance(places, str) else places:
         path = Path(place)
         if path.is_file():
-            lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
-            yield from (path.parent / line if line.startswith("./") else Path(line) for line in lines if line)
-        elif path.is_dir():
-            yield from sorted(file for file in path.rglob("*.*") if file.suffix[1:].lower() in IMG_FORMATS)
+            lines = path.read_text(encoding="utf-8-sig").strip().splitlines()
+            yield from (path.parent / line if line.startswith("./") else Path(line) for line in lines if line.strip())
+        elif path.is_dir():  # as Ultralytics searches: through links, without hidden files, by the order of the texts
+            names = glob.glob(str(Path(glob.escape(str(path))) / "**" / "*.*"), recursive=True)
+            yield from (Path(name) for name in sorted(names) if name.rpartition(".")[-1].lower() in IMG_FORMATS)
 
 
 def read_image(path: Path, channels: int) -> NDArray[Any] | None:

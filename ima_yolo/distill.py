@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from ultralytics.utils import LOGGER
 
 from ima_yolo.config import Settings
-from ima_yolo.criterion import HeadTerms, Panel, build_criterion, build_head_terms, build_weight
+from ima_yolo.criterion import BOX_TERM, SCORE_TERM, HeadTerms, Panel, build_criterion, build_head_terms, build_weight
 from ima_yolo.errors import IMAError
 from ima_yolo.features import Features, Predictions
-from ima_yolo.finite import Guard, blame
+from ima_yolo.finite import Guard, Suspects
 from ima_yolo.host import UNLABELLED
 from ima_yolo.labels import boxes_of, regions_of, some_images
-from ima_yolo.masks import Regions
+from ima_yolo.masks import Regions, go_on
 from ima_yolo.teachers import TeacherOutput
 from ima_yolo.teachers.view import View
 from ima_yolo.weighting import AutoWeight, FixedWeight, Watch, schedule
@@ -89,6 +89,8 @@ class Distiller(nn.Module):
         self.heads = tuple(heads) or (None,) * len(self.teachers)
         self._share = share
         self._guard = Guard()
+        for stride, weights in criterion.weights():
+            self._guard.of_weights(f"{TERM} at the adapter of stride {stride}", weights)
         self._watches = {name: Watch(name) for name in self._names}
 
     def set_progress(self, progress: float) -> None:
@@ -205,21 +207,19 @@ class Distiller(nn.Module):
         self._weigh_heads(own, seen, batch)
         plain = self._compare(student, own, seen, [regions_of(batch, output) for output in seen])
         # measured without the other images, which the task loss does not see
-        weight = self.weight(task, plain[TERM], whole.maps, share) if TERM in plain else 0.0
+        with self._guard.resting():
+            weight = self.weight(task, plain[TERM], whole.maps, share) if TERM in plain else 0.0
         factors = {name: self._factor * (weight if name == TERM else 1.0) for name in plain}
         mixed = self._mixed(plain, batch, look, observed) if look else plain
         terms = {name: term * factors[name] for name, term in mixed.items()}
-        named = [(view.name, output.features) for view, output in zip(self.teachers, seen, strict=True)]
-
-        def explain() -> str:
-            return blame(student, named, self.criterion.strides)
-
-        weights = list(self.criterion.parameters())
-        terms = {name: term for name, term in terms.items() if self._guard.passes(name, term, explain, weights)}
+        named = [(view.name, out.features, out.predictions) for view, out in zip(self.teachers, seen, strict=True)]
+        suspects = Suspects(student, own, named, self.criterion.strides, self._guard.levels)
+        terms = self._guard.passing(terms, lambda name: suspects.explain(name == TERM), self.criterion.parameters())
         for name in terms:  # without the automatic weight, which moves a term that itself stands still
             moved_by = whole.maps if name == TERM or own is None else (own.scores, own.boxes)
-            if warning := self._watches[name].see(mixed[name], moved_by):
-                LOGGER.warning(warning)
+            with self._guard.resting():
+                if warning := self._watches[name].see(mixed[name], moved_by):
+                    LOGGER.warning(warning)
         return terms
 
     def _compare(
@@ -227,12 +227,14 @@ class Distiller(nn.Module):
     ) -> dict[str, Tensor]:
         """Compare what student and teachers make of the same images: the terms by name, without their weights."""
         terms: dict[str, Tensor] = {}
+        own = None if own is None else self._guard.of_predictions((SCORE_TERM, BOX_TERM), own, student)
+        student = self._guard.of_maps(TERM, student)
         for head, output, share in zip(self.heads, seen, self._head_shares, strict=True):
             if head is not None and own is not None and output.predictions is not None and head.factor > 0:
                 for name, term in head(own, output.predictions).items():
                     terms[name] = terms.get(name, 0.0) + term * (share * head.factor)
         if self._compares_maps:  # last: what it keeps for the backward pass would lie beside what the others need
-            terms[TERM] = self.criterion(student, [output.features for output in seen], regions)
+            terms[TERM] = self.criterion(student, [output.features for output in seen], regions, self._guard.note)
         return terms
 
     @property
@@ -294,7 +296,7 @@ class Distiller(nn.Module):
         for gate, kept in zip(gates, state.get("gates", []), strict=False):  # none in runs of earlier versions
             gate.load(kept)
         if state["rng"].shape == self._rng.get_state().shape:
-            self._rng.set_state(state["rng"].cpu())
+            go_on(self._rng, state["rng"].cpu())
         else:
             LOGGER.warning("The run goes on on another kind of device, whose random masks differ")
 

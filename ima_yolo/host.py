@@ -21,6 +21,7 @@ from ultralytics.utils.tal import make_anchors
 
 from ima_yolo.errors import IMAError, one_line
 from ima_yolo.features import Features, Predictions, tap
+from ima_yolo.plain_yaml import check_size
 from ima_yolo.trust import check_architecture, check_archive, check_tensors, trusts
 
 TESTED = ((8, 4, 190), (8, 4, 190))  # lowest and highest Ultralytics release that the tests were run with
@@ -81,6 +82,7 @@ def load_model(path: str | Path, role: str) -> tuple[BaseModel, dict[str, Any]]:
         if not isinstance(model, BaseModel):
             raise IMAError(f"no Ultralytics model inside (found {type(model).__name__})")
         if not trusts():
+            check_size([checkpoint, vars(model)])
             check_tensors(checkpoint)
             check_architecture(getattr(model, "yaml", None))
         return model.float().eval(), dict(checkpoint)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 
 
 @dataclass(frozen=True)
@@ -132,3 +132,18 @@ def position_weights(
         if inside.shape[2:] != (height, width):
             inside = torch.nn.functional.interpolate(inside, size=(height, width), mode="bilinear", align_corners=False)
     return background + (1.0 - background) * inside
+
+
+def go_on(rng: torch.Generator, state: Tensor) -> None:
+    """Set a source of masks to a state that the first process of a training kept.
+
+    The other processes draw masks of their own from there: they see other images.
+
+    Args:
+        rng: Of this process.
+        state: On the CPU.
+    """
+    rng.set_state(state)
+    number = distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0
+    if number:
+        rng.manual_seed(int(torch.randint(2**31, (1,), generator=rng, device=rng.device)) + number)

@@ -24,18 +24,46 @@ def read_plain(path: Path, role: str) -> Any:
         IMAError: If it is missing, is no YAML, carries tags, or would grow beyond any use.
     """
     try:
-        if path.stat().st_size > MOST_BYTES:
-            raise IMAError(f"{role}={path}: larger than {MOST_BYTES >> 20} MiB")
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except IMAError:
-        raise
-    except RecursionError:
-        raise IMAError(f"{role}={path}: nested too deeply") from None
-    except (OSError, ValueError, OverflowError, TypeError, LookupError, yaml.YAMLError) as error:
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+    except OSError as error:
         raise IMAError(f"{role}={path}: {one_line(error)}") from None
+    return parse_plain(content, f"{role}={path}")
+
+
+def parse_plain(content: bytes, where: str) -> Any:
+    """Read YAML that consists of mappings, lists and plain values.
+
+    Args:
+        content: UTF-8, of which no more than a byte beyond `MOST_BYTES` needs to be there.
+        where: It comes from, for the message.
+
+    Raises:
+        IMAError: If it is no YAML, carries tags, or would grow beyond any use.
+    """
+    if len(content) > MOST_BYTES:
+        raise IMAError(f"{where}: larger than {MOST_BYTES >> 20} MiB")
+    try:
+        found = yaml.safe_load(content.decode("utf-8"))
+    except RecursionError:
+        raise IMAError(f"{where}: nested too deeply") from None
+    except (ValueError, OverflowError, TypeError, LookupError, yaml.YAMLError) as error:
+        raise IMAError(f"{where}: {one_line(error)}") from None
+    try:
+        check_size(found)
+    except IMAError as error:
+        raise IMAError(f"{where}: {error}") from None
+    return found
+
+
+def check_size(content: Any) -> None:
+    """Refuse nested mappings and lists that share parts so often that no memory would hold what they print.
+
+    Raises:
+        IMAError: With the reason alone.
+    """
     if _count(content, {}) > MOST_VALUES:
-        raise IMAError(f"{role}={path}: more than {MOST_VALUES} values once its aliases are written out")
-    return content
+        raise IMAError(f"more than {MOST_VALUES} values once its aliases are written out")
 
 
 def _count(value: Any, known: dict[int, float]) -> float:

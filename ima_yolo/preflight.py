@@ -17,9 +17,10 @@ from ultralytics.utils.torch_utils import parse_device, select_device
 
 from ima_yolo import checkpoint
 from ima_yolo.config import Settings, own_keys, split, validate
-from ima_yolo.data_set import images_in, read_data_set
+from ima_yolo.data_set import converted, images_in, read_data_set
 from ima_yolo.errors import IMAError, nearest, one_line
 from ima_yolo.host import is_ultralytics_key, load_model, ultralytics_keys
+from ima_yolo.kept import check_kept
 from ima_yolo.lists import listed
 from ima_yolo.pairing import check_pairs, load_teachers, located, teachers_located
 from ima_yolo.ranges import check_classes, check_layers, check_ranges
@@ -81,6 +82,7 @@ def _prepare(options: Mapping[str, Any], kind: str | None) -> Plan:
     teachers = load_teachers(settings)
     # a published one is here only now
     settings = settings.model_copy(update={"teacher": teachers_located(settings.teacher)})
+    _convert_data(rest)
     data = _check_data(rest, teachers)
     if rest.get("data") and Path(str(rest["data"])).is_file():
         rest["data"] = str(Path(str(rest["data"])).absolute())  # for a run that is resumed from another folder
@@ -162,22 +164,29 @@ def _resumed(ours: Mapping[str, Any], rest: Mapping[str, Any]) -> tuple[Settings
     packed = checkpoint.unpack(saved, last)
     kept = {key: value for key, value in packed["settings"].items() if key != "ima_trust"}
     settings = validate({**kept, **{key: ours[key] for key in ("teacher", "ima_trust") if ours.get(key)}})
+    args = check_kept(
+        last, saved.get("train_args"), settings, {key for key in ("teacher", "data") if ours.get(key) or rest.get(key)}
+    )
     if ignored := sorted(set(ours) - {"teacher", "ima_trust"}):
         LOGGER.warning(f"Resume ignores {ignored}, using the run's own values. Start a new run to change them.")
-    args = saved["train_args"]
     if (best := last.with_name("best.pt")).exists():
         load_model(best, "resume")  # Ultralytics opens it when the training ends, code and all
     folder = Path(rest.get("save_dir") or _run_of(last, args))
     check_folder(folder, f"resume={last}")
-    rest = {**rest, "resume": str(last), "data": rest.get("data") or args["data"], "save_dir": str(folder)}
+    rest = {"split": args["split"], **rest, "resume": str(last), "save_dir": str(folder)}
+    rest["data"] = rest.get("data") or args["data"]
     return settings, rest, checkpoint.is_trained(saved)
 
 
 def _run_of(last: Path, args: Mapping[str, Any]) -> Path:
     """Folder of the run that a checkpoint belongs to: where it lies now, for a run that was moved or copied."""
-    saved = Path(args.get("save_dir") or last.absolute().parents[1])
+    saved = Path(args["save_dir"] or last.absolute().parents[1])
     here = last.resolve().parents[1]
-    if here == saved.resolve() or last.resolve().parent.name != "weights":
+    if here == saved.resolve():
+        return saved
+    if last.resolve().parent.name != "weights":
+        if args["save_dir"] and not (saved / "ima.yaml").is_file():
+            raise IMAError(f"resume: {last} lies in no run's folder, and {saved} is none; give save_dir=")
         return saved
     LOGGER.warning(f"The run was begun in {saved} and goes on in {here}, where its checkpoint lies")
     return here
@@ -236,20 +245,24 @@ def check_device(device: Any) -> torch.device:
     return found
 
 
-def _check_data(rest: Mapping[str, Any], teachers: Sequence[Teacher]) -> dict[str, Any]:
-    """Refuse data that is missing or empty; warn where its classes are not a teacher's.
-
-    Returns:
-        The data set as Ultralytics reads it; nothing for an ndjson file or an address of its platform (ul://...),
-        which Ultralytics fetches and converts when it trains.
-    """
+def _convert_data(rest: dict[str, Any]) -> None:
+    """Put the YAML file of a data set in place of what Ultralytics converts to one, so that it is checked as well."""
     data = rest.get("data")
     if not data:
         raise IMAError("data= is missing: give a data set's YAML file, for example data=my.yaml")
     if isinstance(data, (list, tuple)):
         raise IMAError("data= is a list: train on one data set at a time, or call YOLO(...).train in Python")
-    if str(data).endswith(".ndjson") or str(data).startswith("ul://"):
-        return {}
+    given = {**DEFAULT_CFG_DICT, **rest}
+    rest["data"] = converted(str(data), given["fraction"], given["split"])
+
+
+def _check_data(rest: Mapping[str, Any], teachers: Sequence[Teacher]) -> dict[str, Any]:
+    """Refuse data that is missing or empty; warn where its classes are not a teacher's.
+
+    Returns:
+        The data set as Ultralytics reads it.
+    """
+    data = rest["data"]
     found = read_data_set(str(data), rest.get("split") or "")
     for part in ("train", "val"):
         if next(images_in(found[part]), None) is None:

@@ -15,7 +15,7 @@ from ultralytics.models.yolo.obb import OBBTrainer
 from ultralytics.models.yolo.pose import PoseTrainer
 from ultralytics.models.yolo.segment import SegmentationTrainer
 from ultralytics.models.yolo.semantic import SemanticSegmentationTrainer
-from ultralytics.utils import DEFAULT_CFG, DEFAULT_CFG_DICT, LOGGER, RANK
+from ultralytics.utils import DEFAULT_CFG, DEFAULT_CFG_DICT, LOGGER, RANK, WORLD_SIZE
 
 from ima_yolo import checkpoint, host
 from ima_yolo.attach import attach, cannot_compile, detach
@@ -46,6 +46,7 @@ class Distilling(Continuing):
 
     kind = "detect"  # of the students that it trains, see `ima_yolo.students`
     distiller: Distiller  # once the student is built
+    world_size: int
     wdir: Path
     last: Path
     best: Path
@@ -71,6 +72,7 @@ class Distilling(Continuing):
         self._is_trained = plan.is_trained
         self._has_started = False
         super().__init__(DEFAULT_CFG, plan.overrides, _callbacks)
+        self.world_size = processes(self.world_size)
         self._unlabelled: UnlabelledStream | None = None
         self._mosaic_is_closed = False
         self._teacher_digest = "+".join(teacher.digest() for teacher in self.teachers)
@@ -286,6 +288,18 @@ TRAINERS: dict[str, type[IMATrainer]] = {
         IMAOBBTrainer,
     )
 }
+
+
+def processes(counted: int) -> int:
+    """How many processes train together.
+
+    Args:
+        counted: Those that Ultralytics knows of: the GPUs of this node, 0 for a CPU.
+
+    Returns:
+        Those of all nodes where torchrun started this one.
+    """
+    return WORLD_SIZE if counted and RANK != -1 else counted
 
 
 def _note_start(trainer: Distilling) -> None:

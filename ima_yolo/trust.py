@@ -15,6 +15,7 @@ from torchvision import ops
 from ultralytics.nn import tasks
 
 from ima_yolo.errors import IMAError
+from ima_yolo.plain_yaml import check_size
 
 _TRUSTED: ContextVar[bool] = ContextVar("ima_trust", default=False)
 
@@ -92,13 +93,20 @@ def check_architecture(description: Any) -> None:
     """
     if not isinstance(description, Mapping):
         raise IMAError("carries no description of its layers")
+    check_size(description)
     activation = description.get("activation")
     if activation and not _is_activation(str(activation)):
-        raise IMAError(f"refused, since its activation is '{activation}'; expected for example nn.SiLU()")
+        raise IMAError(f"refused, since its activation is '{shorten(activation)}'; expected for example nn.SiLU()")
     for part in ("backbone", "head"):
         for layer in description.get(part) or ():
             if not isinstance(layer, (list, tuple)) or len(layer) != 4 or not _is_layer(layer[2]):
-                raise IMAError(f"refused, since '{layer}' in its {part} is no layer")
+                raise IMAError(f"refused, since '{shorten(layer)}' in its {part} is no layer")
+
+
+def shorten(value: Any) -> str:
+    """The beginning of a text that somebody else may have made long."""
+    text = str(value)
+    return text if len(text) <= 100 else f"{text[:100]}..."
 
 
 def _is_layer(name: Any) -> bool:

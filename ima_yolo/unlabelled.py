@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import copy
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from torch import Tensor
+from torch.utils.data import DistributedSampler
 from ultralytics.data.build import build_dataloader
 from ultralytics.data.dataset import YOLODataset
 from ultralytics.utils import LOGGER
@@ -104,7 +106,9 @@ class UnlabelledStream:
             self._loader.reset()
 
     def _forever(self) -> Iterator[Tensor]:
-        while True:
+        for count in itertools.count():
+            if isinstance(self._loader.sampler, DistributedSampler):
+                self._loader.sampler.set_epoch(count)  # or the order of every pass is that of the first
             for batch in self._loader:
                 yield batch["img"]
 

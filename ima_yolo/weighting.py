@@ -32,14 +32,14 @@ def schedule(kind: str, progress: float, off: float = 0.0) -> float:
     return 1.0 - part if kind == "linear" else (1.0 + math.cos(math.pi * part)) / 2.0
 
 
-def gradient_norm(loss: Tensor, maps: Sequence[Tensor]) -> float:
+def gradient_norm(loss: Tensor, maps: Sequence[Tensor], shared: bool = True) -> float:
     """Euclidean norm of the gradient of a loss at the student's neck maps; the graph is kept.
-
-    The norm is averaged over processes, so that all of them go on with the same weight.
 
     Args:
         loss: Scalar.
         maps: (B, C, H, W) each, part of the loss's graph.
+        shared: Whether it is averaged over processes, so that all of them go on with the same weight. All have to ask
+            in the same step then.
 
     Returns:
         The norm; 0 where the loss does not depend on the maps, NaN or infinite where its gradient is.
@@ -53,7 +53,7 @@ def gradient_norm(loss: Tensor, maps: Sequence[Tensor]) -> float:
     if not squares:
         return 0.0
     norm = torch.stack(squares).sum().sqrt() / scale
-    if distributed.is_available() and distributed.is_initialized():
+    if shared and distributed.is_available() and distributed.is_initialized():
         distributed.all_reduce(norm)
         norm = norm / distributed.get_world_size()
     return float(norm)
@@ -180,7 +180,8 @@ class Watch:
         if bool(values.any()) and not bool(values[-1]):
             self._seen.pop()  # a batch without objects says nothing of the gradient: look at the next one
             return None
-        return self._verdict(values, gradient_norm(term, maps))
+        # alone: where a process has left a step out, or has an image without objects, the others are ahead of it
+        return self._verdict(values, gradient_norm(term, maps, shared=False))
 
     def _verdict(self, values: Tensor, norm: float) -> str | None:
         if not bool(values.any()):

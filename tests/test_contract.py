@@ -12,47 +12,131 @@ import pytest
 import torch
 import ultralytics
 from packaging.specifiers import SpecifierSet
+from ultralytics.data.build import InfiniteDataLoader, _RepeatSampler
+from ultralytics.data.dataset import YOLODataset
 from ultralytics.engine.trainer import BaseTrainer
-from ultralytics.nn.tasks import BaseModel, yaml_model_load
+from ultralytics.engine.validator import BaseValidator
+from ultralytics.nn.tasks import (
+    BaseModel,
+    DetectionModel,
+    OBBModel,
+    PoseModel,
+    RTDETRDetectionModel,
+    SegmentationModel,
+    SemanticSegmentationModel,
+    yaml_model_load,
+)
 from ultralytics.utils import DEFAULT_CFG_DICT, YAML
 from ultralytics.utils.dist import generate_ddp_file
 
 from ima_yolo import IMATrainer, host
+from ima_yolo.attach import _Distilling
 from ima_yolo.continuing import Continuing
-from ima_yolo.trainer import CARRIED, Distilling
+from ima_yolo.trainer import CARRIED, TRAINERS, Distilling
 from ima_yolo.trust import check_architecture
+from ima_yolo.unlabelled import UnlabelledImages
 
 CONFIGS = sorted((Path(ultralytics.__file__).parent / "cfg" / "models").rglob("*.yaml"))
 # Heads that classify an image, one by one: they take a single map.
 WITHOUT_NECK = {"Classify"}
 
 
-@pytest.mark.parametrize(
-    ("method", "parameters"),
-    [
-        ("train", ["self"]),
-        ("set_model_attributes", ["self"]),
-        ("_load_checkpoint_state", ["self", "ckpt"]),
-        ("save_model", ["self"]),
-        ("final_eval", ["self"]),
-        ("save_metrics", ["self", "metrics"]),
-        ("auto_batch", ["self", "max_num_obj", "dataset_size"]),
-        ("preprocess_batch", ["self", "batch"]),
-        ("_build_train_pipeline", ["self"]),
-        ("optimizer_step", ["self"]),
-        ("resume_training", ["self", "ckpt"]),
-        ("_do_train", ["self"]),
-    ],
-)
-def test_overridden_methods_take_what_they_took(method: str, parameters: list[str]) -> None:
-    assert method in {**vars(Distilling), **vars(Continuing)}
-    assert list(inspect.signature(getattr(BaseTrainer, method)).parameters) == parameters
+STUDENTS = {
+    "detect": DetectionModel,
+    "rtdetr": RTDETRDetectionModel,
+    "segment": SegmentationModel,
+    "semantic": SemanticSegmentationModel,
+    "pose": PoseModel,
+    "obb": OBBModel,
+}
+TRAINER = {
+    "train": ["self"],
+    "set_model_attributes": ["self"],
+    "_load_checkpoint_state": ["self", "ckpt"],
+    "save_model": ["self"],
+    "final_eval": ["self"],
+    "save_metrics": ["self", "metrics"],
+    "auto_batch": ["self", "max_num_obj", "dataset_size"],
+    "preprocess_batch": ["self", "batch"],
+    "_build_train_pipeline": ["self"],
+    "_close_dataloader_mosaic": ["self"],
+    "optimizer_step": ["self"],
+    "resume_training": ["self", "ckpt"],
+    "_do_train": ["self"],
+    "__init__": ["self", "cfg", "overrides", "_callbacks"],
+}
+MODEL = {
+    "loss": ["self", "batch", "preds"],
+    "state_dict": ["self", "args", "destination", "prefix", "keep_vars"],
+    "load_state_dict": ["self", "state_dict", "strict", "assign"],
+    "__deepcopy__": None,  # of no class yet: ours would hide one that comes
+    "__reduce_ex__": ["self", "protocol"],
+}
+DATASET = {"get_labels": ["self"], "load_image": ["self", "i", "rect_mode", "resize_short"]}
+OWN = {"exact_state", "go_on_exactly", "_cannot_be_written", "_plain_state", "accumulate", "_cadence"}
+"""What our classes have beside what they override; `accumulate` stands in for an attribute."""
+
+# class of ours -> the class of Ultralytics that it stands before, and the parameters of each method that it overrides
+OVERRIDDEN: list[tuple[tuple[type, ...], type, dict[str, Any]]] = [
+    ((Distilling, Continuing), BaseTrainer, TRAINER),
+    ((_Distilling,), BaseModel, MODEL),
+    ((UnlabelledImages,), YOLODataset, DATASET),
+]
 
 
-def test_every_override_is_of_a_method_that_is_still_there() -> None:
-    methods = {**vars(Distilling), **vars(Continuing)}
-    own = {name for name, value in methods.items() if callable(value)}
-    assert own - {"exact_state", "go_on_exactly", "_cannot_be_written"} <= set(dir(BaseTrainer))
+@pytest.mark.parametrize(("ours", "theirs", "methods"), OVERRIDDEN, ids=["trainer", "model", "dataset"])
+def test_overridden_methods_take_what_they_took(
+    ours: tuple[type, ...], theirs: type, methods: dict[str, list[str] | None]
+) -> None:
+    defined = {
+        name for cls in ours for name, value in vars(cls).items() if callable(value) or isinstance(value, property)
+    }
+    assert defined - OWN == set(methods), "an override without a contract, or a contract without one"
+    for name, parameters in methods.items():
+        found = getattr(theirs, name, None)
+        if parameters is None:
+            assert found is None, name
+        elif name == "__reduce_ex__":
+            assert found is object.__reduce_ex__
+        else:
+            assert list(inspect.signature(found).parameters) == parameters, name
+
+
+@pytest.mark.parametrize("kind", TRAINERS)
+def test_every_trainer_and_student_takes_the_same(kind: str) -> None:
+    """Subclasses of a task have methods of their own, to which ours pass on."""
+    base = next(
+        cls for cls in TRAINERS[kind].__mro__[1:] if not issubclass(cls, Distilling) and issubclass(cls, BaseTrainer)
+    )
+    for name in TRAINER.keys() - {"__init__", "auto_batch"}:  # of the latter ours passes on whatever it gets
+        found = list(inspect.signature(getattr(base, name)).parameters)
+        assert found == TRAINER[name], f"{base.__name__}.{name}"
+    model = STUDENTS[kind]
+    assert list(inspect.signature(model.loss).parameters) == MODEL["loss"], model.__name__
+
+
+def test_the_loop_asks_for_the_accumulation_that_we_tell() -> None:
+    loop = inspect.getsource(BaseTrainer._do_train)
+    assert "if ni - last_opt_step >= self.accumulate:" in loop
+    assert "self.accumulate = max(1, int(np.interp(" in loop
+    assert "self.accumulate = " in inspect.getsource(BaseTrainer._build_train_pipeline)
+
+
+def test_the_loader_makes_its_iterator_where_the_order_is_followed() -> None:
+    """`ima_yolo.data_order` stands in for `_get_iterator`, the repeated sampler's sampler and `collate_fn`."""
+    source = inspect.getsource(InfiniteDataLoader)
+    assert source.count("self._get_iterator()") + source.count("super().__iter__()") >= 1
+    assert "self.sampler = sampler" in inspect.getsource(_RepeatSampler)
+
+
+def test_where_a_loop_on_a_cpu_would_need_a_gpu() -> None:
+    """The four places that `benchmarks/processes.py` steps around: one that is gone there is one less here."""
+    assert 'if self.device.type in {"cpu", "mps"}:\n            world_size = 0' in inspect.getsource(
+        BaseTrainer.__init__
+    )
+    assert "self.accelerator.set_device(index)" in inspect.getsource(BaseTrainer._setup_ddp)
+    assert "device_ids=[self.device.index]" in inspect.getsource(BaseTrainer._setup_train)
+    assert "get_torch_device_backend(device_type).current_device()" in inspect.getsource(BaseValidator.__call__)
 
 
 def test_what_follows_the_last_epoch_is_what_a_trained_run_is_given() -> None:
@@ -67,14 +151,6 @@ def test_what_follows_the_last_epoch_is_what_a_trained_run_is_given() -> None:
     places = [tail.index(step) for step in steps]
     assert places == sorted(places)
     assert tail.count("self.") == 6, "a step that is new here is missing in Continuing._do_train"
-
-
-def test_the_constructor_takes_what_it_took() -> None:
-    assert list(inspect.signature(BaseTrainer.__init__).parameters) == ["self", "cfg", "overrides", "_callbacks"]
-
-
-def test_loss_takes_what_it_took() -> None:
-    assert list(inspect.signature(BaseModel.loss).parameters) == ["self", "batch", "preds"]
 
 
 def test_the_student_is_attached_before_freezing_optimizer_and_averaging() -> None:

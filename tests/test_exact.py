@@ -293,3 +293,17 @@ def test_rows_after_the_checkpoint_are_cut(tmp_path: Path) -> None:
     trim_results(file, 2)
     assert file.read_text() == "epoch,time,a\n1,2.5,0.1\n2,5.0,0.2\n"
     trim_results(tmp_path / "none.csv", 2)
+
+
+def test_one_process_of_several_cuts_them(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """All have the same file: two at it would take each other's partial one away."""
+    last = stopped(options, "on_val_start", 2)
+    trainer = IMATrainer(overrides={"resume": str(last)})
+    rows = trainer.csv.read_text() + "2,half"
+    trainer.csv.write_text(rows)
+    monkeypatch.setattr("ima_yolo.continuing.RANK", 1)
+    trainer.go_on_exactly(None, 1)
+    assert trainer.csv.read_text() == rows
+    monkeypatch.setattr("ima_yolo.continuing.RANK", 0)
+    trainer.go_on_exactly(None, 1)
+    assert [line.split(",")[0] for line in trainer.csv.read_text().splitlines()] == ["epoch", "1"]

@@ -16,7 +16,7 @@ from ima_yolo.criterion import Criterion, Panel
 from ima_yolo.distill import Distiller
 from ima_yolo.errors import IMAError
 from ima_yolo.features import Features, Predictions
-from ima_yolo.finite import Guard
+from ima_yolo.finite import Guard, Suspects
 from ima_yolo.losses import CWDLoss, IMALoss, L2Loss, MGDLoss, PKDLoss
 from ima_yolo.losses.head import box_loss, score_loss
 from ima_yolo.masks import Regions, mask_frequency, mask_spatial
@@ -110,9 +110,9 @@ def test_spoilt_adapters_are_left_to_the_recovery_from_the_last_checkpoint() -> 
 def test_steps_in_between_start_the_count_again() -> None:
     guard = Guard(patience=2)
     for value in (math.nan, 1.0, math.inf, 0.0, math.nan):
-        assert guard.passes("x", torch.tensor(value), str) is math.isfinite(value)
+        assert list(guard.passing({"x": torch.tensor(value)}, str)) == ["x"] * math.isfinite(value)
     with pytest.raises(IMAError):
-        guard.passes("x", torch.tensor(math.nan), str)
+        guard.passing({"x": torch.tensor(math.nan)}, str)
 
 
 def test_what_goes_wrong_later_is_said_too_and_again_after_many_steps(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,7 +120,7 @@ def test_what_goes_wrong_later_is_said_too_and_again_after_many_steps(monkeypatc
     monkeypatch.setattr("ima_yolo.finite.LOGGER.warning", said.append)
     guard = Guard()
     for step in range(2 * 100 + 1):
-        guard.passes("x", torch.tensor(math.nan if step % 2 else 1.0), lambda: "the reason")
+        guard.passing({"x": torch.tensor(math.nan if step % 2 else 1.0)}, lambda _: "the reason")
     assert said == [
         "x is NaN or infinite and left out of such steps: the reason",
         "x is NaN or infinite and left out of such steps (100 so far): the reason",
@@ -134,7 +134,10 @@ def test_finite_maps_that_overflow_are_told_from_broken_ones(monkeypatch: pytest
     teacher.maps[0][0, 0, 0, 0] = 3e38
     panel = Panel([Criterion({stride: L2Loss(4, 4) for stride in STRIDES})], (1.0,))
     step(Distiller([Shown(teacher)], panel, FixedWeight(1.0), torch.Generator()), student)  # type: ignore[list-item]
-    assert said[0].endswith("all maps are finite; the largest value, 3e+38, is of teacher shown at stride 8")
+    assert said[0].endswith(
+        "the loss against shown at stride 8 is not finite, though all maps are finite; the largest value, 3e+38, is of "
+        "teacher shown at stride 8"
+    )
 
 
 def test_a_sound_run_is_left_alone() -> None:
@@ -146,6 +149,160 @@ def test_a_sound_run_is_left_alone() -> None:
     assert torch.equal(total, named["ima_loss"])
     made._guard = Guard(patience=1)
     assert torch.equal(step(made, student)[0].isfinite(), direct.isfinite())
+
+
+class _Steep(torch.autograd.Function):
+    """A value that is finite, and whose gradient is not."""
+
+    @staticmethod
+    def forward(ctx: Any, level: Tensor, slope: float) -> Tensor:
+        ctx.slope = slope
+        return level.square().sum()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        made = gradients[0].new_full((2, 4, 64 // 8, 64 // 8), 1.0)
+        made[1, 2, 3, 4] = ctx.slope
+        return made * gradients[0], None
+
+
+def steep(made: Distiller, slope: float, before: bool) -> None:
+    """Give stride 8 a gradient that is no number at the student's map, behind the adapter or without it."""
+    levels: Any = made.criterion.members[0]
+    level = levels.levels["8"]
+    if before:
+        level.forward = lambda student, *_: _Steep.apply(student, slope)
+    else:
+        level.compare = lambda aligned, *_: _Steep.apply(aligned, slope)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("before", [True, False], ids=["at the map", "behind the adapter"])
+def test_a_gradient_that_is_no_number_is_left_out_and_named(
+    bad: float, before: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("ima_yolo.finite.LOGGER.warning", said.append)
+    student, made = maps(1, gradient=True), distiller(maps(0))
+    steep(made, bad, before)
+    total, named = step(made, student)
+    assert math.isfinite(float(named["ima_loss"]))
+    total.backward()
+    assert said == [], "not known before the next step"
+    assert student.maps[0].grad is not None
+    assert student.maps[1].grad is not None
+    assert float(student.maps[0].grad.abs().sum()) == 0.0
+    assert bool(student.maps[1].grad.isfinite().all())
+    assert float(student.maps[1].grad.abs().sum()) > 0, "the other level teaches"
+    weights = [weight.grad for weight in made.criterion.parameters() if weight.grad is not None]
+    assert weights
+    assert all(bool(gradient.isfinite().all()) for gradient in weights)
+    step(made, student)
+    names = {"ima_loss at stride 8"} if before else {"ima_loss at stride 8", "ima_loss at the adapter of stride 8"}
+    assert set(said) == {f"the gradient of {name} is NaN or infinite and left out of such steps" for name in names}
+
+
+def test_a_gradient_that_stays_no_number_ends_the_training() -> None:
+    made = distiller(maps(0))
+    made._guard.patience = 3
+    steep(made, math.nan, before=True)
+    for _ in range(3):
+        step(made, maps(1, gradient=True))[0].backward()
+    with pytest.raises(IMAError, match=r"the gradient of ima_loss at stride 8 was NaN or infinite in 3 steps in a row"):
+        step(made, maps(1, gradient=True))
+
+
+def test_gradients_in_between_start_the_count_again() -> None:
+    made = distiller(maps(0))
+    made._guard.patience = 2
+    for slope in (math.nan, 1.0, math.inf, 2.0):
+        steep(made, slope, before=True)
+        step(made, maps(1, gradient=True))[0].backward()
+    step(made, maps(1, gradient=True))
+
+
+def test_the_scaler_of_mixed_precision_sees_what_overflows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It skips the step and lowers its scale, which it could not if zeros stood there; so nothing is said of that."""
+    said: list[str] = []
+    monkeypatch.setattr("ima_yolo.finite.LOGGER.warning", said.append)
+    guard = Guard(patience=3)
+    for count in range(3):
+        half = torch.ones(1, 2, 8, 8, dtype=torch.float16, requires_grad=True)
+        (level,) = guard.of_maps("x", Features((half,), (8,))).maps
+        (level * 300.0).square().float().sum().backward()
+        assert half.grad is not None
+        assert not bool(half.grad.isfinite().all())
+        if count < 2:
+            assert guard.passing({}, str) == {}
+    with pytest.raises(IMAError, match=r"the gradient of x at stride 8 was NaN or infinite in 3 steps in a row"):
+        guard.passing({}, str)
+    assert said == []
+
+
+def test_half_precision_finds_its_scale_and_then_learns() -> None:
+    """With the scaler of torch, which begins far too high: steps are skipped until nothing overflows."""
+    torch.manual_seed(0)
+    student, teacher = torch.nn.Conv2d(3, 4, 3, 8, 1), Features((maps(0).maps[0],), (8,))
+    panel: Any = Panel([Criterion({8: IMALoss(4, 4)})], (1.0,))
+    shown: Any = Shown(teacher)
+    made = Distiller([shown], panel, FixedWeight(1.0), torch.Generator())
+    optimizer = torch.optim.SGD([*student.parameters(), *panel.parameters()], lr=0.1)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**30)
+    first, images = student.weight.detach().clone(), torch.rand(2, 3, 64, 64)
+    for count in range(40):
+        with torch.autocast("cpu", torch.float16):
+            level = student(images)
+            assert level.dtype == torch.float16
+            loss = step(made, Features((level,), (8,)))[0]
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+        if count == 0:
+            assert torch.equal(student.weight, first), "the first step overflows and is skipped"
+    assert scaler.get_scale() < 2.0**30
+    assert not torch.equal(student.weight, first)
+    assert all(bool(weight.isfinite().all()) for weight in (*student.parameters(), *panel.parameters()))
+
+
+@pytest.mark.parametrize("part", ["scores", "boxes"])
+@pytest.mark.parametrize("cell", [0, 64, 79])
+def test_a_gradient_at_the_head_is_named_with_its_level(part: str, cell: int) -> None:
+    """Of 8 x 8 cells at stride 8 and 4 x 4 at stride 16."""
+    guard, seen = Guard(patience=1), maps(1)
+    said = Predictions(torch.zeros(2, 80, 3, requires_grad=True), torch.zeros(2, 80, 4, requires_grad=True))
+    watched = guard.of_predictions(("cls", "box"), said, seen)
+    slope = torch.zeros(2, 80, 1)
+    slope[1, cell] = math.nan
+    (getattr(watched, part) * slope).sum().backward()
+    assert float(getattr(said, part).grad.abs().sum()) == 0.0
+    name = {"scores": "cls", "boxes": "box"}[part]
+    with pytest.raises(IMAError, match=rf"the gradient of {name} at stride {8 if cell < 64 else 16} was NaN"):
+        guard.passing({}, str)
+
+
+@pytest.mark.parametrize("side", ["student", "teacher shown"])
+@pytest.mark.parametrize("part", ["scores", "boxes"])
+def test_a_term_on_the_heads_is_blamed_on_a_head(side: str, part: str) -> None:
+    sides = {name: Predictions(torch.zeros(2, 80, 3), torch.zeros(2, 80, 4)) for name in ("student", "teacher shown")}
+    getattr(sides[side], part)[0, 70] = math.inf
+    suspects = Suspects(maps(1), sides["student"], [("shown", maps(0), sides["teacher shown"])], STRIDES, [])
+    who = "the student" if side == "student" else side
+    assert suspects.explain(is_of_maps=False) == f"the {part} of {who} at stride 16 are not finite"
+
+
+def test_a_step_reads_the_device_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many terms and gradients there are; each read makes a GPU wait."""
+    guard, reads = Guard(), []
+    original = Tensor.tolist
+    monkeypatch.setattr(Tensor, "tolist", lambda self: reads.append(self) or original(self))
+    monkeypatch.setattr(Tensor, "__bool__", lambda self: reads.append(self) or self.item())
+    for _ in range(3):
+        student = maps(1, gradient=True)
+        watched = guard.of_maps("x", student)
+        terms = {str(number): level.square().mean() for number, level in enumerate(watched.maps)}
+        sum(guard.passing(terms, str).values(), start=torch.zeros(())).backward()
+    assert len(reads) == 3
 
 
 PROFILE = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)

@@ -16,6 +16,7 @@ from ultralytics.utils import DEFAULT_CFG_DICT
 from ultralytics.utils.callbacks.base import default_callbacks
 
 from ima_yolo import IMATrainer
+from ima_yolo.checkpoint import carrying
 
 
 @pytest.fixture
@@ -91,6 +92,36 @@ def test_a_trainer_that_waits_is_not_touched_by_one_that_trains(
     assert type(first.model) is type(seen["second"].model) is DetectionModel
     assert first.save_dir != seen["second"].save_dir
     assert first.model is not seen["second"].model
+
+
+def test_what_two_threads_save_carries_what_is_their_own(tmp_path: Path) -> None:
+    """The second begins to save before the first has ended, and ends after it."""
+    plain, begun, ended = torch.save, threading.Event(), threading.Event()
+    content = {"train_args": {}}
+
+    def first() -> None:
+        with carrying({"who": "first"}):
+            begun.wait(20)
+            torch.save(content, tmp_path / "first.pt")
+        ended.set()
+
+    def second() -> None:
+        with carrying({"who": "second"}):
+            begun.set()
+            ended.wait(20)
+            torch.save(content, tmp_path / "second.pt")
+
+    threads = [threading.Thread(target=work) for work in (first, second)]
+    for thread in threads:
+        thread.start()
+    begun.wait(20)
+    torch.save(content, tmp_path / "none.pt")
+    for thread in threads:
+        thread.join(20)
+    torch.save(content, tmp_path / "after.pt")
+    found = {file.stem: torch.load(file, weights_only=True).get("ima") for file in tmp_path.glob("*.pt")}
+    assert found == {"first": {"who": "first"}, "second": {"who": "second"}, "none": None, "after": None}
+    assert torch.save is plain
 
 
 def test_the_caller_s_model_is_as_it_was_while_and_after_it_trains(

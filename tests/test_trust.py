@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
+from copy import copy
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper
@@ -130,6 +131,20 @@ def test_a_compressed_checkpoint_is_refused_before_it_is_unpacked(
     tiny_checkpoint: Callable[..., Path], tmp_path: Path
 ) -> None:
     path = deflated(tiny_checkpoint(), tmp_path / "bomb.pt")
+    with pytest.raises(IMAError, match="unpack to more than the file holds"):
+        load_model(path, "teacher")
+
+
+def test_parts_that_share_their_bytes_are_refused(tiny_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    """Stored and not compressed, but listed so often that they unpack to any size."""
+    path = shutil.copy(tiny_checkpoint(), tmp_path / "overlap.pt")
+    with zipfile.ZipFile(path, "a") as archive:
+        largest = max(archive.filelist, key=lambda part: part.file_size)
+        for number in range(100):
+            again = copy(largest)
+            again.filename = f"{largest.filename}{number}"
+            archive.filelist.append(again)
+        archive._didModify = True
     with pytest.raises(IMAError, match="unpack to more than the file holds"):
         load_model(path, "teacher")
 
@@ -275,8 +290,6 @@ def test_a_hostile_data_file_is_refused(case: str, tmp_path: Path) -> None:
 
 
 def test_a_cache_of_labels_runs_nothing(tiny_data: Path, tmp_path: Path) -> None:
-    import shutil
-
     root = shutil.copytree(tiny_data.parent, tmp_path / "set")
     data = root / "data.yaml"
     data.write_text(data.read_text().replace(str(tiny_data.parent), str(root)))
@@ -295,21 +308,31 @@ def test_a_cache_of_labels_runs_nothing(tiny_data: Path, tmp_path: Path) -> None
     assert not Path("touched").exists()
 
 
-@pytest.mark.parametrize("place", ["../secret.bin", "absolute"])
-def test_an_onnx_file_reads_nothing_outside_its_folder(place: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["initializer", "constant"])
+@pytest.mark.parametrize("place", ["../secret.bin", "absolute", "link.bin", "deep/secret.bin", "beside.bin"])
+def test_an_onnx_file_reads_no_other_file(
+    place: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither by a path that leaves its folder, nor by a link, nor beside it or in the current folder."""
     (tmp_path / "in").mkdir()
-    (tmp_path / "secret.bin").write_bytes(np.ones(4, np.float32).tobytes())
+    secret = tmp_path / "secret.bin"
+    for file in (secret, tmp_path / "in" / "beside.bin"):
+        file.write_bytes(np.ones(4, np.float32).tobytes())
+    (tmp_path / "in" / "link.bin").symlink_to(secret)
+    (tmp_path / "in" / "deep").symlink_to(tmp_path)
     weight = TensorProto(name="w", data_type=1, dims=[4], data_location=TensorProto.EXTERNAL)
-    location = str(tmp_path / "secret.bin") if place == "absolute" else place
-    weight.external_data.add(key="location", value=location)
+    weight.external_data.add(key="location", value=str(secret) if place == "absolute" else place)
     ends = [helper.make_tensor_value_info(name, 1, [4]) for name in "xy"]
-    graph = helper.make_graph([helper.make_node("Add", ["x", "w"], ["y"])], "g", ends[:1], ends[1:], [weight])
+    nodes = [helper.make_node("Constant", [], ["w"], value=weight)] if kind == "constant" else []
+    nodes.append(helper.make_node("Add", ["x", "w"], ["y"]))
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], [weight] if kind == "initializer" else [])
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     path = tmp_path / "in" / "m.onnx"
     path.write_bytes(made.SerializeToString())
-    assert onnx.load(path, load_external_data=False).graph.initializer
-    with pytest.raises(IMAError, match="not a loadable ONNX file"):
-        open_session(path)
+    for folder in (tmp_path, path.parent):
+        monkeypatch.chdir(folder)
+        with pytest.raises(IMAError, match="not a loadable ONNX file"):
+            open_session(path)
 
 
 OFFLINE = """

@@ -157,3 +157,20 @@ def test_watch_spans_epochs_that_are_shorter_than_it() -> None:
         watch.restart()
         said += [watch.see(maps[0].sum() * 0, maps) for _ in range(2)]
     assert [bool(warning) for warning in said] == [False, False, False, True]
+
+
+def test_of_several_processes_the_weight_asks_the_others_and_the_watch_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A step that one process leaves out puts its watch behind the others': a question to all would wait for ever."""
+    asked: list[torch.Tensor] = []
+    monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
+    monkeypatch.setattr("torch.distributed.get_world_size", lambda: 1)
+    monkeypatch.setattr("torch.distributed.all_reduce", asked.append)
+    level = torch.ones(1, 2, 4, 4, requires_grad=True)
+    watch = Watch("x", steps=3)
+    for step in range(3):
+        watch.see(level.square().sum() * (1 + step), [level])
+    assert asked == []
+    AutoWeight(0.1)(level.sum(), level.square().sum(), [level])
+    assert len(asked) == 2

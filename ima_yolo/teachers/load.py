@@ -32,6 +32,11 @@ def is_file(name: str) -> bool:
     return name.partition(":")[0] not in HOSTS and not FUNCTION.fullmatch(name)
 
 
+def is_function(name: str) -> bool:
+    """Whether a teacher's name means a function, which is imported and called."""
+    return name.partition(":")[0] not in HOSTS and bool(FUNCTION.fullmatch(name))
+
+
 def has_weights(name: str) -> bool:
     """Whether a teacher comes with weights of its own, as checkpoints and functions do."""
     return name.partition(":")[0] not in HOSTS

@@ -12,7 +12,7 @@ import torch
 from ima_yolo.cli import main
 from ima_yolo.features import Features
 from ima_yolo.speed.memory import peak
-from ima_yolo.speed.report import parts_table, plot, summarize, table
+from ima_yolo.speed.report import parts_table, plot, plot_growth, summarize, table
 from ima_yolo.speed.rounds import alternate, ratio
 from ima_yolo.speed.run import run
 from ima_yolo.speed.steps import ARMS, Case, Step, teacher_file

@@ -1,0 +1,155 @@
+"""Killed by SIGKILL, which tidies nothing up: a resumed run ends as one that was never stopped, bit for bit."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from ultralytics.nn.tasks import torch_safe_load
+
+SCRIPT = """
+import json, os, signal, sys, traceback
+from pathlib import Path
+import torch
+from ultralytics.models.yolo.detect import DetectionValidator
+from ima_yolo import IMATrainer
+
+torch.set_num_threads(1)  # a process that has begun others cannot be forked
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def at(place, name, count, fits=lambda *args: True, work=lambda original, args: None):
+    '''Die at the count-th call of a function that fits, after a part of its work.'''
+    original, seen = getattr(place, name), [0]
+    def dying(*args, **rest):
+        if fits(*args):
+            seen[0] += 1
+            if seen[0] == count:
+                work(original, args)
+                die()
+        return original(*args, **rest)
+    setattr(place, name, dying)
+
+def half(original, args):
+    original(args[0], args[1][:len(args[1]) // 2])
+
+def named(name):
+    return lambda path, *rest: Path(path).name == name
+
+def moved_to(folder, name):
+    return lambda source, target: Path(source).parent.name == folder and Path(target).name == name
+
+def row(original, args):
+    with args[0].csv.open("a") as file:
+        file.write("3,1.5,0.")
+
+def part_of_a_file(original, args):
+    Path(args[1]).write_bytes(b"PK half")
+
+POINTS = {
+    "before a backward pass": lambda: at(torch.Tensor, "backward", 5),
+    "in a step": lambda: at(torch.optim.AdamW, "step", 3, work=lambda original, args: original(*args)),
+    "in a validation": lambda: at(DetectionValidator, "update_metrics", 2),
+    "in a row of the results": lambda: at(IMATrainer, "save_metrics", 3, work=row),
+    "in the middle of last.pt": lambda: at(Path, "write_bytes", 2, named("last.pt"), half),
+    "between the two checkpoints": lambda: at(os, "replace", 2, moved_to(".saving", "last.pt")),
+    "once last.pt is in its place": lambda: at(
+        os, "replace", 2, moved_to(".saving", "last.pt"), lambda original, args: original(*args)
+    ),
+    "in the last evaluation": lambda: at(DetectionValidator, "update_metrics", 4),
+    "while best.pt is finished": lambda: at(
+        torch, "save", 1, lambda content, target, *rest: ".partial" in str(target) and content.get("epoch") == -1,
+        part_of_a_file,
+    ),
+    "before last.pt is finished": lambda: at(os, "replace", 1, moved_to(".finishing", "last.pt")),
+}
+
+def in_a_child(work):
+    sys.stdout.flush()
+    child = os.fork()
+    if child == 0:
+        try:
+            work()
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    return os.waitpid(child, 0)[1]
+
+options = json.loads(sys.argv[1])
+assert in_a_child(lambda: IMATrainer(overrides={**options, "name": "whole"}).train()) == 0
+for name in json.loads(sys.argv[2]):
+    def killed(name=name):
+        POINTS[name]()
+        IMATrainer(overrides={**options, "name": name}).train()
+    status = in_a_child(killed)
+    assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL, (name, status)
+    last = Path(options["project"]) / name / "weights" / "last.pt"
+    (last.parent / "noted.json").write_text(json.dumps(sorted(file.name for file in last.parent.iterdir())))
+    assert in_a_child(lambda: IMATrainer(overrides={"resume": str(last)}).train()) == 0, name
+"""
+# point -> what lies beside the checkpoints when the process is gone, as a proof that nothing was tidied up
+POINTS = {
+    "before a backward pass": [],
+    "in a step": [],
+    "in a validation": [],
+    "in a row of the results": [],
+    "in the middle of last.pt": [".saving"],
+    "between the two checkpoints": [".saving"],
+    "once last.pt is in its place": [".saving"],
+    "in the last evaluation": [".finishing"],
+    "while best.pt is finished": [".finishing"],
+    "before last.pt is finished": [".finishing"],
+}
+
+
+def outcome(run: Path) -> tuple[dict[str, torch.Tensor], list[list[str]]]:
+    """Final weights, and the rows of results.csv but for the time that they took."""
+    weights = torch_safe_load(run / "weights" / "last.pt", safe_only=True)[0]["model"].state_dict()
+    with (run / "results.csv").open() as file:
+        return weights, [[row[0], *row[2:]] for row in csv.reader(file)]
+
+
+@pytest.mark.timeout(600)
+def test_a_run_that_is_killed_anywhere_goes_on_exactly(
+    tiny_data: Path, tiny_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {
+        "teacher": str(tiny_checkpoint("yolo26s-few.yaml", seed=1)),
+        "model": str(tiny_checkpoint()),
+        "data": str(tiny_data),
+        "epochs": 3,
+        "imgsz": 64,
+        "batch": 3,
+        "nbs": 6,
+        "plots": False,
+        "device": "cpu",
+        "project": str(tmp_path),
+        "lr0": 0.002,
+        "optimizer": "AdamW",
+        "warmup_epochs": 1,
+        "close_mosaic": 1,
+    }
+    words = [json.dumps(options), json.dumps(list(POINTS))]
+    done = subprocess.run([sys.executable, "-c", SCRIPT, *words], capture_output=True, text=True, timeout=580)
+    assert done.returncode == 0, done.stderr[-4000:]
+    weights, rows = outcome(tmp_path / "whole")
+    assert [row[0] for row in rows] == ["epoch", "1", "2", "3"]
+    for name, left in POINTS.items():
+        run = tmp_path / name
+        noted = json.loads((run / "weights" / "noted.json").read_text())
+        assert [file for file in noted if file.startswith(".")] == left, name
+        found, found_rows = outcome(run)
+        assert found_rows == rows, name
+        for key, value in weights.items():
+            assert torch.equal(found[key], value), f"{name}: {key}"
+        kept = sorted(file.name for file in (run / "weights").iterdir())
+        assert kept == ["best.pt", "last.pt", "noted.json"], name
