@@ -183,7 +183,9 @@ def accuracy_of(path: Path, task: str, data: Path, given: Given, imgsz: int, fol
 
 def writable_copy(data: Path, folder: Path) -> tuple[Path, list[Path]]:
     """Copy a data set, since Ultralytics writes caches beside it; gives its yaml and its validation pictures."""
-    copy = Path(shutil.copytree(data.parent, folder / data.parent.name)) / data.name
+    copy = folder / data.parent.name / data.name
+    if not copy.exists():
+        shutil.copytree(data.parent, copy.parent)
     pictures = sorted((copy.parent / yaml.safe_load(copy.read_text())["val"]).glob("*.jpg"))
     return copy, pictures
 

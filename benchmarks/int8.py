@@ -4,7 +4,8 @@
         folder=int8 output=benchmarks/results/int8_bccd.json
 
 Files that `folder` holds already are taken as they are, so that a second call measures the times alone, on an idle
-machine.
+machine. trained= names a checkpoint of a training with quantize=8 that began with the model: its weights as float and
+as int8 stand beside the others.
 """
 
 from __future__ import annotations
@@ -33,7 +34,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "int8, minmax": {"calibration": "minmax"},
     "int8, percentile, dynamic": {"calibration": "percentile", "dynamic": True},
 }
+TRAINED = ("float", "int8, percentile")
 ROUNDS = 60
+
+
+def name_of(variant: str) -> str:
+    """A variant's file without its ending."""
+    return variant.replace(", ", "-")
 
 
 def make(model: Path, variant: str, data: Path, images: Sequence[Path], folder: Path, imgsz: int) -> dict[str, Any]:
@@ -42,10 +49,11 @@ def make(model: Path, variant: str, data: Path, images: Sequence[Path], folder: 
     Returns:
         Its name, bytes, accuracy, and of int8 the layers in float.
     """
-    path, options = folder / f"{variant.replace(', ', '-')}.onnx", dict(VARIANTS.get(variant, VARIANTS["float"]))
+    path, options = folder / f"{name_of(variant)}.onnx", dict(VARIANTS[variant])
     note = path.with_suffix(".row.json")
     if note.exists():
-        return json.loads(note.read_text())
+        return dict(json.loads(note.read_text()))
+    folder.mkdir(exist_ok=True)
     calibration, more = options.pop("calibration", None), {}
     target = path if calibration is None else folder / f"{'dynamic' if 'dynamic' in options else 'plain'}.onnx"
     if not target.exists():
@@ -90,12 +98,16 @@ def main(words: Sequence[str]) -> None:
     data, model, imgsz = Path(options[""][0]).resolve(), Path(options["model"]).resolve(), options.get("imgsz", 320)
     folder, threads = Path(options.get("folder", "int8")).resolve(), options.get("threads", 2)
     folder.mkdir(exist_ok=True)
-    copy = folder / data.parent.name / data.name
-    images = sorted((copy.parent / "images" / "val").glob("*.jpg")) if copy.exists() else []
-    if not images:
-        copy, images = writable_copy(data, folder)
-    rows = [make(model, variant, copy, images, folder, imgsz) for variant in VARIANTS]
-    measured = times({row["file"]: folder / f"{row['file'].replace(', ', '-')}.onnx" for row in rows}, imgsz, threads)
+    copy, images = writable_copy(data, folder)
+    rows, files = [], {}
+    for variant in VARIANTS:
+        rows.append(make(model, variant, copy, images, folder, imgsz))
+        files[variant] = folder / f"{name_of(variant)}.onnx"
+    for variant in TRAINED if "trained" in options else ():
+        row = make(Path(options["trained"]).resolve(), variant, copy, images, folder / "trained", imgsz)
+        rows.append({**row, "file": f"trained for int8: {variant}"})
+        files[rows[-1]["file"]] = folder / "trained" / f"{name_of(variant)}.onnx"
+    measured = times(files, imgsz, threads)
     for row in rows:
         row["milliseconds"] = measured[row["file"]]
     print(table(rows))
