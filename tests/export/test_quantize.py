@@ -81,6 +81,22 @@ def test_the_most_sensitive_layer_comes_first(graphs: dict[str, Path], blobs: li
     assert rank_layers(graphs["raw"], build, small, blobs)[0] == worst
 
 
+def test_weights_have_a_scale_for_each_channel(graphs: dict[str, Path], blobs: list[np.ndarray]) -> None:
+    plan = Plan.of(onnx.load(str(graphs["raw"])))
+    nodes = Plan({layer: plan.layers[layer] for layer in list(plan.layers)[:3]}).nodes()
+    graph = quantized(graphs["raw"], calibrate(graphs["raw"], blobs, "minmax", nodes, 0), nodes).graph
+    stored = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    readers = [
+        n for n in graph.node if n.op_type == "DequantizeLinear" and stored.get(n.input[0], np.empty(0)).ndim == 4
+    ]
+    assert len(readers) == 2
+    for reader in readers:
+        weight, scale = stored[reader.input[0]], stored[reader.input[1]]
+        assert weight.dtype == np.int8
+        assert scale.shape == (len(weight),)
+        assert [attribute.i for attribute in reader.attribute if attribute.name == "axis"] == [0]
+
+
 @pytest.mark.parametrize(
     ("method", "percentile", "least", "most"),
     [
