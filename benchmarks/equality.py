@@ -34,6 +34,7 @@ from ima_yolo.export import Detector, export_onnx
 from ima_yolo.export.metadata import GraphKind
 from ima_yolo.export.results import ClassMap, Detections
 from ima_yolo.host import load_model, task_of, unhurried_nms
+from ima_yolo.lists import listed
 
 KINDS: dict[str, dict[str, Any]] = {"raw": {}, "nms-free": {"nms": False}, "nms-embedded": {"nms": True}}
 LIVELY = {
@@ -47,6 +48,9 @@ LIVELY = {
     "yolo11n": {"raw": {}},
     "rtdetr": {"queries": {}},
 }
+FEW = 100
+"""Fewer detections than this say little; those of a lower score are compared then."""
+
 PIXELS, SCORE = 1.0, 1e-3
 """A detection is the same if its class is, and box and score differ by no more."""
 
@@ -236,19 +240,23 @@ def given_by(who: str, path: Path, image: np.ndarray) -> tuple[np.ndarray, np.nd
     return rows_of(found), None if isinstance(found, ClassMap) else masks_of(found)
 
 
-def compare_lively(data: Path, imgsz: int, folder: Path) -> list[dict[str, Any]]:
-    """Every task and family with made-up weights."""
+def compare_lively(data: Path, imgsz: int, folder: Path, models: Sequence[str]) -> list[dict[str, Any]]:
+    """Tasks and families with made-up weights."""
     _, files = writable_copy(data, folder)
     images, rows = [cv2.imread(str(file)) for file in files], []
     batch = crops_of([ASSETS / "bus.jpg", ASSETS / "zidane.jpg"], imgsz)
-    for name, kinds in LIVELY.items():
+    for name in models:
         checkpoint = lively_checkpoint(folder / f"{name}.pt", name, {0: "a", 1: "b", 2: "c"}, batch)
-        for kind, args in kinds.items():
+        for kind, args in LIVELY[name].items():
+            low = {"conf": 0.01} if kind == "nms-embedded" else {}
             # Not by export_onnx: which queries an untrained RT-DETR picks, rounding decides, and parity would fail.
-            path = Path((RTDETR if name == "rtdetr" else YOLO)(checkpoint).export(format="onnx", imgsz=imgsz, **args))
+            path = Path(
+                (RTDETR if name == "rtdetr" else YOLO)(checkpoint).export(format="onnx", imgsz=imgsz, **args, **low)
+            )
             row = {"model": f"{name} (untrained)", "kind": kind, "data": data.parent.name, "images": len(images)}
-            found = compare(path, images)
-            if not found["detections"]:  # a model of made-up weights may be sure of nothing
+            reader.cache_clear()  # of an earlier file of this name
+            found = compare(path, images, conf=0.25)
+            if found["detections"] < FEW:  # a model of made-up weights may be sure of nothing
                 found = {"conf": 0.01, **compare(path, images, conf=0.01)}
             rows.append(row | found)
             print(rows[-1], flush=True)
@@ -264,7 +272,7 @@ def main(words: Sequence[str]) -> None:
         if "model" in options:
             rows = compare_trained(Path(options["model"]).resolve(), data, imgsz, folder)
         else:
-            rows = compare_lively(data, imgsz, folder)
+            rows = compare_lively(data, imgsz, folder, listed(options.get("models", ",".join(LIVELY))))
     if "output" in options:
         Path(options["output"]).write_text(json.dumps(rows, indent=1) + "\n")
 

@@ -45,8 +45,8 @@ def check_checkpoint(name: str | Path) -> tuple[Path, int]:
 def copy_in_float(source: Path, copy: Path) -> bool:
     """Copy a checkpoint without what imitated int8 in its training, so that its graph is in float and calibrated here.
 
-    Ultralytics would write the imitation into the graph, around convolutions alone, whose conversions cost on a CPU
-    what int8 gains.
+    Ultralytics would write the imitation into the graph, which rounds at convolutions alone, within ranges that were
+    found before the training.
 
     Args:
         source: A checkpoint that `check_checkpoint` lets through.

@@ -140,8 +140,12 @@ def test_int8_as_measured_keeps_its_accuracy_and_is_what_the_readme_shows() -> N
             assert whole["mAP50-95(B)"] - row["mAP50-95(B)"] <= 0.005, (name, file)
             if file.startswith("int8"):
                 assert row["bytes"] < 0.4 * whole["bytes"], (name, file)
-        shown = [f"{rows['int8, percentile'][key]:.3f}" for key in ("mAP50-95(B)",)]
-        assert f"{whole['mAP50-95(B)']:.3f} | {shown[0]}" in readme, name
+        row = rows["int8, percentile"]
+        figures = [f"{file['mAP50-95(B)']:.3f}" for file in (whole, row)]
+        figures += [f"{file['bytes'] / 1e6:.1f}" for file in (whole, row)]
+        figures += [f"{file['milliseconds']:.1f}" for file in (whole, row)]
+        assert f"| {' | '.join(figures)} | {len(row['in_float'])} of {row['layers']} |" in readme, name
+        assert row["milliseconds"] < whole["milliseconds"], name
 
 
 def test_the_demo_as_measured_keeps_its_promise_and_is_what_the_readme_shows() -> None:
