@@ -229,7 +229,7 @@ def reader(who: str, path: Path) -> Any:
     if who == "ours":
         return Detector(path)
     metadata = Detector(path).metadata
-    return (RTDETR if metadata.kind is GraphKind.QUERIES else YOLO)(path, task=metadata.task)
+    return RTDETR(path) if metadata.kind is GraphKind.QUERIES else YOLO(path, task=metadata.task)
 
 
 def given_by(who: str, path: Path, image: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
