@@ -3,8 +3,8 @@
     python benchmarks/equality.py ../shared/data/bccd/data.yaml imgsz=224 model=../shared/weights/bccd_yolo26s.pt
     python benchmarks/equality.py ../shared/data/coco128/data.yaml imgsz=320
 
-With model= that checkpoint is compared as each kind of graph, mAP included. Without it, untrained but lively models of
-every task and family are compared, whose detections vary but whose mAP says nothing.
+With model= that checkpoint is compared as each kind of graph that its task and family have, accuracy included. Without
+it, untrained but lively models of every task and family are compared, whose detections vary but whose mAP says nothing.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
@@ -24,12 +25,16 @@ import yaml
 from lively import crops_of, lively_checkpoint
 from ultralytics import RTDETR, YOLO
 from ultralytics.models.yolo.detect import DetectionValidator
+from ultralytics.models.yolo.segment import SegmentationValidator
+from ultralytics.models.yolo.semantic import SemanticSegmentationValidator
 from ultralytics.utils import ASSETS
 
 from ima_yolo.cli import read_options
 from ima_yolo.export import Detector, export_onnx
 from ima_yolo.export.metadata import GraphKind
-from ima_yolo.export.results import ClassMap
+from ima_yolo.export.results import ClassMap, Detections
+from ima_yolo.host import load_model, task_of, unhurried_nms
+from ima_yolo.lists import listed
 
 KINDS: dict[str, dict[str, Any]] = {"raw": {}, "nms-free": {"nms": False}, "nms-embedded": {"nms": True}}
 LIVELY = {
@@ -43,6 +48,9 @@ LIVELY = {
     "yolo11n": {"raw": {}},
     "rtdetr": {"queries": {}},
 }
+FEW = 100
+"""Fewer detections than this say little; those of a lower score are compared then."""
+
 PIXELS, SCORE = 1.0, 1e-3
 """A detection is the same if its class is, and box and score differ by no more."""
 
@@ -68,21 +76,16 @@ def match(expected: np.ndarray, found: np.ndarray) -> int:
     return pairs
 
 
-def theirs_of(model: Any, image: np.ndarray, **thresholds: Any) -> np.ndarray:
-    """Ultralytics' detections, (N, 6); of a semantic model its class map."""
-    result = model(image, verbose=False, **thresholds)[0]
-    if result.semantic_mask is not None:
-        return np.asarray(result.semantic_mask.data)
-    boxes = result.obb if result.obb is not None else result.boxes
-    return np.column_stack([np.asarray(boxes.xyxy), np.asarray(boxes.conf), np.asarray(boxes.cls)])
-
-
-def ours_of(detector: Detector, image: np.ndarray, **thresholds: Any) -> np.ndarray:
-    """The same of our runtime."""
-    found = detector(image, **thresholds)
+def rows_of(found: Any) -> np.ndarray:
+    """The detections in a result of either reader, (N, 6); of a semantic model its class map."""
     if isinstance(found, ClassMap):
         return found.classes
-    return np.column_stack([found.boxes, found.scores, found.classes])
+    if isinstance(found, Detections):
+        return np.column_stack([found.boxes, found.scores, found.classes])
+    if found.semantic_mask is not None:
+        return np.asarray(found.semantic_mask.data)
+    boxes = found.obb if found.obb is not None else found.boxes
+    return np.column_stack([np.asarray(boxes.xyxy), np.asarray(boxes.conf), np.asarray(boxes.cls)])
 
 
 def compare(path: Path, images: Sequence[np.ndarray], **thresholds: Any) -> dict[str, Any]:
@@ -92,11 +95,10 @@ def compare(path: Path, images: Sequence[np.ndarray], **thresholds: Any) -> dict
         The number of detections (of pixels for a semantic model) and the share of them that is the same in both, None
         where there is none.
     """
-    detector = Detector(path)
-    theirs = (RTDETR if detector.metadata.kind is GraphKind.QUERIES else YOLO)(path)
+    detector, theirs = reader("ours", path), reader("theirs", path)
     count = same = 0
     for image in images:
-        expected, found = theirs_of(theirs, image, **thresholds), ours_of(detector, image, **thresholds)
+        expected, found = rows_of(theirs(image, verbose=False, **thresholds)[0]), rows_of(detector(image, **thresholds))
         if detector.metadata.kind is GraphKind.DENSE:
             count, same = count + expected.size, same + int((expected == found).sum())
         else:
@@ -104,10 +106,15 @@ def compare(path: Path, images: Sequence[np.ndarray], **thresholds: Any) -> dict
     return {"detections": count, "same": same / count if count else None}
 
 
-class GivenValidator(DetectionValidator):
-    """Ultralytics' validator, fed with detections in pixels of the pictures in place of the graph's."""
+Given = Mapping[str, tuple[np.ndarray, np.ndarray | None]]
+"""Name of a picture -> its detections, (N, 6) in pixels of the picture, or its class map, (H, W); and masks, (N, h, w)
+in pixels of the network input, of a segmentation model."""
 
-    given: Mapping[str, np.ndarray] = {}
+
+class GivenValidator(DetectionValidator):
+    """Ultralytics' validator, fed with what one of the readers found in place of the graph's output."""
+
+    given: ClassVar[Given] = {}
 
     def postprocess(self, preds: Any) -> Any:
         """Leave the graph's output alone; it is not used."""
@@ -117,59 +124,139 @@ class GivenValidator(DetectionValidator):
         """Bring the given detections to the pixels in which the validator compares."""
         mapped = []
         for file, (gain, pad) in zip(batch["im_file"], batch["ratio_pad"], strict=True):
-            rows = torch.from_numpy(self.given[Path(file).name].astype(np.float32))
+            found, masks = self.given[Path(file).name]
+            rows = torch.from_numpy(found.astype(np.float32))
             boxes = rows[:, :4] * torch.tensor([gain[1], gain[0]] * 2) + torch.tensor([*pad, *pad])
             mapped.append({"bboxes": boxes, "conf": rows[:, 4], "cls": rows[:, 5], "extra": rows[:, 6:]})
+            if masks is not None:
+                mapped[-1]["masks"] = quarter(masks, batch["img"].shape[2:])
         super().update_metrics(mapped, batch)
 
 
-def mean_precision(path: Path, data: Path, given: Mapping[str, np.ndarray], imgsz: int, folder: Path) -> float:
-    """mAP50-95 of given detections by Ultralytics' validator."""
-    GivenValidator.given = given
+class GivenMaskValidator(GivenValidator, SegmentationValidator):
+    """The same for masks."""
+
+
+class GivenMapValidator(SemanticSegmentationValidator):
+    """The same for class maps."""
+
+    given: ClassVar[Given] = {}
+
+    def update_metrics(self, preds: Any, batch: dict[str, Any]) -> None:
+        """Bring the given maps to the pixels in which the validator compares; what lies beside them is ignored."""
+        target = torch.zeros_like(batch["semantic_mask"])
+        for row, file, (gain, pad) in zip(target, batch["im_file"], batch["ratio_pad"], strict=True):
+            found, (left, top) = self.given[Path(file).name][0], (round(value) for value in pad)
+            height, width = (round(side * share) for side, share in zip(found.shape, gain, strict=True))
+            small = cv2.resize(found.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
+            row[top : top + height, left : left + width] = torch.from_numpy(small.astype(np.int32))
+        super().update_metrics(target, batch)
+
+
+def quarter(masks: np.ndarray, shape: Sequence[int]) -> torch.Tensor:
+    """Bring masks, (N, h, w) bool, to the quarter of the input's sides at which the validator compares them."""
+    if masks.shape[1:] != tuple(shape):
+        raise ValueError(f"masks of {masks.shape[1:]} px for an input of {tuple(shape)} px")
+    small = torch.nn.functional.avg_pool2d(torch.from_numpy(masks[:, None].astype(np.float32)), 4)
+    return (small[:, 0] > 0.5).to(torch.uint8)
+
+
+def masks_of(found: Any) -> np.ndarray | None:
+    """Masks of a result of either reader, (N, h, w) bool in pixels of the network input; None where it has none."""
+    if isinstance(found, Detections):
+        if found.masks is None:
+            return None
+        none = np.zeros((0, *found.masks.place.target), bool)
+        return np.stack([found.masks.in_network(index) for index in range(len(found))]) if len(found) else none
+    return None if found.masks is None else np.asarray(found.masks.data).astype(bool)
+
+
+VALIDATORS = {"detect": GivenValidator, "segment": GivenMaskValidator, "semantic": GivenMapValidator}
+FIGURES = {"mAP50-95(B)": "mAP50-95", "mAP50-95(M)": "mask mAP50-95", "mIoU": "mIoU"}
+
+
+def accuracy_of(path: Path, task: str, data: Path, given: Given, imgsz: int, folder: Path) -> dict[str, float]:
+    """What Ultralytics' validator says of given detections, by the names of `FIGURES`."""
+    validator: Any = VALIDATORS[task]
+    validator.given = given
     keys = {"imgsz": imgsz, "batch": 1, "workers": 0, "plots": False, "verbose": False, "project": str(folder)}
-    return float(YOLO(path, task="detect").val(validator=GivenValidator, data=str(data), **keys).box.map)
+    figures = YOLO(path, task=task).val(validator=validator, data=str(data), **keys).results_dict
+    named = {key.split("/")[-1]: float(value) for key, value in figures.items()}
+    return {FIGURES[key]: value for key, value in named.items() if key in FIGURES}
 
 
 def writable_copy(data: Path, folder: Path) -> tuple[Path, list[Path]]:
     """Copy a data set, since Ultralytics writes caches beside it; gives its yaml and its validation pictures."""
-    copy = Path(shutil.copytree(data.parent, folder / data.parent.name)) / data.name
+    copy = folder / data.parent.name / data.name
+    if not copy.exists():
+        shutil.copytree(data.parent, copy.parent)
     pictures = sorted((copy.parent / yaml.safe_load(copy.read_text())["val"]).glob("*.jpg"))
     return copy, pictures
 
 
+def kinds_of(model: Path) -> dict[str, dict[str, Any]]:
+    """The kinds of graph that a checkpoint can become."""
+    loaded, _ = load_model(model, "model")
+    task = task_of(loaded)
+    if task == "semantic":
+        return {"dense": {}}
+    return {"queries": {}} if type(loaded.model[-1]).__name__ == "RTDETRDecoder" else KINDS
+
+
 def compare_trained(model: Path, data: Path, imgsz: int, folder: Path) -> list[dict[str, Any]]:
-    """Each kind of graph of one trained detector, with mAP at conf 0.001."""
+    """Each kind of graph of one trained model, with its accuracy at conf 0.001."""
     copy, files = writable_copy(data, folder)
     images = [cv2.imread(str(file)) for file in files]
     rows = []
-    for kind, args in KINDS.items():
+    for kind, args in kinds_of(model).items():
         low = {"conf": 0.001} if kind == "nms-embedded" else {}
         path = export_onnx(model, folder / f"{kind}.onnx", files[:2], imgsz=imgsz, **args, **low).path
-        row = {"model": model.stem, "kind": kind, "data": data.parent.name, "images": len(images)}
+        task = Detector(path).metadata.task
+        row = {"model": model.stem, "task": task, "kind": kind, "data": data.parent.name, "images": len(images)}
         row |= compare(path, images, conf=0.25)
-        theirs, ours = YOLO(path, task="detect"), Detector(path)
-        for who, read in (("theirs", theirs_of), ("ours", ours_of)):
-            subject = theirs if who == "theirs" else ours
-            given = {f.name: read(subject, i, conf=0.001) for f, i in zip(files, images, strict=True)}
-            row[f"mAP50-95 {who}"] = mean_precision(path, copy, given, imgsz, folder)
+        for who in ("theirs", "ours"):
+            found = {f.name: given_by(who, path, i) for f, i in zip(files, images, strict=True)}
+            figures = accuracy_of(path, task, copy, found, imgsz, folder)
+            row |= {f"{name} {who}": value for name, value in figures.items()}
         rows.append(row)
         print(row, flush=True)
     return rows
 
 
-def compare_lively(data: Path, imgsz: int, folder: Path) -> list[dict[str, Any]]:
-    """Every task and family with made-up weights."""
+@cache
+def reader(who: str, path: Path) -> Any:
+    """One of the readers of a file, opened once."""
+    if who == "ours":
+        return Detector(path)
+    metadata = Detector(path).metadata
+    return RTDETR(path) if metadata.kind is GraphKind.QUERIES else YOLO(path, task=metadata.task)
+
+
+def given_by(who: str, path: Path, image: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """What one of the readers finds in a picture at conf 0.001, as the validators above take it."""
+    if who == "theirs":
+        return rows_of(result := reader(who, path)(image, verbose=False, conf=0.001)[0]), masks_of(result)
+    found = reader(who, path)(image, conf=0.001)
+    return rows_of(found), None if isinstance(found, ClassMap) else masks_of(found)
+
+
+def compare_lively(data: Path, imgsz: int, folder: Path, models: Sequence[str]) -> list[dict[str, Any]]:
+    """Tasks and families with made-up weights."""
     _, files = writable_copy(data, folder)
     images, rows = [cv2.imread(str(file)) for file in files], []
     batch = crops_of([ASSETS / "bus.jpg", ASSETS / "zidane.jpg"], imgsz)
-    for name, kinds in LIVELY.items():
+    for name in models:
         checkpoint = lively_checkpoint(folder / f"{name}.pt", name, {0: "a", 1: "b", 2: "c"}, batch)
-        for kind, args in kinds.items():
+        for kind, args in LIVELY[name].items():
+            low = {"conf": 0.01} if kind == "nms-embedded" else {}
             # Not by export_onnx: which queries an untrained RT-DETR picks, rounding decides, and parity would fail.
-            path = Path((RTDETR if name == "rtdetr" else YOLO)(checkpoint).export(format="onnx", imgsz=imgsz, **args))
+            path = Path(
+                (RTDETR if name == "rtdetr" else YOLO)(checkpoint).export(format="onnx", imgsz=imgsz, **args, **low)
+            )
             row = {"model": f"{name} (untrained)", "kind": kind, "data": data.parent.name, "images": len(images)}
-            found = compare(path, images)
-            if not found["detections"]:  # a model of made-up weights may be sure of nothing
+            reader.cache_clear()  # of an earlier file of this name
+            found = compare(path, images, conf=0.25)
+            if found["detections"] < FEW:  # a model of made-up weights may be sure of nothing
                 found = {"conf": 0.01, **compare(path, images, conf=0.01)}
             rows.append(row | found)
             print(rows[-1], flush=True)
@@ -180,12 +267,12 @@ def main(words: Sequence[str]) -> None:
     """Read the command line, compare, and write a JSON file where output= says."""
     options = read_options(words)
     (data,), imgsz = options.pop(""), options.get("imgsz", 320)
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, unhurried_nms():
         folder, data = Path(name), Path(data).resolve()
         if "model" in options:
             rows = compare_trained(Path(options["model"]).resolve(), data, imgsz, folder)
         else:
-            rows = compare_lively(data, imgsz, folder)
+            rows = compare_lively(data, imgsz, folder, listed(options.get("models", ",".join(LIVELY))))
     if "output" in options:
         Path(options["output"]).write_text(json.dumps(rows, indent=1) + "\n")
 

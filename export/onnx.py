@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,7 +23,7 @@ from ima_yolo.errors import IMAError
 from .measure import check_parity
 from .metadata import GraphKind, Metadata
 from .parity import Difference
-from .reference import check_checkpoint
+from .reference import check_checkpoint, copy_in_float
 from .samples import in_bands
 from .session import first_line, open_session, session_metadata
 from .settings import FP16_SCHEMES, check_export_args, find_target, read_images
@@ -119,7 +118,8 @@ def _write_graph(source: Path, folder: Path, args: dict[str, Any]) -> tuple[nn.M
     """Let Ultralytics export a copy of the checkpoint; gives the loaded torch model and the file it wrote."""
     copy = folder / source.name
     try:
-        shutil.copyfile(source, copy)  # the exporter writes beside the checkpoint
+        if copy_in_float(source, copy):  # the exporter writes beside the checkpoint
+            LOGGER.info(f"{source} was trained with quantize=8: its weights are exported in float")
         with _quiet():
             yolo = YOLO(copy)
             graph = Path(yolo.export(format="onnx", **args))

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ima_yolo.errors import IMAError
+from ima_yolo.lists import listed
 
 from .habits import HABITS, without_habits
 from .metadata import GraphKind
@@ -135,7 +136,8 @@ def run(model: str | Path, source: object, **options: Any) -> int:
     """
     chosen = PredictOptions.parse(options)
     thresholds = chosen.thresholds()
-    providers = [chosen.providers] if isinstance(chosen.providers, str) else chosen.providers
+    given = chosen.providers.strip("[]") if isinstance(chosen.providers, str) else chosen.providers
+    providers = None if given is None else listed(given)
     detector = Detector(model, chosen.threads, providers, chosen.imgsz)
     if chosen.task not in (None, detector.metadata.task):
         raise IMAError(f"task={chosen.task}: {model} is a {detector.metadata.task} model; leave task= out")

@@ -130,7 +130,7 @@ def quantize_onnx(model: Path, target: Path, options: QuantizeOptions) -> Quanti
         raise IMAError(f"model={model}: has no convolutions to quantize")
     LOGGER.info(f"Calibrating on {len(blobs)} pictures ({options.calibration})")
     ranges = calibrate(model, blobs, options.calibration, plan.nodes(), options.percentile)
-    metric, before = _accuracy(model, metadata, options.data)
+    metric, before = accuracy_of(model, metadata, options.data)
     with tempfile.TemporaryDirectory(prefix=".ima-quantize-", dir=target.parent) as name:
         candidate = Path(name) / "candidate.onnx"
 
@@ -139,7 +139,7 @@ def quantize_onnx(model: Path, target: Path, options: QuantizeOptions) -> Quanti
 
         def loss_of(in_float: Sequence[str]) -> float:
             onnx.save(build(in_float), str(candidate))
-            return before - _accuracy(candidate, metadata, options.data)[1]
+            return before - accuracy_of(candidate, metadata, options.data)[1]
 
         def rank() -> list[str]:
             return rank_layers(model, build, plan, blobs[:PROBES])
@@ -246,15 +246,24 @@ def _calibration_inputs(options: QuantizeOptions, metadata: Metadata) -> list[np
     return [fit((image.shape[0], image.shape[1]), metadata.imgsz).blob(image) for image in images]
 
 
-def _accuracy(path: Path, metadata: Metadata, data: str) -> tuple[str, float]:
-    """What Ultralytics' validator calls the file's accuracy, and the figure."""
+def accuracy_of(path: Path, metadata: Metadata, data: str) -> tuple[str, float]:
+    """What Ultralytics' validator calls a file's accuracy, and the figure.
+
+    Args:
+        path: The ONNX file.
+        metadata: Its metadata.
+        data: Data set (.yaml), whose validation pictures are looked at.
+
+    Returns:
+        The figure's name, such as "mAP50-95(B)", and its value, 0 to 1.
+    """
     level = LOGGER.level
     LOGGER.setLevel("WARNING")
     try:
         model = (RTDETR if metadata.kind is GraphKind.QUERIES else YOLO)(path, task=metadata.task)
         with tempfile.TemporaryDirectory() as folder, unhurried_nms():
             keys: dict[str, Any] = {"plots": False, "verbose": False, "workers": 0, "project": folder}
-            figures = model.val(data=data, imgsz=list(metadata.imgsz), batch=1, **keys).results_dict
+            figures = model.val(data=data, imgsz=max(metadata.imgsz), batch=1, **keys).results_dict
     finally:
         LOGGER.setLevel(level)
     # Of masks and keypoints after that of boxes, where the task has them.

@@ -5,7 +5,9 @@ from __future__ import annotations
 import tempfile
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import redirect_stdout
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +91,7 @@ def calibrate(
     options: dict[str, Any] = {"symmetric": False}
     if method == "percentile":
         options["percentile"] = percentile
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, redirect_stdout(StringIO()):  # it prints lines for each picture
         augmented = str(Path(folder) / "augmented.onnx")
         calibrator = create_calibrator(model, types, augmented, METHODS[method], extra_options=options)
         for blob in inputs:  # one at a time: it keeps every tensor of what it is given

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,15 +33,34 @@ def check_checkpoint(name: str | Path) -> tuple[Path, int]:
         The file, and the channels of the pictures that it takes.
 
     Raises:
-        IMAError: No such file, not a checkpoint, foreign code in it, a classifier, or a quantized model.
+        IMAError: No such file, not a checkpoint, foreign code in it, or a classifier.
     """
     path = str(check_model_file_from_stem(str(name)))
-    model, checkpoint = load_model(path, "model")
+    model, _ = load_model(path, "model")
     if task_of(model) == "classify":
         raise IMAError(f"model={path}: a classification model, expected one that finds objects or pixels")
-    if checkpoint.get("modelopt"):
-        raise IMAError(f"model={path}: trained for int8, expected a float checkpoint (exports are fp32 or fp16)")
     return local_file(path) or Path(path), int(model.yaml.get("channels", 3))
+
+
+def copy_in_float(source: Path, copy: Path) -> bool:
+    """Copy a checkpoint without what imitated int8 in its training, so that its graph is in float and calibrated here.
+
+    Ultralytics would write the imitation into the graph, which rounds at convolutions alone, within ranges that were
+    found before the training.
+
+    Args:
+        source: A checkpoint that `check_checkpoint` lets through.
+        copy: The file to write.
+
+    Returns:
+        Whether there was an imitation to leave out.
+    """
+    _, checkpoint = load_model(source, "model")
+    if not checkpoint.get("modelopt"):
+        shutil.copyfile(source, copy)
+        return False
+    torch.save({**checkpoint, "modelopt": None}, copy)
+    return True
 
 
 def build_reference(model: nn.Module, metadata: Metadata, settings: Mapping[str, Any]) -> Reference:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -12,6 +13,7 @@ import cv2
 import numpy as np
 
 from ima_yolo.errors import IMAError, one_line
+from ima_yolo.lists import listed_files
 
 IMAGE_SUFFIXES = frozenset(
     {".avif", ".bmp", ".dib", ".dng", ".heic", ".heif", ".jp2", ".jpe", ".jpeg", ".jpg"}
@@ -23,6 +25,9 @@ VIDEO_SUFFIXES = frozenset(
     {".asf", ".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv"}
 )
 """File endings that count as videos; of a GIF every picture of its animation is a frame."""
+
+LISTS = (".txt", ".streams")
+"""File endings that are lists of sources, one a line."""
 
 STREAMS = ("rtsp://", "rtmp://", "http://", "https://", "tcp://", "udp://")
 
@@ -69,12 +74,16 @@ def find_sources(source: object) -> list[str | int]:
     """List what a source names: paths of pictures and videos, addresses of streams, numbers of cameras.
 
     Args:
-        source: A picture or video file, a folder, a glob pattern, a stream's address, a camera's number, or a list of
-            such; None is refused.
+        source: A picture or video file, a folder, a glob pattern, a stream's address, a camera's number, a text file
+            with one of these a line (.txt, .streams), or several of them, as a list or with commas; None is refused.
 
     Raises:
         IMAError: Nothing is there.
     """
+    if isinstance(source, (str, Path)) and Path(source).suffix.lower() in LISTS and Path(source).is_file():
+        source = _lines_of(Path(source))
+    elif isinstance(source, str) and "," in source and not _is_one(source):
+        source = [int(word) if word.isdecimal() else word for word in listed_files(source.strip("[]"))]
     if isinstance(source, (list, tuple)):
         if not source:
             raise IMAError("source=[]: expected at least one picture, folder, video, stream or camera")
@@ -86,6 +95,29 @@ def find_sources(source: object) -> list[str | int]:
     if source is not None and not isinstance(source, (str, Path)):
         raise IMAError(f"source={source!r}: expected a file, folder, pattern, stream's address or camera's number")
     return [str(path) for path in _find_files(source, IMAGE_SUFFIXES | VIDEO_SUFFIXES, "pictures or videos")]
+
+
+def _is_one(source: str) -> bool:
+    """Whether a text with commas is a single source all the same."""
+    is_address = source.lower().startswith(STREAMS) and len(re.findall("://", source)) == 1
+    return is_address or Path(source).exists() or bool(glob.has_magic(source) and glob.glob(source, recursive=True))
+
+
+def _lines_of(path: Path) -> list[str]:
+    """The sources in a text file; paths are meant from the file's own folder or, if they are not there, from this one.
+
+    Raises:
+        IMAError: It is no text, empty, or names lists in turn.
+    """
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise IMAError(f"source={path}: cannot be read as a list of sources ({one_line(error)})") from error
+    if not lines:
+        raise IMAError(f"source={path}: expected a picture, folder, video or stream on each line, it has none")
+    if nested := [line for line in lines if Path(line).suffix.lower() in LISTS]:
+        raise IMAError(f"source={path}: names {nested[0]}, a list in a list")
+    return [str(path.parent / line) if (path.parent / line).exists() else line for line in lines]
 
 
 def is_single_picture(source: str | int) -> bool:

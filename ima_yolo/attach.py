@@ -73,10 +73,15 @@ def attach(student: BaseModel, distiller: nn.Module) -> None:
     student.__class__ = _distilling_class(plain)
 
 
+def is_attached(student: nn.Module) -> bool:
+    """Whether a student, wrapped or not, has a distiller."""
+    return isinstance(unwrap_model(student), _Distilling)
+
+
 def detach(student: nn.Module) -> None:
     """Undo `attach`; a student that is not attached is left alone."""
     student = unwrap_model(student)
-    if isinstance(student, _Distilling):
+    if is_attached(student):
         delattr(student, ATTRIBUTE)
         student.__class__ = type(student).__bases__[1]
 
@@ -146,7 +151,7 @@ def _distilling_class(plain: Any) -> Any:
     return type(plain.__name__, (_Distilling, plain), {"__module__": plain.__module__})
 
 
-def cannot_compile(student: BaseModel, processes: int) -> str | None:
+def cannot_compile(student: BaseModel, processes: int, imitates_int8: bool = False) -> str | None:
     """Why a student cannot be compiled while it learns from a teacher; None where it can.
 
     Ultralytics then computes the loss from the predictions of the compiled model, where no tap reaches: the maps have
@@ -154,6 +159,8 @@ def cannot_compile(student: BaseModel, processes: int) -> str | None:
     same layers, and adapters rest while the distillation is off.
     """
     head = student.model[-1]
+    if imitates_int8:
+        return "the layers that quantize=8 puts in do not compile"
     if not isinstance(head, Detect):
         return f"the predictions of a {type(head).__name__} head carry no feature maps to compare with the teacher's"
     return "several devices cannot compile layers that rest at times, as adapters do" if processes > 1 else None

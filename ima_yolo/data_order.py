@@ -100,10 +100,11 @@ class _NotedSampler:
         self._states: dict[int, Tensor] = {}
         self._first: Tensor | None = None
         self._count = 0
+        self._is_open = False  # whether the last index of the latest permutation has yet to be passed
 
     def begin(self, first: Tensor | None) -> None:
         """Count from a new iterator on, whose first permutation comes from a given state if there is one."""
-        self._states, self._first, self._count = {}, first, 0
+        self._states, self._first, self._count, self._is_open = {}, first, 0, False
 
     def forget(self, index: int) -> None:
         """Drop what was noted before an epoch, counted from the iterator's first."""
@@ -113,7 +114,12 @@ class _NotedSampler:
     def before(self, index: int) -> Tensor:
         """State before the permutation of an epoch, counted from the iterator's first."""
         found = self._states.get(index)
-        return self._sampler.generator.get_state() if found is None else found
+        if found is not None:
+            return found
+        ahead = torch.Generator().set_state(self._sampler.generator.get_state())
+        if self._is_open:  # the last batch was full: torch's sampler draws once more before it finds that it is done
+            torch.randperm(len(self._sampler), generator=ahead)
+        return ahead.get_state()
 
     def __iter__(self) -> Iterator[int]:
         if self._first is not None:
@@ -121,7 +127,9 @@ class _NotedSampler:
             self._first = None
         self._states[self._count] = self._sampler.generator.get_state()
         self._count += 1
-        return iter(self._sampler)
+        self._is_open = True
+        yield from self._sampler
+        self._is_open = False
 
     def __len__(self) -> int:
         return len(self._sampler)

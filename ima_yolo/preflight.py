@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -223,10 +224,30 @@ def _checked_values(rest: Mapping[str, Any]) -> dict[str, Any]:
         raise IMAError("amp=bf16: Ultralytics has mixed precision on GPUs alone")
     check_ranges(checked)
     if checked.quantize == 8:
-        raise IMAError("quantize=8 changes the student's layers while it trains and cannot be combined with a teacher")
+        check_quantize(checked.device)
     if isinstance(checked.pretrained, (str, Path)):
         load_model(checked.pretrained, "pretrained")
     return rest
+
+
+def check_quantize(device: Any) -> None:
+    """Refuse to train for int8 on several devices, and without what Ultralytics would install in the middle of it.
+
+    The adapters join the student after its layers were quantized, when it is spread over the devices already.
+
+    Args:
+        device: As in `yolo train`.
+
+    Raises:
+        IMAError: Saying what is in the way.
+    """
+    if "," in str(device):
+        raise IMAError(f"quantize=8 with a teacher takes one device, and device={device} names several")
+    try:
+        import_module("modelopt.torch.quantization")  # here, since it draws random numbers as it is imported
+    except ImportError as error:
+        missing = f"quantize=8 needs NVIDIA ModelOpt, which cannot be imported ({one_line(error)})"
+        raise IMAError(f"{missing}; pip install 'ima-yolo[int8]'") from error
 
 
 def check_device(device: Any) -> torch.device:

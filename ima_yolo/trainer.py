@@ -18,7 +18,7 @@ from ultralytics.models.yolo.semantic import SemanticSegmentationTrainer
 from ultralytics.utils import DEFAULT_CFG, DEFAULT_CFG_DICT, LOGGER, RANK, WORLD_SIZE
 
 from ima_yolo import checkpoint, host
-from ima_yolo.attach import attach, cannot_compile, detach
+from ima_yolo.attach import attach, cannot_compile, detach, is_attached
 from ima_yolo.config import Settings, own_keys, validate
 from ima_yolo.continuing import Continuing
 from ima_yolo.distill import Distiller, build_distiller
@@ -39,9 +39,9 @@ class Distilling(Continuing):
     """Adds a teacher to an Ultralytics trainer; stands before it among the bases.
 
     Overridden: `__init__` (keeps our keys from Ultralytics), `train` (several devices; restores the student's class),
-    `set_model_attributes` (attaches), `_load_checkpoint_state` (resume, NaN recovery), `save_model` and `final_eval`
-    (our key in the checkpoints), `preprocess_batch` (images without labels), `save_metrics` (the weight's column) and
-    `auto_batch` (a warning).
+    `set_model_attributes` (attaches), `_build_train_pipeline` (attaches to a quantized student),
+    `_load_checkpoint_state` (resume, NaN recovery), `save_model` and `final_eval` (our key in the checkpoints),
+    `preprocess_batch` (images without labels), `save_metrics` (the weight's column) and `auto_batch` (a warning).
     """
 
     kind = "detect"  # of the students that it trains, see `ima_yolo.students`
@@ -111,7 +111,7 @@ class Distilling(Continuing):
     def set_model_attributes(self) -> None:
         """Attach the teacher: the student is on its device, and neither compiled, wrapped nor in an optimizer yet."""
         super().set_model_attributes()
-        if self.args.compile and (obstacle := cannot_compile(self.model, self.world_size)):
+        if self.args.compile and (obstacle := cannot_compile(self.model, self.world_size, self.args.quantize == 8)):
             LOGGER.warning(f"compile= is switched off: {obstacle}")
             self.args.compile = False
         student = host.probe(self.model, self.data["channels"])
@@ -137,7 +137,8 @@ class Distilling(Continuing):
             gains={"cls": self.args.cls, "box": self.args.box},
             compared=heads.compared,
         )
-        attach(self.model, self.distiller)
+        if self.args.quantize != 8:
+            attach(self.model, self.distiller)
         self.add_callback("on_train_start", _note_start)
         self.add_callback("on_train_epoch_start", _advance)
         self.callbacks["on_train_end"].insert(0, _finish)
@@ -149,6 +150,12 @@ class Distilling(Continuing):
                 LOGGER.info(line)
         if self.settings.ima_unlabelled and self.settings.for_task(self.args.task).ima_instance == "region":
             LOGGER.info("The classes of images without labels are not known: each of them counts as one instance")
+
+    def _build_train_pipeline(self) -> None:
+        """Attach to a student that was quantized meanwhile, where the adapters would have been too; build the rest."""
+        if not is_attached(self.model):
+            attach(self.model, self.distiller)
+        super()._build_train_pipeline()
 
     def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Prepare a batch as Ultralytics does, and add images without labels if there are any."""

@@ -82,6 +82,7 @@ def stopped(options: dict[str, Any], event: str, count: int) -> Path:
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "accumulating": {"nbs": 12},  # steps of four batches, three batches an epoch
+    "full batches": {"batch": 4, "nbs": 4},
     "multi_scale": {"multi_scale": 0.5, "nbs": 3, "ima_cls": 1, "ima_teacher_runtime": "onnx"},
     "mosaic closed late": {"nbs": 6, "close_mosaic": 1, "ima_teacher_runtime": "bf16"},
     "SGD, frequencies": {"optimizer": "SGD", "lr0": 0.01, "ima_mask": "frequency", "cache": "ram"},

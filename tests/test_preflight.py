@@ -135,7 +135,6 @@ BAD: dict[str, tuple[Callable[[Path], dict[str, Any]], str]] = {
         "the heads have different cells, at strides [4, 8, 16, 32] and [8, 16, 32]",
     ),
     "two distillations": (lambda tmp: {"distill_model": "t.pt"}, "distill_model= is Ultralytics' own"),
-    "quantised training": (lambda tmp: {"quantize": 8}, "quantize=8"),
     "project is a file": (lambda tmp: {"project": write(tmp / "file", "x") + "/runs"}, "project="),
     "project is read-only": (lambda tmp: {"project": "/proc/runs"}, "project="),
     "a teacher that is an object": (

@@ -77,7 +77,7 @@ ROOMS: dict[str, Room] = {
         "attach config features host teachers weighting criterion checkpoint continuing distill unlabelled students "
         "pairing trust preflight summary pictures",
     ),
-    "runtime": Room("numpy cv2 onnxruntime"),
+    "runtime": Room("numpy cv2 onnxruntime", "lists"),
     "benchmark": Room("numpy", "runtime"),
     "memory": Room("torch", "runtime"),
     "teacher_cost": Room("torch", "teachers memory"),

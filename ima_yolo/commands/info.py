@@ -39,6 +39,7 @@ Every key of `yolo train` works unchanged. `ima-yolo cfg` explains the ima_* key
   ima-yolo predict model=best.onnx source=images/ conf=0.25
   ima-yolo predict model=best.onnx source=clip.mp4 save_csv=True
   ima-yolo predict model=best.onnx source=0 max_frames=100     a camera; or rtsp://..., http://...
+  ima-yolo predict model=best.onnx source=a.jpg,clip.mp4       several; or a .txt file with one a line
   ima-yolo predict model=best.pt source=bus.jpg
 
 A .onnx model runs with numpy, OpenCV and ONNX Runtime alone:

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
+from ima_yolo.cli import main
 from ima_yolo.errors import IMAError
 from ima_yolo.export.predict import run
 
@@ -112,6 +113,17 @@ def test_settings_without_effect_are_told(
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("note: iou= and agnostic_nms= have no effect")
     assert "200x100 (no detections), " in lines[1]
+
+
+def test_lists_as_they_are_typed(model: Path, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [f"source={pictures / 'b.jpg'},{pictures / 'a.png'}", "providers=CPUExecutionProvider", "classes=0,1"]
+    assert main(["predict", f"model={model}", *words, "threads=1", "save=False"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines[:2]] == [
+        f"image {n}/2 {pictures / f}" for n, f in ((1, "b.jpg"), (2, "a.png"))
+    ]
+    assert main(["predict", f"model={model}", words[0], "providers=NoSuch,CPUExecutionProvider"]) == 2
+    assert capsys.readouterr().err.startswith("ima-yolo: providers=['NoSuch']: not in this ONNX Runtime, available: ")
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ import pytest
 
 from ima_yolo.cli import main
 from ima_yolo.errors import IMAError
-from ima_yolo.export import Detector
+from ima_yolo.export import Detector, export_onnx
+from ima_yolo.export.postprocess import Thresholds
 from ima_yolo.export.quantize import QuantizeOptions, keep_in_float, quantize_onnx, rank_layers
 from ima_yolo.export.quantize_graph import OP_TYPES, Plan, calibrate, quantized
 from ima_yolo.export.session import open_session
@@ -80,6 +81,22 @@ def test_the_most_sensitive_layer_comes_first(graphs: dict[str, Path], blobs: li
     assert rank_layers(graphs["raw"], build, small, blobs)[0] == worst
 
 
+def test_weights_have_a_scale_for_each_channel(graphs: dict[str, Path], blobs: list[np.ndarray]) -> None:
+    plan = Plan.of(onnx.load(str(graphs["raw"])))
+    nodes = Plan({layer: plan.layers[layer] for layer in list(plan.layers)[:3]}).nodes()
+    graph = quantized(graphs["raw"], calibrate(graphs["raw"], blobs, "minmax", nodes, 0), nodes).graph
+    stored = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    readers = [
+        n for n in graph.node if n.op_type == "DequantizeLinear" and stored.get(n.input[0], np.empty(0)).ndim == 4
+    ]
+    assert len(readers) == 2
+    for reader in readers:
+        weight, scale = stored[reader.input[0]], stored[reader.input[1]]
+        assert weight.dtype == np.int8
+        assert scale.shape == (len(weight),)
+        assert [attribute.i for attribute in reader.attribute if attribute.name == "axis"] == [0]
+
+
 @pytest.mark.parametrize(
     ("method", "percentile", "least", "most"),
     [
@@ -126,6 +143,25 @@ def test_a_trained_file_keeps_its_accuracy(shared: Path, tmp_path: Path, capsys:
     assert detector.metadata.args["quantize"] == 8
     assert len(detector(cv2.imread(str(next((data / "images" / "val").glob("*.jpg")))))) > 3
     assert not list(tmp_path.glob(".ima*"))
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp16"])
+def test_a_dynamic_file_takes_other_sizes_and_batches_in_fewer_bits(
+    precision: str, tiny_checkpoint: Callable[..., Path], tiny_data: Path, photos: list[Path], tmp_path: Path
+) -> None:
+    checkpoint, bits = tiny_checkpoint(), {"quantize": 16} if precision == "fp16" else {}
+    path = export_onnx(checkpoint, tmp_path / "x.onnx", imgsz=96, dynamic=True, **bits).path
+    if precision == "int8":
+        options = QuantizeOptions(str(tiny_data), calibration="minmax", calibration_images=2, max_loss=1)
+        path = quantize_onnx(path, tmp_path / "x_int8.onnx", options).path
+    images, plain = [cv2.imread(str(photo)) for photo in photos], export_onnx(checkpoint, tmp_path / "p.onnx", imgsz=64)
+    detector, reference = Detector(path, imgsz=64), Detector(plain.path)
+    blob, _ = detector.prepare(images)
+    assert blob.shape == (2, 3, 64, 64)
+    (found,), (expected,) = detector.infer(blob), [np.concatenate([reference.infer(part[None])[0] for part in blob])]
+    assert found.shape == expected.shape
+    assert np.abs(found - expected).max() < np.ptp(expected) * 0.05
+    assert len(detector.detect(images, Thresholds(conf=0.0, max_det=5))) == 2
 
 
 @pytest.mark.parametrize(

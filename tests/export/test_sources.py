@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ima_yolo.errors import IMAError
-from ima_yolo.export.sources import find_images, read_picture
+from ima_yolo.export.sources import find_images, find_sources, read_picture
 
 
 @pytest.fixture
@@ -32,6 +32,33 @@ def test_a_file_name_with_pattern_characters_is_a_file(tmp_path: Path) -> None:
     file = tmp_path / "cell[1].png"
     file.write_bytes(b"x")
     assert find_images(file) == [file]
+
+
+def test_several_sources_with_commas(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    odd = folder / "x, y.png"
+    odd.write_bytes(b"x")
+    assert find_sources(f"{folder / 'b.png'},0, rtsp://a/b?c=1") == [str(folder / "b.png"), 0, "rtsp://a/b?c=1"]
+    assert find_sources(f"[{folder / 'b.png'},{odd}]") == [str(folder / "b.png"), str(odd)]
+    assert find_sources(str(odd)) == [str(odd)]
+    assert find_sources(f"{folder}/x, *.png") == [str(odd)]
+    assert find_sources("http://127.0.0.1/a,b.mjpg") == ["http://127.0.0.1/a,b.mjpg"]
+    with pytest.raises(IMAError, match=r"^source=gone\.png: no such file"):
+        find_sources(f"{odd},gone.png")
+
+
+def test_a_text_file_of_sources(folder: Path, tmp_path: Path) -> None:
+    text = folder / "all.txt"
+    text.write_text(f"b.png\n\n  deeper \n{folder / 'a.JPG'}\nrtsp://a/b\n")
+    found = find_sources(text)
+    assert found == [str(folder / "b.png"), str(folder / "deeper/c.png"), str(folder / "a.JPG"), "rtsp://a/b"]
+    for content, message in (
+        (b"\n", "it has none"),
+        (b"\xff\xfe\x00", "cannot be read as a list"),
+        (b"all.txt", "in a l"),
+    ):
+        text.write_bytes(content)
+        with pytest.raises(IMAError, match=message):
+            find_sources(str(text))
 
 
 @pytest.mark.parametrize(("source", "message"), [("none", "no such file"), ("*.bmp", "no pictures"), (".", "no pict")])
