@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,13 @@ from ima_yolo.errors import IMAError
 from .metadata import GraphKind, Metadata, parse_metadata
 
 INPUT_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+
+CPU = "CPUExecutionProvider"
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def open_session(
@@ -44,7 +52,7 @@ def open_session(
     options.log_severity_level = 4  # its warnings concern the graph's author, and errors are raised anyway
     content = model if isinstance(model, bytes) else source
     try:
-        return ort.InferenceSession(content, options, providers=list(providers or ["CPUExecutionProvider"]))
+        return ort.InferenceSession(content, options, providers=list(providers or [CPU]))
     except Exception as error:  # ONNX Runtime's exceptions have no common class of their own
         raise IMAError(f"model={source}: not a loadable ONNX file ({first_line(error)}); export it again") from error
 
