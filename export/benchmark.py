@@ -226,8 +226,8 @@ def _measure_cell(workers: dict[str, _Worker], threads: int, batch: int, rounds:
         each = [float(np.median(answer["total"])) / batch * 1e3 for answer in answers]
         latency = {q: float(np.percentile(total, q)) * 1e3 for q in PERCENTILES}
         outside = float(np.median(1 - inside / total))
-        around = (float(np.median(part)) / batch * 1e3 for part in (before, after))
-        yield Cell(threads, batch, side, latency, 1e3 / float(np.median(each)), outside, *around, each)
+        first, last = (float(np.median(part)) / batch * 1e3 for part in (before, after))
+        yield Cell(threads, batch, side, latency, 1e3 / float(np.median(each)), outside, first, last, each)
 
 
 def describe_machine() -> dict[str, Any]:

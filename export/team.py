@@ -14,7 +14,8 @@ from .session import open_session
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
-Part, Done = TypeVar("Part"), TypeVar("Done")
+Part = TypeVar("Part")
+Done = TypeVar("Done")
 
 
 class Team:
