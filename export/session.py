@@ -47,8 +47,9 @@ def open_session(
         raise IMAError(f"threads={threads!r}: expected a whole number above 0")
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads or 0
-    # Planning memory ahead holds a fifth more of it (153 against 188 MB for yolo26n at 640 px).
-    options.enable_mem_pattern = False
+    # One plan of all memory in which tensors share nothing by name but each is freed after its last use: 5% faster than
+    # the default for yolo26n at 224 to 640 px, and 152 in place of 189 MB at 640.
+    options.enable_mem_reuse = False
     options.log_severity_level = 4  # its warnings concern the graph's author, and errors are raised anyway
     content = model if isinstance(model, bytes) else source
     try:
