@@ -2,6 +2,9 @@
 
     python benchmarks/edge.py ../shared/data/coco128/data.yaml output=benchmarks/results/edge.json
 
+All four parts (`parts=224,320,640,int8`) take a quarter of an hour. Single ones are added to what `output=` holds, and
+`models=` names a folder that keeps the exported files for the next part.
+
 The model is a yolo26n of 80 classes with untrained weights, made to find about as many objects as a trained one.
 """
 
@@ -12,6 +15,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -25,80 +29,109 @@ from ultralytics.utils import ASSETS
 from ima_yolo.cli import read_options
 from ima_yolo.export import Detector
 from ima_yolo.export.bench_report import plot, table
-from ima_yolo.export.benchmark import OURS, THEIRS, Benchmark, run_benchmark
+from ima_yolo.export.benchmark import OURS, THEIRS, Benchmark, Cell, run_benchmark
 from ima_yolo.export.quantize import QuantizeOptions, quantize_onnx
 
 SIZES = (224, 320, 640)
+PARTS = {**{str(size): f"{size} px" for size in SIZES}, "int8": "int8, 320 px"}
 THREADS, BATCHES = (1, 2), (1, 8)
 BIAS = -10.0
 PHOTOS = (ASSETS / "bus.jpg", ASSETS / "zidane.jpg")
 
 
-def aims(results: dict[int, Benchmark], int8: Benchmark) -> list[tuple[str, float, float, bool]]:
+def aims(results: dict[str, Benchmark]) -> list[tuple[str, float, float, bool]]:
     """Each aim with its figure, its bound, and whether it is met."""
     rows = []
     for size, bound in ((640, 0.05), (320, 0.10)):
-        share = next(c.outside for c in results[size].cells if (c.threads, c.batch, c.side) == (2, 1, OURS))
+        cells = results[PARTS[str(size)]].cells
+        share = next(c.outside for c in cells if (c.threads, c.batch, c.side) == (2, 1, OURS))
         rows.append((f"time outside the session at {size} px, 2 threads, batch 1", share, bound, share <= bound))
-    for size, result in results.items():
+    for size in SIZES:
+        result = results[PARTS[str(size)]]
         for cell in result.cells:
             if cell.side == OURS:
                 ratio = result.ratio(cell.threads, cell.batch) or 0.0
                 bound = 1.08 if size <= 320 else 1.0
                 where = f"{size} px, {cell.threads} threads, batch {cell.batch}"
                 rows.append((f"throughput over Ultralytics', {where}", ratio, bound, ratio >= bound))
-    ratio = int8.ratio(2, 1) or 0.0
+    ratio = results[PARTS["int8"]].ratio(2, 1) or 0.0
     rows.append(("int8 throughput over Ultralytics' on the float file, 320 px, 2 threads", ratio, 1.6, ratio >= 1.6))
-    first = next(iter(results.values()))
-    start = float(np.median(first.cold_start[OURS]) / np.median(first.cold_start[THEIRS]))
-    rows.append(("cold start over Ultralytics'", start, 0.12, start <= 0.12))
-    memory = first.memory[OURS] / first.memory[THEIRS]
-    rows.append(("peak memory over Ultralytics'", memory, 0.2, memory <= 0.2))
+    for size in SIZES:
+        result = results[PARTS[str(size)]]
+        start = float(np.median(result.cold_start[OURS]) / np.median(result.cold_start[THEIRS]))
+        rows.append((f"cold start over Ultralytics', {size} px", start, 0.12, start <= 0.12))
+        memory = result.memory[OURS] / result.memory[THEIRS]
+        rows.append((f"peak memory over Ultralytics', {size} px", memory, 0.2, memory <= 0.2))
     return rows
 
 
 def main(words: Sequence[str]) -> None:
-    """Export, measure, and write what output= names, with a table (.md) and a plot (.png) beside it."""
+    """Export, measure, and write what output= names, with a table (.md) and a plot (.png) of each part beside it."""
     options = read_options(words)
     output = Path(options.get("output", "edge.json"))
     rounds, seconds = options.get("rounds", 7), float(options.get("seconds", 1.0))
+    asked = options.get("parts", list(PARTS))
+    parts = [str(part) for part in (asked if isinstance(asked, (list, tuple)) else [asked])]
+    results = _read(output)
     with tempfile.TemporaryDirectory() as name:
-        folder, data = Path(name), Path(options[""][0]).resolve()
-        copy = Path(shutil.copytree(data.parent, folder / "data")) / data.name
+        folder = Path(options.get("models", name)).resolve()
+        folder.mkdir(parents=True, exist_ok=True)
+        data = Path(options[""][0]).resolve()
+        copy = Path(shutil.copytree(data.parent, Path(name) / "data")) / data.name
         images = sorted((copy.parent / yaml.safe_load(copy.read_text())["val"]).glob("*.jpg"))[:16]
-        names = yaml.safe_load(copy.read_text())["names"]
-        checkpoint = lively_checkpoint(folder / "yolo26n.pt", "yolo26n", names, crops_of(PHOTOS, 320), BIAS)
-        files = {size: _export(checkpoint, size, folder) for size in SIZES}
-        counts = [len(Detector(files[320])(cv2.imread(str(image)))) for image in images]
-        print(f"{np.mean(counts):.1f} detections an image at 320 px", flush=True)
-        results = {}
-        for size, file in files.items():
-            results[size] = run_benchmark(file, file, images, THREADS, BATCHES, rounds, seconds)
-            print(f"\n{size} px\n{table(results[size])}", flush=True)
-        small = folder / "yolo26n_int8.onnx"
-        quantize_onnx(files[320], small, QuantizeOptions(str(copy), max_loss=1.0))  # untrained: there is none to lose
-        int8 = run_benchmark(small, files[320], images, (2,), (1,), rounds, seconds)
-        print(f"\nint8, 320 px\n{table(int8)}", flush=True)
-    rows = aims(results, int8)
-    _write(output, rows, {**{f"{size} px": result for size, result in results.items()}, "int8, 320 px": int8})
+        for part in parts:
+            files = _files(part, folder, copy)
+            counts = [len(Detector(files[0])(cv2.imread(str(image)))) for image in images]
+            print(f"{part}: {np.mean(counts):.1f} detections an image", flush=True)
+            cells = ((2,), (1,)) if part == "int8" else (THREADS, BATCHES)
+            measured = run_benchmark(*files, images, *cells, rounds, seconds)
+            measured.files = {side: Path(file).name for side, file in measured.files.items()}
+            results[PARTS[part]] = measured
+            print(f"\n{PARTS[part]}\n{table(measured)}", flush=True)
+            _write(output, {title: results[title] for title in PARTS.values() if title in results})
 
 
-def _export(checkpoint: Path, size: int, folder: Path) -> Path:
-    made = Path(YOLO(checkpoint).export(format="onnx", imgsz=size))
-    return made.rename(folder / f"yolo26n_{size}.onnx")
+def _files(part: str, folder: Path, data: Path) -> tuple[Path, Path]:
+    """The file that our runtime runs and the one that Ultralytics' predictor runs, made where they are missing."""
+    size = 320 if part == "int8" else int(part)
+    exported, checkpoint = folder / f"yolo26n_{size}.onnx", folder / "yolo26n.pt"
+    if not exported.exists():
+        names = yaml.safe_load(data.read_text())["names"]
+        lively_checkpoint(checkpoint, "yolo26n", names, crops_of(PHOTOS, 320), BIAS)
+        Path(YOLO(checkpoint).export(format="onnx", imgsz=size)).rename(exported)
+    small = folder / "yolo26n_int8.onnx"
+    if part == "int8" and not small.exists():
+        quantize_onnx(exported, small, QuantizeOptions(str(data), max_loss=1.0))  # untrained: there is none to lose
+    return small if part == "int8" else exported, exported
 
 
-def _write(output: Path, rows: list[tuple[str, float, float, bool]], results: dict[str, Benchmark]) -> None:
-    text = ["| aim | measured | bound | met |", "|---|---:|---:|---|"]
-    text += [f"| {what} | {value:.3f} | {bound} | {'yes' if met else 'no'} |" for what, value, bound, met in rows]
+def _read(path: Path) -> dict[str, Benchmark]:
+    """The parts that were measured before."""
+    content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    results = {}
+    for title in (title for title in PARTS.values() if title in content):
+        found = {item.name: content[title][item.name] for item in fields(Benchmark)}
+        for cell in found["cells"]:
+            cell["latency"] = {int(q): value for q, value in cell["latency"].items()}
+        found["cells"] = [Cell(**cell) for cell in found["cells"]]
+        results[title] = Benchmark(**found)
+    return results
+
+
+def _write(output: Path, results: dict[str, Benchmark]) -> None:
+    content: dict[str, Any] = {name: json.loads(result.to_json()) for name, result in results.items()}
+    text = []
+    if len(results) == len(PARTS):
+        rows = aims(results)
+        text = ["| aim | measured | bound | met |", "|---|---:|---:|---|"]
+        text += [f"| {what} | {value:.3f} | {bound} | {'yes' if met else 'no'} |" for what, value, bound, met in rows]
+        content["aims"] = [dict(zip(("aim", "measured", "bound", "met"), row, strict=True)) for row in rows]
+        print("\n".join(text))
     for name, result in results.items():
         plot(result, output.with_name(f"{output.stem}_{name.split()[0].strip(',')}.png"))
         text += ["", f"## {name}", "", table(result)]
     output.with_suffix(".md").write_text("\n".join(text) + "\n", encoding="utf-8")
-    content: dict[str, Any] = {name: json.loads(result.to_json()) for name, result in results.items()}
-    content["aims"] = [dict(zip(("aim", "measured", "bound", "met"), row, strict=True)) for row in rows]
     output.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    print("\n".join(text[: len(rows) + 2]))
 
 
 if __name__ == "__main__":

@@ -19,15 +19,17 @@ def table(result: Benchmark) -> str:
         ", ".join(f"{package} {number}" for package, number in machine["versions"].items()),
         *(f"{side}: {file}" for side, file in result.files.items()),
         "",
-        "| threads | batch | who | p50 ms | p90 ms | p99 ms | images/s | outside the session | ours / Ultralytics |",
-        "|---:|---:|---|---:|---:|---:|---:|---:|---:|",
+        "| threads | batch | who | p50 ms | p90 ms | p99 ms | images/s | before, ms an image | after, ms an image "
+        "| outside the session | ours / Ultralytics |",
+        "|---:|---:|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for cell in result.cells:
         ratio = result.ratio(cell.threads, cell.batch) if cell.side == OURS else None
         lines.append(
             f"| {cell.threads or 'default'} | {cell.batch} | {cell.side} | "
             + " | ".join(f"{value:.1f}" for value in cell.latency.values())
-            + f" | {cell.throughput:.1f} | {cell.outside:.1%} | {'' if ratio is None else f'{ratio:.2f}'} |"
+            + f" | {cell.throughput:.1f} | {cell.before:.2f} | {cell.after:.2f}"
+            + f" | {cell.outside:.1%} | {'' if ratio is None else f'{ratio:.2f}'} |"
         )
     lines += ["", "| | " + " | ".join(result.cold_start) + " | ours / Ultralytics |", "|---|---:|---:|---:|"]
     starts = {side: float(np.median(times)) for side, times in result.cold_start.items()}

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .bench_worker import read_images, serve
+from .bench_worker import Parts, read_images, serve
 
 
 def main(words: Sequence[str]) -> None:
@@ -21,9 +21,10 @@ def main(words: Sequence[str]) -> None:
     images = read_images(setup)
     model = _model(setup)
 
-    def read(batch: Sequence[np.ndarray]) -> float:
+    def read(batch: Sequence[np.ndarray]) -> Parts:
         results = model.predict(list(batch), verbose=False, **setup.get("imgsz", {}))
-        return float(sum(result.speed["inference"] for result in results)) / 1e3
+        steps = ("preprocess", "inference", "postprocess")
+        return Parts(*(float(sum(result.speed[step] for result in results)) / 1e3 for step in steps))
 
     if setup["threads"]:
         _limit_threads(model, setup, images[0])

@@ -24,6 +24,7 @@ from ima_yolo.errors import IMAError
 from .machine import processor
 from .metadata import GraphKind
 from .runtime import Detector
+from .session import cores
 
 OURS, THEIRS = "ours", "ultralytics"
 WORKERS = {OURS: "ima_yolo.export.bench_worker", THEIRS: "ima_yolo.export.bench_theirs"}
@@ -44,6 +45,8 @@ class Cell:
         latency: Milliseconds a call, by percentile.
         throughput: Pictures a second, median of the rounds.
         outside: Share of the time outside the ONNX session, median of the calls.
+        before: Milliseconds a picture of preprocessing, median of the calls; as in `bench_worker.Parts`.
+        after: Milliseconds a picture of postprocessing, likewise.
         rounds: Milliseconds a picture of each round.
     """
 
@@ -53,6 +56,8 @@ class Cell:
     latency: dict[int, float]
     throughput: float
     outside: float
+    before: float
+    after: float
     rounds: list[float]
 
 
@@ -215,12 +220,14 @@ def _measure_cell(workers: dict[str, _Worker], threads: int, batch: int, rounds:
         for side in list(workers)[:: 1 if index % 2 else -1]:
             times[side].append(workers[side].measure(batch, seconds))
     for side, answers in times.items():
-        total = np.concatenate([answer["total"] for answer in answers])
-        inside = np.concatenate([answer["inside"] for answer in answers])
+        total, before, inside, after = (
+            np.concatenate([answer[part] for answer in answers]) for part in ("total", "before", "inside", "after")
+        )
         each = [float(np.median(answer["total"])) / batch * 1e3 for answer in answers]
         latency = {q: float(np.percentile(total, q)) * 1e3 for q in PERCENTILES}
         outside = float(np.median(1 - inside / total))
-        yield Cell(threads, batch, side, latency, 1e3 / float(np.median(each)), outside, each)
+        first, last = (float(np.median(part)) / batch * 1e3 for part in (before, after))
+        yield Cell(threads, batch, side, latency, 1e3 / float(np.median(each)), outside, first, last, each)
 
 
 def describe_machine() -> dict[str, Any]:
@@ -232,6 +239,5 @@ def describe_machine() -> dict[str, Any]:
         except PackageNotFoundError:
             continue
     load = [round(value, 2) for value in os.getloadavg()] if hasattr(os, "getloadavg") else []
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     system = f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
-    return {"processor": processor(), "cores": cores, "load": load, "system": system, "versions": versions}
+    return {"processor": processor(), "cores": cores(), "load": load, "system": system, "versions": versions}

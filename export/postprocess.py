@@ -93,13 +93,15 @@ def decoder_for(metadata: Metadata) -> Decoder:
 
 def decode_raw(output: np.ndarray, thresholds: Thresholds, classes: int, rotated: bool = False) -> Rows:
     """Read (4 + classes + extra, anchors): best class of each anchor, threshold, then NMS by class or over all."""
-    candidates = np.flatnonzero(output[4 : 4 + classes].max(axis=0) > thresholds.conf)
+    best = output[4 : 4 + classes].max(axis=0)  # (C, A) -> (A,)
+    candidates = np.flatnonzero(best > thresholds.conf)
     found = output[:, candidates].T.astype(np.float32)  # (4 + C + E, A) -> (N, 4 + C + E)
     labels = found[:, 4 : 4 + classes].argmax(axis=1)
-    scores = found[np.arange(len(found)), 4 + labels]
+    scores = best[candidates].astype(np.float32, copy=False)
     boxes = found[:, :4] if rotated else _corners(found[:, :4])
-    chosen = _best(scores, _of_classes(labels, thresholds.classes), MAX_CANDIDATES)
-    rows = Rows(boxes, scores, labels, found[:, 4 + classes :]).take(chosen)
+    rows = Rows(boxes, scores, labels, found[:, 4 + classes :])
+    if thresholds.classes is not None or len(scores) > MAX_CANDIDATES:
+        rows = rows.take(_best(scores, _of_classes(labels, thresholds.classes), MAX_CANDIDATES))
     offset = rows.classes[:, None].astype(np.float32) * np.float32(0 if thresholds.agnostic_nms else CLASS_OFFSET)
     if rotated:
         apart = np.concatenate([rows.boxes[:, :2] + offset, rows.boxes[:, 2:], rows.extra[:, -1:]], axis=1)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import onnxruntime as ort
 
 from ima_yolo.errors import IMAError
 
@@ -15,7 +16,8 @@ from .postprocess import Rows, Thresholds, decoder_for
 from .preprocess import InputBuffer, Letterbox, as_input
 from .results import ClassMap, Detections, Result
 from .rotated import enclosing
-from .session import INPUT_TYPES, check_shapes, first_line, open_session, session_metadata
+from .session import CPU, INPUT_TYPES, check_shapes, cores, first_line, open_session, session_metadata
+from .team import Team
 
 TASKS = ("detect", "segment", "pose", "obb", "semantic")
 
@@ -63,6 +65,8 @@ class Detector:
         self.imgsz = self._size(imgsz)
         self._decode = decoder_for(self.metadata)
         self._buffer = InputBuffer(self.metadata.channels)
+        on_cpu = self.session.get_providers()[0] == CPU
+        self._team = Team(self.path, (threads or cores()) if on_cpu else 1)
 
     def __call__(
         self,
@@ -95,6 +99,10 @@ class Detector:
     def detect(self, images: Sequence[np.ndarray], thresholds: Thresholds) -> list[Result]:
         """Look into several pictures, together in one run as far as the graph takes batches.
 
+        Where that takes several runs and there are several threads, each thread makes runs of its own: a sixth more
+        pictures a second on two cores than with all threads in one run after the other, and the work around the runs
+        is shared too. The first such call opens the file a second time.
+
         Args:
             images: As in calling the object.
             thresholds: What is kept.
@@ -108,8 +116,10 @@ class Detector:
         self.check_classes(thresholds)
         pictures = [as_input(image, self.metadata.channels) for image in images]
         size = self._batch or max(len(pictures), 1)
-        chunks = (pictures[start : start + size] for start in range(0, len(pictures), size))
-        return [result for chunk in chunks for result in self._run(chunk, thresholds)]
+        chunks = [pictures[start : start + size] for start in range(0, len(pictures), size)]
+        done = self._team.map(lambda chunk, session: self._run(chunk, thresholds, session), chunks)
+        done += [self._run(chunk, thresholds, self.session) for chunk in chunks[len(done) :]]
+        return [result for results in done for result in results]
 
     def prepare(self, pictures: Sequence[np.ndarray]) -> tuple[np.ndarray, list[Letterbox]]:
         """Paint at most one batch of (H, W, C) uint8 pictures, as `as_input` gives them, into the network input.
@@ -129,14 +139,14 @@ class Detector:
             raise IMAError(f"{self.path}: an input of {shape} does not fit the memory") from error
         return blob.astype(self._input_type, copy=False), places
 
-    def infer(self, blob: np.ndarray) -> list[np.ndarray]:
-        """Run the graph.
+    def infer(self, blob: np.ndarray, session: ort.InferenceSession | None = None) -> list[np.ndarray]:
+        """Run the graph, in another session of the same file if one is given.
 
         Raises:
             IMAError: ONNX Runtime could not.
         """
         try:
-            return self.session.run(None, {self._input: blob})
+            return (session or self.session).run(None, {self._input: blob})
         except Exception as error:  # as in open_session
             raise IMAError(f"{self.path}: ONNX Runtime could not run it ({first_line(error)})") from error
 
@@ -160,9 +170,11 @@ class Detector:
         if unknown:
             raise IMAError(f"classes={unknown}: not in {self.path}, which has 0 to {len(self.metadata.names) - 1}")
 
-    def _run(self, pictures: Sequence[np.ndarray], thresholds: Thresholds) -> Iterator[Result]:
+    def _run(
+        self, pictures: Sequence[np.ndarray], thresholds: Thresholds, session: ort.InferenceSession
+    ) -> list[Result]:
         blob, places = self.prepare(pictures)
-        yield from self.read(self.infer(blob), places, thresholds)
+        return self.read(self.infer(blob, session), places, thresholds)
 
     def _places(self, shapes: Sequence[tuple[int, int]]) -> list[Letterbox]:
         """Where pictures of these shapes lie in the network input, as in Ultralytics' predictor."""

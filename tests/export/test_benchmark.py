@@ -21,8 +21,8 @@ RAW = np.array([[[32, 32, 32, 16, 0.1, 0.9]]]).transpose(0, 2, 1)
 
 def made_up() -> Benchmark:
     latency = {50: 10.0, 90: 11.0, 99: 12.0}
-    ours = Cell(0, 1, OURS, latency, 100.0, 0.04, [10.0, 8.0, 20.0])
-    theirs = Cell(0, 1, THEIRS, latency, 80.0, 0.2, [12.0, 12.0, 22.0])
+    ours = Cell(0, 1, OURS, latency, 100.0, 0.04, 0.3, 0.1, [10.0, 8.0, 20.0])
+    theirs = Cell(0, 1, THEIRS, latency, 80.0, 0.2, 1.5, 0.5, [12.0, 12.0, 22.0])
     starts = {OURS: [0.5, 0.6, 0.7], THEIRS: [6.0, 6.0, 6.0]}
     machine = {"processor": "Abacus", "cores": 2, "load": [0.1], "system": "Linux", "versions": {"numpy": "2"}}
     return Benchmark(
@@ -43,7 +43,7 @@ def test_the_ratio_is_the_median_over_rounds() -> None:
 
 def test_table_and_plot(tmp_path: Path) -> None:
     text = bench_report.table(made_up())
-    assert "| default | 1 | ours | 10.0 | 11.0 | 12.0 | 100.0 | 4.0% | 1.20 |" in text
+    assert "| default | 1 | ours | 10.0 | 11.0 | 12.0 | 100.0 | 0.30 | 0.10 | 4.0% | 1.20 |" in text
     assert "| cold start, s | 0.60 | 6.00 | 0.100 |" in text
     assert "| peak memory, MB | 100 | 1000 | 0.100 |" in text
     assert bench_report.plot(made_up(), tmp_path / "x.png").stat().st_size > 5000
@@ -52,17 +52,23 @@ def test_table_and_plot(tmp_path: Path) -> None:
 def test_a_side_counts_its_calls() -> None:
     calls: list[int] = []
 
-    def read(batch: object) -> float:
+    def read(batch: object) -> bench_worker.Parts:
         calls.append(len(batch))
-        return 0.0
+        return bench_worker.Parts(1.0, 2.0, 3.0)
 
     answers = io.StringIO()
     request = json.dumps({"batch": 2, "seconds": 0}) + "\n"
     bench_worker.serve(read, [np.zeros((2, 2, 3))] * 3, io.StringIO(request * 2), answers)
     ready, first, second = (json.loads(line) for line in answers.getvalue().splitlines())
     assert ready["memory"] > 10**6
+    assert (first["before"][0], first["inside"][0], first["after"][0]) == (1.0, 2.0, 3.0)
     assert len(first["total"]) == len(second["inside"]) == 3
     assert calls == [1, *[2] * 3, *[2] * 6]  # the first result, a warm-up once, and two times three calls
+
+
+def test_runs_at_the_same_time_count_once() -> None:
+    assert bench_worker.covered([(5.0, 6.0), (0.0, 2.0), (1.0, 3.0), (1.5, 2.5)]) == pytest.approx(4.0)
+    assert bench_worker.covered([]) == 0.0
 
 
 def test_both_sides_in_turns(graphs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,6 +82,7 @@ def test_both_sides_in_turns(graphs: dict[str, Path], tmp_path: Path, monkeypatc
         (1, 2, THEIRS),
     ]
     assert all(0 < c.latency[50] <= c.latency[99] and 0 < c.outside < 1 and len(c.rounds) == 2 for c in result.cells)
+    assert all(c.before > 0 and c.after > 0 for c in result.cells)
     assert result.files == {OURS: str(graphs["raw"]), THEIRS: str(graphs["nms-free"])}
     # These two hold on any machine, by far: the other side loads torch.
     assert result.cold_start[OURS][0] < result.cold_start[THEIRS][0] / 2

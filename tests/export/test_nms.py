@@ -33,10 +33,12 @@ def test_nothing_in_nothing_out() -> None:
     assert nms(np.empty((0, 4), np.float32), np.empty(0, np.float32), 0.7, 300).tolist() == []
 
 
+@pytest.mark.parametrize("most", [0, 1 << 15, 1 << 30])  # boxes in blocks, as they come, by pairs
 @pytest.mark.parametrize("iou", [0.0, 0.45, 0.6, 0.7, 1.0])
 @pytest.mark.parametrize("count", [1, 50, BLOCK, 3 * BLOCK + 7, 1500])
 @pytest.mark.parametrize("whole", [False, True])  # whole coordinates give overlaps that are exactly the threshold
-def test_equals_torchvision(iou: float, count: int, whole: bool) -> None:
+def test_equals_torchvision(most: int, iou: float, count: int, whole: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ima_yolo.export.nms.MOST_PAIRS", most)
     import torch
     from torchvision.ops import nms as reference
 
