@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ima_yolo.align import box_instances, standardize
-from ima_yolo.criterion import Criterion, Panel
+from ima_yolo.criterion import Criterion, HeadTerms, Panel
 from ima_yolo.distill import Distiller
 from ima_yolo.errors import IMAError
 from ima_yolo.features import Features, Predictions
@@ -35,7 +35,7 @@ class Shown:
         self.maps = maps
 
     def __call__(self, *_: Any) -> TeacherOutput:
-        return TeacherOutput(self.maps)
+        return TeacherOutput(self.maps, predictions=getattr(self, "said", None))
 
 
 def maps(seed: int, gradient: bool = False) -> Features:
@@ -50,10 +50,10 @@ def distiller(teacher: Features, weight: Any = None) -> Distiller:
     return Distiller([Shown(teacher)], panel, weight or FixedWeight(1.0), torch.Generator())  # type: ignore[list-item]
 
 
-def step(made: Distiller, student: Features) -> tuple[Tensor, dict[str, Tensor]]:
+def step(made: Distiller, student: Features, said: Predictions | None = None) -> tuple[Tensor, dict[str, Tensor]]:
     batch = {"img": torch.zeros(2, 3, 64, 64), "bboxes": torch.zeros(0, 4), "batch_idx": torch.zeros(0)}
     task = sum(level.mean() for level in student.maps)
-    return made(batch, student, task, lambda: Predictions(torch.zeros(0), torch.zeros(0)))
+    return made(batch, student, task, lambda: said or Predictions(torch.zeros(0), torch.zeros(0)))
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
@@ -279,6 +279,27 @@ def test_a_gradient_at_the_head_is_named_with_its_level(part: str, cell: int) ->
     name = {"scores": "cls", "boxes": "box"}[part]
     with pytest.raises(IMAError, match=rf"the gradient of {name} at stride {8 if cell < 64 else 16} was NaN"):
         guard.passing({}, str)
+
+
+def test_a_step_keeps_such_gradients_out_of_the_heads_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def steep_scores(student: Tensor, teacher: Tensor) -> Tensor:
+        flat = student[0, 70].sum()
+        return student.sum() + (flat - flat.detach()).sqrt()  # 0, with an infinite slope
+
+    monkeypatch.setattr("ima_yolo.criterion.score_loss", steep_scores)
+    panel, shown = distiller(maps(0)).criterion, cast(Any, Shown(maps(0)))
+    made = Distiller([shown], panel, FixedWeight(1.0), torch.Generator(), heads=[HeadTerms(1.0, 1.0, [(0, 0)])])
+    shown.said = Predictions(torch.zeros(2, 80, 1), torch.rand(2, 80, 4).cumsum(2))
+    scores, boxes = torch.zeros(2, 80, 1, requires_grad=True), torch.rand(2, 80, 4).cumsum(2).requires_grad_()
+    total, _ = step(made, maps(1, gradient=True), Predictions(scores, boxes))
+    total.backward()
+    assert scores.grad is not None
+    assert boxes.grad is not None
+    assert float(scores.grad.abs().sum()) == 0.0
+    assert float(boxes.grad.abs().sum()) > 0
+    made._guard.patience = 1
+    with pytest.raises(IMAError, match="the gradient of kdcls_loss at stride 16"):
+        step(made, maps(1, gradient=True), Predictions(scores, boxes))
 
 
 @pytest.mark.parametrize("side", ["student", "teacher shown"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import random
 import shutil
 import subprocess
 import sys
@@ -410,9 +411,18 @@ def test_a_nan_is_recovered_from_with_the_adapters(options: dict[str, Any]) -> N
                 for value in trainer.distiller.criterion.parameters():
                     value.fill_(float("nan"))
 
+    drawn: list[int] = []
+
+    def note(trainer: IMATrainer) -> None:
+        if trainer.epoch == 1:
+            drawn.append(hash(random.getstate()))  # what Ultralytics augments from
+
     trainer.add_callback("on_train_batch_start", poison)
+    trainer.add_callback("on_train_batch_start", note)
     trainer.train()
     assert poisoned
+    half = len(drawn) // 2
+    assert drawn[:half] != drawn[half:], "the same random streams would lead to the same NaN"
     assert all(value.isfinite().all() for value in trainer.distiller.criterion.parameters())
     assert [row["epoch"] for row in rows(trainer)][-1] == "3"
 
