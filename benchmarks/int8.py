@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from equality import writable_copy
 from ima_yolo.cli import read_options
 from ima_yolo.export import export_onnx
 from ima_yolo.export.machine import processor
-from ima_yolo.export.quantize import QuantizeOptions, accuracy_of, quantize_onnx
+from ima_yolo.export.quantize import QuantizeOptions, accuracy_of, quantize_onnx, session_times
 from ima_yolo.export.session import open_session, session_metadata
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -36,7 +35,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "int8, percentile, dynamic": {"calibration": "percentile", "dynamic": True},
 }
 TRAINED = ("float", "int8, percentile")
-ROUNDS = 60
 
 
 def name_of(variant: str) -> str:
@@ -74,19 +72,6 @@ def make(model: Path, variant: str, data: Path, images: Sequence[Path], folder: 
     return row
 
 
-def times(files: Mapping[str, Path], imgsz: int, threads: int) -> dict[str, float]:
-    """Median milliseconds of a session's run at batch 1, all files in turns."""
-    sessions = {name: open_session(path, threads) for name, path in files.items()}
-    blob = np.random.default_rng(0).random((1, 3, imgsz, imgsz), np.float32)
-    found: dict[str, list[float]] = {name: [] for name in files}
-    for _ in range(ROUNDS):
-        for name, session in sessions.items():
-            start = time.perf_counter()
-            session.run(None, {session.get_inputs()[0].name: blob})
-            found[name].append((time.perf_counter() - start) * 1e3)
-    return {name: float(np.median(values)) for name, values in found.items()}
-
-
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """The figures in Markdown, losses in points against the float file of the model."""
     whole = {row["file"]: row["mAP50-95(B)"] for row in rows}
@@ -114,9 +99,10 @@ def main(words: Sequence[str]) -> None:
         row = make(Path(options["trained"]).resolve(), variant, copy, images, folder / "trained", imgsz)
         rows.append({**row, "file": f"trained for int8: {variant}"})
         files[rows[-1]["file"]] = folder / "trained" / f"{name_of(variant)}.onnx"
-    measured = times(files, imgsz, threads)
-    for row in rows:
-        row["milliseconds"] = measured[row["file"]]
+    blob = np.random.default_rng(0).random((1, 3, imgsz, imgsz), np.float32)
+    measured = session_times([files[row["file"]] for row in rows], blob, threads)
+    for row, milliseconds in zip(rows, measured, strict=True):
+        row["milliseconds"] = milliseconds
     print(table(rows))
     if "output" in options:
         content = {"model": model.stem, "data": data.parent.name, "imgsz": imgsz, "threads": threads}

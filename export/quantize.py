@@ -29,8 +29,8 @@ from .sources import need_image
 PROBES = 8
 """Pictures on which each layer's error is measured."""
 
-TIMED = 30
-"""Runs of each file for its latency, in turns."""
+BLOCKS, WARM, TIMED = 4, 3, 10
+"""For a file's latency: how often its turn comes, and each time runs that do not count and runs that do."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def quantize_onnx(model: Path, target: Path, options: QuantizeOptions) -> Quanti
             return rank_layers(model, build, plan, blobs[:PROBES])
 
         in_float, loss = keep_in_float(loss_of, rank, options.max_loss, len(plan.layers))
-        figures = _timed(model, candidate, blobs[0])
+        figures = session_times([model, candidate], blobs[0])
         report = QuantizeReport(
             target,
             metric,
@@ -279,13 +279,25 @@ def _marked(proto: onnx.ModelProto, metadata: Metadata) -> onnx.ModelProto:
     return proto
 
 
-def _timed(first: Path, second: Path, blob: np.ndarray) -> tuple[float, float]:
-    """Median milliseconds of both files' sessions, in alternating runs."""
-    sessions = [open_session(path) for path in (first, second)]
-    times: list[list[float]] = [[], []]
-    for _ in range(TIMED):
-        for session, found in zip(sessions, times, strict=True):
-            start = time.perf_counter()
-            session.run(None, {session.get_inputs()[0].name: blob})
-            found.append((time.perf_counter() - start) * 1e3)
-    return float(np.median(times[0])), float(np.median(times[1]))
+def session_times(files: Sequence[Path], blob: np.ndarray, threads: int | None = None) -> list[float]:
+    """Median milliseconds of each file's session, in alternating blocks of runs.
+
+    One session is open at a time: the threads of another would go on looking for work, on the cores of this one.
+
+    Args:
+        files: ONNX files of one input.
+        blob: That input, (1, C, H, W) float32.
+        threads: As in `open_session`.
+    """
+    times: list[list[float]] = [[] for _ in files]
+    for _ in range(BLOCKS):
+        for path, found in zip(files, times, strict=True):
+            session = open_session(path, threads)
+            name = session.get_inputs()[0].name
+            for number in range(WARM + TIMED):
+                start = time.perf_counter()
+                session.run(None, {name: blob})
+                if number >= WARM:
+                    found.append((time.perf_counter() - start) * 1e3)
+            del session
+    return [float(np.median(found)) for found in times]

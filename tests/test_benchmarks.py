@@ -142,7 +142,7 @@ def test_int8_as_measured_keeps_its_accuracy_and_is_what_the_readme_shows() -> N
             judge = rows["float, dynamic"] if file.endswith("dynamic") else whole
             assert judge["mAP50-95(B)"] - row["mAP50-95(B)"] <= 0.005, (name, file)
             if file.startswith("int8"):
-                assert row["bytes"] < 0.4 * whole["bytes"], (name, file)
+                assert row["bytes"] < 0.5 * whole["bytes"], (name, file)  # with up to 32 of 78 layers in float
         row = rows["int8, percentile"]
         figures = [f"{file['mAP50-95(B)']:.3f}" for file in (whole, row)]
         figures += [f"{file['bytes'] / 1e6:.1f}" for file in (whole, row)]
