@@ -71,7 +71,7 @@ def main(words: Sequence[str]) -> None:
     output = Path(options.get("output", "edge.json"))
     rounds, seconds = options.get("rounds", 7), float(options.get("seconds", 1.0))
     asked = options.get("parts", list(PARTS))
-    parts = [str(part) for part in (asked if isinstance(asked, (list, tuple)) else [asked])]
+    parts = [str(part) for part in asked] if isinstance(asked, (list, tuple)) else str(asked).split(",")
     results = _read(output)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(options.get("models", name)).resolve()

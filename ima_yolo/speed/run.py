@@ -18,12 +18,14 @@ from ima_yolo.speed.report import machine, parts_table, plot, plot_growth, summa
 from ima_yolo.speed.rounds import alternate
 from ima_yolo.speed.steps import ARMS, Case, build, teacher_file
 
+PEAKS = 5  # processes of the first case whose memory is measured
+
 
 def run(cases: Sequence[Case], device: torch.device, rounds: int, folder: Path, say: Callable[[str], None]) -> Path:
     """Time every case that has no result in the folder yet, then write table, plot and JSON.
 
     Args:
-        cases: Pairs of models; the parts of the first one's step are timed as well.
+        cases: Pairs of models; the parts of the first one's step are timed as well, and its memory several times.
         device: Where.
         rounds: Alternating rounds a case, besides one that is not counted.
         folder: Where results are kept, one JSON a case; the report is of all that lie there.
@@ -33,7 +35,7 @@ def run(cases: Sequence[Case], device: torch.device, rounds: int, folder: Path, 
         The Markdown report.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    rows = [_row(case, device, rounds, folder, say) for case in cases]
+    rows = [_row(case, device, rounds, folder, say, case == cases[0]) for case in cases]
     asked = {f"{case.file_name}.json" for case in cases}
     others = sorted(file for file in folder.glob("*.json") if file.name not in asked)
     rows += [json.loads(file.read_text(encoding="utf-8")) for file in others]
@@ -47,7 +49,9 @@ def run(cases: Sequence[Case], device: torch.device, rounds: int, folder: Path, 
     return report
 
 
-def _row(case: Case, device: torch.device, rounds: int, folder: Path, say: Callable[[str], None]) -> dict[str, Any]:
+def _row(
+    case: Case, device: torch.device, rounds: int, folder: Path, say: Callable[[str], None], in_depth: bool
+) -> dict[str, Any]:
     """Read a case's result, or measure it."""
     path = folder / f"{case.file_name}.json"
     if path.exists():
@@ -58,12 +62,19 @@ def _row(case: Case, device: torch.device, rounds: int, folder: Path, say: Calla
     threads = torch.get_num_threads()
     with tempfile.TemporaryDirectory() as scratch:
         teacher = teacher_file(case.teacher, Path(scratch))
-        memory = {arm: peak(case, arm, device, threads, teacher) for arm in arms}
+        memory = {arm: _peak(case, arm, device, threads, teacher, PEAKS if in_depth else 1) for arm in arms}
     seconds = alternate(build(case, device), rounds, device, lambda line: say(f"{case.name}: {line}"))
     row = {**summarize(case.name, seconds, memory), "machine": machine(device)}
-    row["parts"] = _parts(case, device, rounds, median(seconds["ours"]), say)
+    if in_depth:
+        row["parts"] = _parts(case, device, rounds, median(seconds["ours"]), say)
     write_json(path, row)
     return row
+
+
+def _peak(case: Case, arm: str, device: torch.device, threads: int, teacher: Path, times: int) -> dict[str, float]:
+    """Median over processes: how a process fits its memory together is not the same each time."""
+    found = [peak(case, arm, device, threads, teacher) for _ in range(times)]
+    return {key: median(each[key] for each in found) for key in found[0]}
 
 
 def _parts(case: Case, device: torch.device, rounds: int, step: float, say: Callable[[str], None]) -> str:

@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-import onnxruntime
 import torch
 from torch import Tensor, nn
 from ultralytics.utils import LOGGER
@@ -38,6 +37,8 @@ class Graph:
 
     def __init__(self, model: nn.Module, head: nn.Module, levels: int, channels: int, said: bool, side: int) -> None:
         """Trace the model and load the graph."""
+        import onnxruntime  # here, since most trainings never need its 17 MB
+
         names = [f"map{level}" for level in range(levels)] + (["scores", "boxes"] if said else [])
         self._levels = levels
         # in evaluation, as the model is: the exporter gives every layer back the mode that it found the outermost in
