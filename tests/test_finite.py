@@ -173,6 +173,7 @@ def steep(made: Distiller, slope: float, before: bool) -> None:
     if before:
         level.forward = lambda student, *_: _Steep.apply(student, slope)
     else:
+        level.fused = False  # whose adapter is applied to the map
         level.compare = lambda aligned, *_: _Steep.apply(aligned, slope)
 
 
