@@ -259,3 +259,16 @@ def test_a_leak_is_seen(tmp_path: Path) -> None:
     assert after["tensors"] - before["tensors"] == len(kept)
     assert after["hooks"] - before["hooks"] == after["modules"] - before["modules"] == 1
     assert after["files"] - before["files"] == 1
+
+
+def test_an_epoch_is_timed_with_a_teacher_and_without(tiny_data: Path, lively_teacher: Path, tmp_path: Path) -> None:
+    from epoch import measure
+
+    options = {"model": "yolo26n.yaml", "data": str(tiny_data), "imgsz": 64, "epochs": 2, "workers": 0, "plots": False}
+    found = measure(str(lively_teacher), {**options, "amp": False, "optimizer": "SGD"}, tmp_path)
+    for name in ("plain", "ours"):
+        (epoch,) = found[name]["epochs"]  # the first is not counted
+        assert 0 < epoch["steps"] < epoch["epoch"]
+        assert found[name]["epoch / steps"] > 1
+    beyond = found["ours"]["beyond"] - found["plain"]["beyond"]
+    assert found["added beyond steps / steps"] == pytest.approx(beyond / found["ours"]["epochs"][0]["steps"])
