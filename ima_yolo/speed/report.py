@@ -135,6 +135,8 @@ def plot(rows: Sequence[Mapping[str, Any]], output: Path) -> Path:
 def plot_growth(rows: Sequence[Mapping[str, Any]], output: Path) -> Path:
     """Draw what a teacher adds to a plain step against its own forward pass, over teachers, batches and image sizes.
 
+    Both scales are logarithmic: what grows in proportion to the forward pass lies on a parallel to its line.
+
     Args:
         rows: As `summarize` returns them.
         output: A .png or .svg file.
@@ -143,19 +145,20 @@ def plot_growth(rows: Sequence[Mapping[str, Any]], output: Path) -> Path:
 
     figure = Figure(figsize=(7, 5), layout="constrained")
     axes = figure.subplots()
-    longest = 0.0
+    ends: list[float] = []
     for name in ("builtin", "ours"):
         found = [row["seconds"] for row in rows if name in row["seconds"]]
         looks = [seconds["teacher"]["median"] for seconds in found]
         added = [seconds[name]["median"] - seconds["plain"]["median"] for seconds in found]
         label, colour = BARS[name]
         axes.scatter(looks, added, s=36, color=colour, label=label, zorder=3)
-        longest = max(longest, *looks, 0.0)
-    axes.plot([0, longest], [0, longest], color=BARS["teacher"][1], label="the teacher's forward pass itself")
+        ends += looks
+    line = [min(ends), max(ends)]
+    axes.plot(line, line, color=BARS["teacher"][1], label="the teacher's forward pass itself")
     axes.set_xlabel("the teacher's forward pass up to its neck, seconds (PyTorch, float32)")
     axes.set_ylabel("added to a plain step, seconds")
-    axes.set_xlim(left=0)
-    axes.set_ylim(bottom=0)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
     axes.legend(frameon=False)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
