@@ -132,8 +132,8 @@ def adapted_error(
     matrices. The gradients are taken in the forward pass, up to their common factor: the backward pass keeps one map of
     the student's width, and neither the student's nor the teacher's own.
 
-    The sum for :math:`v_{a_t}` loses digits where the student's channels cancel each other out. Up to
-    :math:`\sum_i w_{ti}^2 v_{s_i}` times the precision of the numbers (1e-7) it is noise, and the channel counts as flat.
+    The sum for :math:`v_{a_t}` loses digits where the student's channels cancel each other out. Below a ten millionth
+    of :math:`\sum_i w_{ti}^2 v_{s_i}`, the precision of float32, it is noise, and the channel counts as flat.
 
     Args:
         student: (N, C_s, H, W), centred as above, before the adapter; N > 0.
