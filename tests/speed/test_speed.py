@@ -70,7 +70,9 @@ def test_a_file_for_each_case_and_a_report(tmp_path: Path, monkeypatch: pytest.M
     assert "measured already" in said[-1]
 
 
-def test_a_result_of_other_models_or_another_machine_is_not_taken(tmp_path: Path, monkeypatch) -> None:
+def test_a_result_of_other_models_or_another_machine_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two checkpoints called best.pt share the name of a file; so do runs with one thread and with two."""
     seconds = {name: [1.0] for name in (*ARMS, "teacher")}
     monkeypatch.setattr("ima_yolo.speed.run.peak", lambda *_: {"peak": 1.0, "added": 1.0})
