@@ -41,6 +41,16 @@ def _moments(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return student @ student.mT / count, student @ teacher.mT / count, torch.linalg.vecdot(teacher, teacher) / count
 
 
+def _rounding(own: Tensor, weight: Tensor) -> Tensor:
+    """What rounding can make of the variance of a channel that an adapter leaves flat, (N, C_t).
+
+    There the sum over pairs of the student's channels, whose moments are (N, C_s, C_s), cancels out. What is left of it
+    is noise of either sign: taken for a variance, its inverse root would make a gradient of any size.
+    """
+    own_variance = own.diagonal(dim1=1, dim2=2)  # (N, C_s)
+    return own_variance @ weight.square().mT * torch.finfo(own.dtype).eps
+
+
 def _by_student(up: Tensor, across: Tensor, weight: Tensor, student: Tensor, teacher: Tensor) -> Tensor:
     """Gradient at a student, (N, C_s, P), from those at twice the variances and at the covariances, (N, C_t)."""
     by_own = (weight.mT * up[:, None]) @ weight  # (N, C_s, C_s)
@@ -60,8 +70,8 @@ class _AdaptedError(torch.autograd.Function):
         parts = list(zip(student.split(size), teacher.split(size), strict=True))
         moments = [_moments(own, _centred(other, own.dtype)) for own, other in parts]
         adapted = [weight @ own for own, _, _ in moments]  # (N, C_t, C_s)
-        # rounding can leave the variance of a flat channel below 0
-        variance = torch.cat([(part * weight).sum(2) for part in adapted]).clamp(min=0.0)
+        variance = torch.cat([(part * weight).sum(2) for part in adapted])
+        variance = torch.maximum(variance, torch.cat([_rounding(own, weight) for own, _, _ in moments]))
         covariance = torch.cat([(shared * weight.mT).sum(1) for _, shared, _ in moments])
         target_variance = torch.cat([other for _, _, other in moments])
         leaves = variance.requires_grad_(True), covariance.requires_grad_(True)
@@ -121,6 +131,9 @@ def adapted_error(
     so no map of the teacher's width is made or given a gradient, and the adapter's own gradient comes from small
     matrices. The gradients are taken in the forward pass, up to their common factor: the backward pass keeps one map of
     the student's width, and neither the student's nor the teacher's own.
+
+    The sum for :math:`v_{a_t}` loses digits where the student's channels cancel each other out. Below a ten millionth
+    of :math:`\sum_i w_{ti}^2 v_{s_i}`, the precision of float32, it is noise, and the channel counts as flat.
 
     Args:
         student: (N, C_s, H, W), centred as above, before the adapter; N > 0.

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -264,11 +265,34 @@ def test_a_leak_is_seen(tmp_path: Path) -> None:
 def test_an_epoch_is_timed_with_a_teacher_and_without(tiny_data: Path, lively_teacher: Path, tmp_path: Path) -> None:
     from epoch import measure
 
-    options = {"model": "yolo26n.yaml", "data": str(tiny_data), "imgsz": 64, "epochs": 2, "workers": 0, "plots": False}
+    options: dict[str, Any] = {
+        "model": "yolo26n.yaml",
+        "data": str(tiny_data),
+        "imgsz": 64,
+        "epochs": 3,
+        "workers": 0,
+        "plots": False,
+    }
+    with pytest.raises(SystemExit, match="epochs=2: expected at least 3"):
+        measure(str(lively_teacher), {**options, "epochs": 2}, tmp_path)
     found = measure(str(lively_teacher), {**options, "amp": False, "optimizer": "SGD"}, tmp_path)
     for name in ("plain", "ours"):
-        (epoch,) = found[name]["epochs"]  # the first is not counted
+        (epoch,) = found[name]["epochs"]  # the first and the last are not counted
         assert 0 < epoch["steps"] < epoch["epoch"]
         assert found[name]["epoch / steps"] > 1
     beyond = found["ours"]["beyond"] - found["plain"]["beyond"]
     assert found["added beyond steps / steps"] == pytest.approx(beyond / found["ours"]["epochs"][0]["steps"])
+
+
+def test_each_means_is_timed() -> None:
+    from means import loss_variants
+
+    variants = loss_variants(64, 1)
+    for run in variants.values():
+        run()
+    assert len(variants) == 4
+    measured = json.loads((REPOSITORY / "benchmarks" / "results" / "means.json").read_text())
+    losses, looks = list(measured["loss"].values()), measured["teacher"]
+    assert losses == sorted(losses, reverse=True), "each is cheaper than the one before"
+    assert looks["in bfloat16"] < 0.6 * looks["no head"]
+    assert looks["by ONNX Runtime"] < looks["no head"]

@@ -134,6 +134,22 @@ def test_it_stays_so_where_the_teacher_lies_far_from_zero_or_is_flat() -> None:
     assert (found - expected).abs().max() <= 1e-3 * expected.abs().max()
 
 
+@pytest.mark.parametrize("rest", [1e-2, 1e-3, 0.0])
+def test_what_rounding_leaves_of_an_adapted_channel_is_not_amplified(rest: float) -> None:
+    """An adapter across what all channels share: their moments cancel out, and noise of either sign is left."""
+    for seed in range(20):
+        rng = torch.Generator().manual_seed(seed)
+        common, shares = torch.randn(3, 1, 8, 8, generator=rng) * 8, torch.randn(32, generator=rng)
+        student = common * shares[:, None, None] + rest * torch.randn(3, 32, 8, 8, generator=rng)
+        weight, teacher = torch.randn(16, 32, generator=rng), torch.randn(3, 16, 8, 8, generator=rng)
+        weight -= (weight @ shares)[:, None] * shares / shares.square().sum()
+        student.requires_grad_(True)
+        adapted = torch.nn.functional.conv2d(student, weight[:, :, None, None])
+        plain, fast = ima_loss(adapted, teacher), adapted_error(centre(student), weight, teacher)
+        expected, found = (torch.autograd.grad(loss, student)[0].norm() for loss in (plain, fast))
+        assert found <= 1.5 * expected, seed
+
+
 def test_no_map_of_the_teachers_width_is_kept_for_the_backward_pass() -> None:
     """Beside the teacher's own map, which is there anyway."""
     student, teacher = torch.randn(2, 4, 16, 16, requires_grad=True), torch.randn(2, 64, 16, 16)

@@ -6,11 +6,12 @@ import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal, get_args, get_origin
 
 import pytest
 
 from ima_yolo import cli
-from ima_yolo.config import read_yaml, split, validate
+from ima_yolo.config import Settings, read_yaml, split, validate
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL)
@@ -45,6 +46,18 @@ def test_every_key_of_a_command_is_one(words: list[str]) -> None:
     ours, rest = split(given)
     validate({"teacher": "any", **ours})
     check_keys({key: value for key, value in rest.items() if key})
+
+
+def test_the_table_of_settings_shows_every_choice_the_default_first() -> None:
+    rows = dict(re.findall(r"^\| [^|]+ \| `(ima_\w+)`[^|]* \| (.+) \|$", README, flags=re.MULTILINE))
+    assert len(rows) > 10
+    for key, said in rows.items():
+        field = Settings.model_fields[key]
+        if get_origin(field.annotation) is not Literal:
+            continue
+        found = [word for word in re.findall(r"\[?`(\w+)`", said) if word in get_args(field.annotation)]
+        assert set(found) == set(get_args(field.annotation)), key
+        assert found[0] == field.default, key
 
 
 def test_the_opening_runs_as_it_stands(

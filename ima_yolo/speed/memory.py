@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from ima_yolo.errors import IMAError, one_line
 from ima_yolo.memory import peak_memory
 from ima_yolo.speed.steps import Case, Step
 
@@ -29,10 +30,16 @@ def peak(case: Case, arm: str, device: torch.device, threads: int, teacher: Path
     Returns:
         MiB: "peak" of the process on a CPU or of PyTorch's allocations on a GPU, and "added" to what was there before
         the models were built.
+
+    Raises:
+        IMAError: If the process fails, with its last line.
     """
     words = [sys.executable, "-m", "ima_yolo.speed.memory", json.dumps(asdict(case)), arm, str(device), str(threads)]
     words.append(str(teacher))
-    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise IMAError(f"{case.name}: the step called '{arm}' cannot be run ({one_line(last)})")
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found
 

@@ -22,7 +22,7 @@ PEAKS = 5  # processes of the first case whose memory is measured
 
 
 def run(cases: Sequence[Case], device: torch.device, rounds: int, folder: Path, say: Callable[[str], None]) -> Path:
-    """Time every case that has no result in the folder yet, then write table, plot and JSON.
+    """Time every case that has no result of this machine in the folder yet, then write table, plot and JSON.
 
     Args:
         cases: Pairs of models; the parts of the first one's step are timed as well, and its memory several times.
@@ -52,19 +52,22 @@ def run(cases: Sequence[Case], device: torch.device, rounds: int, folder: Path, 
 def _row(
     case: Case, device: torch.device, rounds: int, folder: Path, say: Callable[[str], None], in_depth: bool
 ) -> dict[str, Any]:
-    """Read a case's result, or measure it."""
+    """Read a case's result, or measure it: also where a file of this name is of other models or another machine."""
     path = folder / f"{case.file_name}.json"
+    made = {"models": [case.student, case.teacher], "machine": machine(device)}
     if path.exists():
-        say(f"{case.name}: measured already, {path}")
         kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return kept
+        if all(kept.get(key, value) == value for key, value in made.items()):
+            say(f"{case.name}: measured already, {path}")
+            return kept
+        say(f"{case.name}: {path} is of other models or of another machine, and is measured anew")
     arms = [arm for arm in ARMS if arm != "builtin" or case.builtin_takes]
     threads = torch.get_num_threads()
     with tempfile.TemporaryDirectory() as scratch:
         teacher = teacher_file(case.teacher, Path(scratch))
         memory = {arm: _peak(case, arm, device, threads, teacher, PEAKS if in_depth else 1) for arm in arms}
     seconds = alternate(build(case, device), rounds, device, lambda line: say(f"{case.name}: {line}"))
-    row = {**summarize(case.name, seconds, memory), "machine": machine(device)}
+    row = {**summarize(case.name, seconds, memory), **made}
     if in_depth:
         row["parts"] = _parts(case, device, rounds, median(seconds["ours"]), say)
     write_json(path, row)

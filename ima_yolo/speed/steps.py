@@ -59,7 +59,8 @@ class Case:
     def file_name(self) -> str:
         """Name of its file."""
         changed = "".join(f"-{key.removeprefix('ima_')}-{value}" for key, value in self.settings)
-        return f"{Path(self.student).stem}-{Path(self.teacher).stem}-{self.imgsz}-{self.batch}{changed}"
+        name = f"{Path(self.student).stem}-{Path(self.teacher).stem}-{self.imgsz}-{self.batch}{changed}"
+        return name.replace("/", "_")  # of a setting that is a path
 
     @property
     def builtin_takes(self) -> bool:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from ima_yolo.cli import main
+from ima_yolo.errors import IMAError
 from ima_yolo.features import Features
 from ima_yolo.speed.memory import peak
 from ima_yolo.speed.report import parts_table, plot, plot_growth, summarize, table
@@ -67,6 +68,32 @@ def test_a_file_for_each_case_and_a_report(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr("ima_yolo.speed.run.alternate", lambda *_: pytest.fail("measured again"))
     assert run([SMALL], CPU, 2, tmp_path, said.append).read_text() == text
     assert "measured already" in said[-1]
+
+
+def test_a_result_of_other_models_or_another_machine_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two checkpoints called best.pt share the name of a file; so do runs with one thread and with two."""
+    seconds = {name: [1.0] for name in (*ARMS, "teacher")}
+    monkeypatch.setattr("ima_yolo.speed.run.peak", lambda *_: {"peak": 1.0, "added": 1.0})
+    monkeypatch.setattr("ima_yolo.speed.run.alternate", lambda *_: seconds)
+    for part in ("build", "build_parts"):
+        monkeypatch.setattr(f"ima_yolo.speed.run.{part}", lambda *_: {})
+    said: list[str] = []
+    for student in ("a/best.pt", "a/best.pt", "b/best.pt"):
+        run([Case(student, "teacher.pt")], CPU, 1, tmp_path, said.append)
+    monkeypatch.setattr("ima_yolo.speed.run.machine", lambda _: {"device": "cpu", "threads": "99"})
+    run([Case("b/best.pt", "teacher.pt")], CPU, 1, tmp_path, said.append)
+    assert ["measured already" in line for line in said] == [True, False, False]
+    run([Case("b/best.pt", "teacher.pt", settings=(("ima_unlabelled", "x/y"),))], CPU, 1, tmp_path, said.append)
+    assert (tmp_path / "best-teacher-320-8-unlabelled-x_y.json").is_file()
+
+
+def test_what_cannot_be_run_is_said_in_a_line(tmp_path: Path) -> None:
+    with pytest.raises(IMAError, match="64 px, batch 2: the step called 'ours' cannot be run") as caught:
+        peak(SMALL, "ours", CPU, 1, tmp_path / "gone.pt")
+    assert "gone.pt" in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_memory_is_measured_in_a_process_of_its_own(tmp_path: Path) -> None:
