@@ -92,7 +92,12 @@ def load_model(path: str | Path, role: str) -> tuple[BaseModel, dict[str, Any]]:
 
 def can_be_had(path: str) -> bool:
     """Whether a checkpoint is here, or is one that Ultralytics publishes; any other name would be sought online."""
-    return local_file(path) is not None or path in GITHUB_ASSETS_NAMES or path.startswith(("https://", "http://"))
+    return local_file(path) is not None or is_published(path) or path.startswith(("https://", "http://"))
+
+
+def is_published(path: str) -> bool:
+    """Whether a checkpoint is not here, and Ultralytics would fetch it by its name."""
+    return local_file(path) is None and path in GITHUB_ASSETS_NAMES
 
 
 def local_file(path: str) -> Path | None:

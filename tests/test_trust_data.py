@@ -257,8 +257,14 @@ def a_module() -> None:
 KEPT: dict[str, tuple[dict[str, Any], Any, str]] = {
     "a function": ({"teacher": "harm:teach"}, {}, "it would run its teacher; if that is yours, add teacher=harm:teach"),
     "an address": ({"teacher": "https://localhost:9/t.pt"}, {}, "it would fetch its teacher"),
+    "a published name": ({"teacher": "yolo26x.pt"}, {}, "it would fetch its teacher; .* add teacher=yolo26x.pt"),
     "one of two": ({"teacher": "GOOD,harm:teach"}, {}, "it would run its teacher"),
     "data at an address": ({}, {"data": "https://localhost:9/d.zip"}, "it would fetch its data"),
+    "data that Ultralytics fetches": (
+        {},
+        {"data": "coco8.yaml"},
+        "images not found.*if they are yours, add data=coco8.yaml",
+    ),
     "a second teacher": ({}, {"distill_model": "evil.pt"}, "refused, since its distill_model="),
     "calibration": ({}, {"quantize": 8}, "refused, since its distill_model= or quantize="),
     "values": ({}, {"epochs": "many"}, "its arguments are no good"),
@@ -269,7 +275,7 @@ KEPT: dict[str, tuple[dict[str, Any], Any, str]] = {
 
 @pytest.mark.parametrize("case", KEPT)
 def test_a_resumed_run_opens_nothing_that_the_user_did_not_name(
-    case: str, tiny_data: Path, tiny_checkpoint: Callable[..., Path], tmp_path: Path
+    case: str, tiny_data: Path, tiny_checkpoint: Callable[..., Path], datasets: Path, tmp_path: Path
 ) -> None:
     settings, args, reason = KEPT[case]
     good = str(tiny_checkpoint("yolo26s-few.yaml", seed=1))
