@@ -278,7 +278,7 @@ def _convert_data(rest: dict[str, Any]) -> None:
 
 
 def _check_data(rest: Mapping[str, Any], teachers: Sequence[Teacher], fetch: bool) -> dict[str, Any]:
-    """Refuse data that is missing or empty, or not here if it may not be fetched; warn of other classes than a teacher's.
+    """Refuse data that is missing, empty, or to be fetched where it may not be; warn where a teacher knew other classes.
 
     Returns:
         The data set as Ultralytics reads it.

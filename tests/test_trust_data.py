@@ -333,6 +333,32 @@ def test_a_checkpoint_is_no_bomb(place: str, tiny_checkpoint: Callable[..., Path
         load_model("bomb.pt", "teacher")
 
 
+DAMAGED: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "epoch": lambda saved: saved.update(epoch="x"),
+    "no settings": lambda saved: saved["ima"].pop("settings"),
+    "a list of settings": lambda saved: saved["ima"].update(settings=[1]),
+    "settings by number": lambda saved: saved["ima"].update(settings={1: 2}),
+    "names": lambda saved: setattr(saved["model"], "names", 5),
+    "names by name": lambda saved: setattr(saved["model"], "names", {"a": 1}),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGED)
+def test_a_damaged_record_costs_one_line(
+    case: str, tiny_data: Path, tiny_checkpoint: Callable[..., Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    good = str(tiny_checkpoint("yolo26s-few.yaml", seed=1))
+    saved = torch.load(checkpoint_of(tiny_checkpoint, {"teacher": good}, {"data": str(tiny_data)}), weights_only=False)
+    DAMAGED[case](saved)
+    torch.save(saved, "last.pt")
+    assert cli.main(["train", "resume=last.pt"]) == 2
+    said = capfd.readouterr().err.splitlines()[-1]
+    reason = "its class names are neither a list nor numbered" if "names" in case else "says of its training is damaged"
+    assert said.startswith("ima-yolo: ")
+    assert "last.pt: " in said
+    assert reason in said
+
+
 def test_what_the_user_names_anew_or_trusts_is_taken(
     tiny_data: Path, tiny_checkpoint: Callable[..., Path], tmp_path: Path
 ) -> None:
