@@ -278,7 +278,7 @@ def _convert_data(rest: dict[str, Any]) -> None:
 
 
 def _check_data(rest: Mapping[str, Any], teachers: Sequence[Teacher], fetch: bool) -> dict[str, Any]:
-    """Refuse data that is missing, empty, or to be fetched where it may not be; warn where a teacher knew other classes.
+    """Refuse data that is missing, empty, or not to be fetched; warn where a teacher was trained on other classes.
 
     Returns:
         The data set as Ultralytics reads it.
