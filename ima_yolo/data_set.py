@@ -69,7 +69,7 @@ def read_data_set(data: str, split: str = "", fetch: bool = True) -> dict[str, A
         raise
     except Exception as error:
         script = "; its download: is a script, which is not run" if _is_script(described) else ""
-        asks = "" if fetch else f"; a resumed run fetches none by itself: if they are yours, add data={data}"
+        asks = "" if fetch else f"; a checkpoint has nothing fetched by itself: if they are yours, add data={data}"
         raise IMAError(f"data={data}: {one_line(error)}{script or asks}") from error
     return found
 

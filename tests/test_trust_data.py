@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 import tarfile
 import zipfile
@@ -331,6 +332,36 @@ def test_a_checkpoint_is_no_bomb(place: str, tiny_checkpoint: Callable[..., Path
     torch.save(saved, "bomb.pt")
     with pytest.raises(IMAError, match=r"teacher=bomb\.pt: more than 200000 values"):
         load_model("bomb.pt", "teacher")
+
+
+@pytest.mark.parametrize(
+    ("data", "task", "reason"),
+    [
+        ("script.yaml", None, "a script, which is not run"),
+        ("script.yaml", "classify", "a script, which is not run"),
+        ("https://localhost:9/d.yaml", None, "it would fetch its data; if that is yours, add data=https"),
+        ("coco8.yaml", None, "images not found.*add data=coco8.yaml"),
+    ],
+)
+def test_a_model_that_is_validated_opens_no_data_of_its_own(
+    data: str,
+    task: str | None,
+    reason: str,
+    datasets: Path,
+    tiny_checkpoint: Callable[..., Path],
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Ultralytics validates on what the checkpoint names where the user names nothing."""
+    Path("script.yaml").write_text(SCRIPT)
+    saved = torch.load(tiny_checkpoint(), weights_only=False)
+    saved["train_args"] = {"data": data, "imgsz": 64}
+    if task:
+        saved["model"].task = task
+    torch.save(saved, "sent.pt")
+    assert cli.main(["val", "model=sent.pt", "device=cpu"]) == 2
+    assert re.search(reason, capfd.readouterr().err.splitlines()[-1])
+    assert not Path("touched").exists()
+    assert not datasets.exists()
 
 
 DAMAGED: dict[str, Callable[[dict[str, Any]], Any]] = {
