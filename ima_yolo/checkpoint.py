@@ -58,7 +58,10 @@ def unpack(checkpoint: Mapping[str, Any], path: str | Path) -> dict[str, Any]:
         raise IMAError(f"{path}: not a checkpoint of a distillation; resume it with `yolo train resume`")
     if packed.get("format") != FORMAT:
         raise IMAError(f"{path}: written in format {packed.get('format')}, this version reads format {FORMAT}")
-    if "distiller" not in packed or checkpoint.get("epoch", -1) < 0:
+    epoch, settings = checkpoint.get("epoch", -1), packed.get("settings")
+    if type(epoch) is not int or not isinstance(settings, Mapping) or not all(isinstance(key, str) for key in settings):
+        raise IMAError(f"{path}: what it says of its training is damaged; start a new one")
+    if "distiller" not in packed or epoch < 0:
         raise IMAError(f"{path}: this training is finished, nothing to resume; start a new one with model={path}")
     return dict(packed)
 

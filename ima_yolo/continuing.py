@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +12,7 @@ from ultralytics.engine.trainer import BaseTrainer
 from ultralytics.utils import LOGGER, RANK
 
 from ima_yolo.data_order import DataOrder
+from ima_yolo.errors import IMAError, one_line
 from ima_yolo.exact import Cadence, capture, restore, restore_gradients, trim_results
 
 
@@ -108,17 +111,29 @@ class Continuing(BaseTrainer if TYPE_CHECKING else object):  # type: ignore[misc
         if saved is None or self._order is None or self.ema is None:
             LOGGER.warning("Resuming from rounded weights and new random streams, as Ultralytics does")
             return
-        restore(saved, self.model, self.ema.ema, self.optimizer, self._cadence)
+        with _sound():
+            restore(saved, self.model, self.ema.ema, self.optimizer, self._cadence)
         self._saved = saved
+
+
+@contextmanager
+def _sound() -> Iterator[None]:
+    """Say in one line that a checkpoint's record cannot be put back."""
+    try:
+        yield
+    except (AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
+        raise IMAError(f"resume: the record for an exact resume is damaged ({one_line(error)})") from error
 
 
 def _begin_epoch(trainer: Continuing) -> None:
     trainer._cadence.batch = trainer.epoch * len(trainer.train_loader) - 1
     if trainer._saved is None or trainer._order is None:
         return
-    restore_gradients(trainer._saved, trainer.model)
     closes_mosaic = trainer.epoch == trainer.epochs - trainer.args.close_mosaic
-    if not trainer._order.restore(trainer._saved["order"], anew=closes_mosaic):
+    with _sound():
+        restore_gradients(trainer._saved, trainer.model)
+        is_same = trainer._order.restore(trainer._saved["order"], anew=closes_mosaic)
+    if not is_same:
         LOGGER.warning("Resuming with another number of workers: the images that follow are augmented otherwise")
     trainer._saved = None
 

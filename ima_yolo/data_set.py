@@ -37,7 +37,7 @@ HOMES = re.compile(r"numpy|numpy\._?core\.(multiarray|numeric)|_codecs|pathlib(\
 """What a cache of labels is made of, and where that lies."""
 
 
-def read_data_set(data: str, split: str = "") -> dict[str, Any]:
+def read_data_set(data: str, split: str = "", fetch: bool = True) -> dict[str, Any]:
     """Read a data set's description, and fetch its images where it names an address for them.
 
     Ultralytics would also run a `download:` that is a script, and a pickle among the labels.
@@ -45,6 +45,7 @@ def read_data_set(data: str, split: str = "") -> dict[str, Any]:
     Args:
         data: A YAML file, a folder or an archive with one, a name of Ultralytics' own, or an address.
         split: Part that must be there.
+        fetch: Whether images that are not here may be fetched, or what fetches them run.
 
     Returns:
         The description with absolute paths.
@@ -59,7 +60,7 @@ def read_data_set(data: str, split: str = "") -> dict[str, Any]:
         if root or file.suffix.lower() in SUFFIXES:
             described = _check_description(find_dataset_yaml(root) if root and root.is_dir() else root or file, data)
         runs = not _is_script(described) or OWN in file.resolve().parents or trusts()
-        found: dict[str, Any] = check_det_dataset(str(file), autodownload=runs, split=split)
+        found: dict[str, Any] = check_det_dataset(str(file), autodownload=runs and (fetch or trusts()), split=split)
         if root:
             _check_inside(found, Path(found["path"]), data)
         if not trusts():
@@ -68,7 +69,8 @@ def read_data_set(data: str, split: str = "") -> dict[str, Any]:
         raise
     except Exception as error:
         script = "; its download: is a script, which is not run" if _is_script(described) else ""
-        raise IMAError(f"data={data}: {one_line(error)}{script}") from error
+        asks = "" if fetch else f"; a checkpoint has nothing fetched by itself: if they are yours, add data={data}"
+        raise IMAError(f"data={data}: {one_line(error)}{script or asks}") from error
     return found
 
 

@@ -85,6 +85,7 @@ def load_model(path: str | Path, role: str) -> tuple[BaseModel, dict[str, Any]]:
             check_size([checkpoint, vars(model)])
             check_tensors(checkpoint)
             check_architecture(getattr(model, "yaml", None))
+        class_names(model)
         return model.float().eval(), dict(checkpoint)
     except Exception as error:
         raise IMAError(f"{role}={path}: {_reason(error, local_file(str(path)))}") from error
@@ -92,7 +93,12 @@ def load_model(path: str | Path, role: str) -> tuple[BaseModel, dict[str, Any]]:
 
 def can_be_had(path: str) -> bool:
     """Whether a checkpoint is here, or is one that Ultralytics publishes; any other name would be sought online."""
-    return local_file(path) is not None or path in GITHUB_ASSETS_NAMES or path.startswith(("https://", "http://"))
+    return local_file(path) is not None or is_published(path) or path.startswith(("https://", "http://"))
+
+
+def is_published(path: str) -> bool:
+    """Whether a checkpoint is not here, and Ultralytics would fetch it by its name."""
+    return local_file(path) is None and path in GITHUB_ASSETS_NAMES
 
 
 def local_file(path: str) -> Path | None:
@@ -128,10 +134,17 @@ def task_of(model: BaseModel) -> str:
 
 
 def class_names(model: BaseModel) -> dict[int, str]:
-    """Return the class names that a checkpoint carries, by index."""
+    """Return the class names that a checkpoint carries, by index.
+
+    Raises:
+        IMAError: If they are neither a list nor numbered; without the file's name.
+    """
     names = getattr(model, "names", None) or {}
-    pairs = names.items() if isinstance(names, Mapping) else enumerate(names)
-    return {int(index): str(name) for index, name in pairs}
+    try:
+        pairs = names.items() if isinstance(names, Mapping) else enumerate(names)
+        return {int(index): str(name) for index, name in pairs}
+    except (TypeError, ValueError) as error:
+        raise IMAError("its class names are neither a list nor numbered") from error
 
 
 def neck(model: BaseModel) -> tuple[nn.Module, int]:

@@ -11,7 +11,8 @@ from ultralytics.utils import DEFAULT_CFG_DICT
 
 from ima_yolo.config import Settings
 from ima_yolo.errors import IMAError, one_line
-from ima_yolo.teachers.load import is_function
+from ima_yolo.host import is_published
+from ima_yolo.teachers.load import is_file, is_function
 from ima_yolo.trust import trusts
 
 
@@ -41,7 +42,7 @@ def check_kept(last: Path, args: Any, settings: Settings, given: Collection[str]
     if checked["distill_model"] is not None or checked["quantize"] == 8:
         raise IMAError(f"resume={last}: refused, since its distill_model= or quantize= would open other files")
     for name in () if "teacher" in given else settings.teachers:
-        if is_function(name) or "://" in name:
+        if is_function(name) or "://" in name or (is_file(name) and is_published(name)):
             what = "run" if is_function(name) else "fetch"
             raise IMAError(f"resume={last}: it would {what} its teacher; if that is yours, add teacher={name}")
     if "data" not in given and "://" in str(checked["data"]):

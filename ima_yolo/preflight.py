@@ -84,7 +84,7 @@ def _prepare(options: Mapping[str, Any], kind: str | None) -> Plan:
     # a published one is here only now
     settings = settings.model_copy(update={"teacher": teachers_located(settings.teacher)})
     _convert_data(rest)
-    data = _check_data(rest, teachers)
+    data = _check_data(rest, teachers, fetch=not rest.get("resume") or bool(options.get("data")))
     if rest.get("data") and Path(str(rest["data"])).is_file():
         rest["data"] = str(Path(str(rest["data"])).absolute())  # for a run that is resumed from another folder
     if not rest.get("resume"):
@@ -277,14 +277,14 @@ def _convert_data(rest: dict[str, Any]) -> None:
     rest["data"] = converted(str(data), given["fraction"], given["split"])
 
 
-def _check_data(rest: Mapping[str, Any], teachers: Sequence[Teacher]) -> dict[str, Any]:
-    """Refuse data that is missing or empty; warn where its classes are not a teacher's.
+def _check_data(rest: Mapping[str, Any], teachers: Sequence[Teacher], fetch: bool) -> dict[str, Any]:
+    """Refuse data that is missing, empty, or not to be fetched; warn where a teacher was trained on other classes.
 
     Returns:
         The data set as Ultralytics reads it.
     """
     data = rest["data"]
-    found = read_data_set(str(data), rest.get("split") or "")
+    found = read_data_set(str(data), rest.get("split") or "", fetch)
     for part in ("train", "val"):
         if next(images_in(found[part]), None) is None:
             raise IMAError(f"data={data}: no images for '{part}' in {found[part] or 'an empty list'}")

@@ -17,6 +17,7 @@ from ultralytics.nn import tasks
 from ima_yolo.errors import IMAError
 from ima_yolo.plain_yaml import check_size
 
+LAYERS = ("ultralytics.nn.modules.", "torch.nn.modules.", "torchvision.ops.")  # where classes of layers are defined
 _TRUSTED: ContextVar[bool] = ContextVar("ima_trust", default=False)
 
 
@@ -115,7 +116,8 @@ def _is_layer(name: Any) -> bool:
         return False
     home: Any = {"": tasks, "nn": nn, "torchvision.ops": ops}[place]
     found = getattr(home, last, None)
-    return isinstance(found, type) and issubclass(found, nn.Module)
+    # A whole model of Ultralytics is a module too, and would build the description that it is given, unseen.
+    return isinstance(found, type) and issubclass(found, nn.Module) and found.__module__.startswith(LAYERS)
 
 
 def _is_activation(text: str) -> bool:

@@ -230,6 +230,17 @@ def test_the_cost_of_a_step_as_measured_is_what_the_readme_shows() -> None:
         assert f"| {row} |" in readme
 
 
+def test_the_soak_as_measured_grew_nowhere_and_is_what_the_readme_says() -> None:
+    found = json.loads((REPOSITORY / "benchmarks" / "results" / "soak.json").read_text())
+    assert found["asked"] == {"steps": 2000, "runs": 50}
+    grown = [found[part]["growth"] for part in ("steps", "runs")]
+    assert found["steps"]["grown"] == found["runs"]["grown"] == []
+    assert all(more <= 0 for part in grown for key, more in part.items() if key != "MB")
+    steps, runs = (f"{part['MB']:+.1f} MB" for part in grown)
+    said = f"over 2,000 steps {steps}, over 50 trainings {runs}, everything else +0"
+    assert said in (REPOSITORY / "README.md").read_text()
+
+
 def test_a_short_soak_and_what_would_fail_it(tmp_path: Path) -> None:
     from soak import growth, has_grown, soak
 

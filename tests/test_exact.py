@@ -259,6 +259,24 @@ def test_what_is_kept_for_resuming_is_gone_when_a_run_is_finished(options: dict[
     assert "exact" not in torch_safe_load(trainer.last, safe_only=True)[0]["ima"]
 
 
+RECORDS: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "no weights": lambda record: record.pop("model"),
+    "an image that is not there": lambda record: record["order"]["streams"].update(buffer=torch.tensor([10**6])),
+    "another gradient": lambda record: record.update(gradients={"nowhere": torch.zeros(1)}),
+    "half a stream": lambda record: record["order"]["streams"].update(python=torch.tensor([3, 1])),
+}
+
+
+def test_a_damaged_record_costs_one_line(options: dict[str, Any], capfd: pytest.CaptureFixture[str]) -> None:
+    last = stopped(options, "on_train_batch_end", 4)
+    for damage in RECORDS.values():
+        content = torch.load(last, weights_only=False)
+        damage(content["ima"]["exact"])
+        torch.save(content, last.with_name("damaged.pt"))
+        assert cli.main(["train", f"resume={last.with_name('damaged.pt')}"]) == 2
+        assert "ima-yolo: resume: the record for an exact resume is damaged (" in capfd.readouterr().err
+
+
 def test_streams_go_on_where_they_were() -> None:
     random.gauss(0, 1)
     np.random.randn()  # noqa: NPY002 - as before: half of a pair, the other half is part of the state

@@ -85,6 +85,21 @@ def test_a_map_that_is_no_number_costs_a_step_and_is_named(
     assert all(bool(level.grad.isfinite().all()) for level in student.maps if level.grad is not None)
 
 
+@pytest.mark.parametrize("mask", ["spatial", "frequency"])
+def test_a_batch_without_images_adds_nothing_and_is_no_fault(mask: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("ima_yolo.finite.LOGGER.warning", said.append)
+    none = Features(tuple(level[:0].requires_grad_() for level in maps(1).maps), STRIDES)
+    panel = Panel([Criterion({stride: IMALoss(4, 4, mask=mask) for stride in STRIDES})], (1.0,))
+    shown: Any = Shown(Features(tuple(level[:0] for level in maps(0).maps), STRIDES))
+    made = Distiller([shown], panel, AutoWeight(0.1), torch.Generator())
+    batch = {"img": torch.zeros(0, 3, 64, 64), "bboxes": torch.zeros(0, 4), "batch_idx": torch.zeros(0)}
+    for _ in range(60):
+        total, named = made(batch, none, torch.zeros(()), lambda: Predictions(torch.zeros(0), torch.zeros(0)))
+        assert float(total) == float(named["ima_loss"]) == 0.0
+    assert said == []
+
+
 def test_a_term_that_stays_no_number_ends_the_training() -> None:
     teacher = maps(0)
     teacher.maps[1][0] = math.nan

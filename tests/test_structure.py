@@ -61,7 +61,7 @@ ROOMS: dict[str, Room] = {
     "data_archive": Room("", "plain_yaml"),
     "data_set": Room("numpy ultralytics", "data_archive plain_yaml trust"),
     "pairing": Room("torch ultralytics", "lists config features host teachers"),
-    "kept": Room("ultralytics", "config teachers trust"),
+    "kept": Room("ultralytics", "config host teachers trust"),
     "preflight": Room(
         "yaml torch ultralytics",
         "lists config features host trust teachers checkpoint ranges students data_set pairing kept",

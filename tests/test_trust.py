@@ -161,12 +161,17 @@ def test_a_state_file_is_looked_at_in_the_same_way(tmp_path: Path) -> None:
     assert not Path("touched").exists()
 
 
+NESTED = """{activation: "__import__('os').mkdir('touched')", backbone: [[-1, 1, Conv, [8, 3, 2]]], head: [], nc: 3}"""
+
+
 def test_an_architecture_runs_nothing(options: dict[str, Any], tmp_path: Path) -> None:
     text = "nc: 3\nbackbone:\n  - [-1, 1, Conv, [8, 3, 2]]\nhead:\n  - [[0], 1, Detect, [nc]]\n"
     for bad, reason in (
         (f"activation: __import__('os').mkdir('touched')\n{text}", "its activation is"),
         (text.replace("Conv", "torch_safe_load"), "is no layer"),
         (text.replace("Conv", "nn.init.constant_"), "is no layer"),
+        (text.replace("Conv, [8, 3, 2]", f"DetectionModel, [{NESTED}]"), "is no layer"),
+        (text.replace("Conv, [8, 3, 2]", "YOLOEModel, [nested.yaml]"), "is no layer"),
     ):
         (tmp_path / "bad.yaml").write_text(bad)
         with pytest.raises(IMAError, match=rf"student=.*bad\.yaml: .*{reason}"):

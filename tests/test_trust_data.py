@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 import tarfile
 import zipfile
@@ -257,8 +258,14 @@ def a_module() -> None:
 KEPT: dict[str, tuple[dict[str, Any], Any, str]] = {
     "a function": ({"teacher": "harm:teach"}, {}, "it would run its teacher; if that is yours, add teacher=harm:teach"),
     "an address": ({"teacher": "https://localhost:9/t.pt"}, {}, "it would fetch its teacher"),
+    "a published name": ({"teacher": "yolo26x.pt"}, {}, "it would fetch its teacher; .* add teacher=yolo26x.pt"),
     "one of two": ({"teacher": "GOOD,harm:teach"}, {}, "it would run its teacher"),
     "data at an address": ({}, {"data": "https://localhost:9/d.zip"}, "it would fetch its data"),
+    "data that Ultralytics fetches": (
+        {},
+        {"data": "coco8.yaml"},
+        "images not found.*if they are yours, add data=coco8.yaml",
+    ),
     "a second teacher": ({}, {"distill_model": "evil.pt"}, "refused, since its distill_model="),
     "calibration": ({}, {"quantize": 8}, "refused, since its distill_model= or quantize="),
     "values": ({}, {"epochs": "many"}, "its arguments are no good"),
@@ -269,7 +276,7 @@ KEPT: dict[str, tuple[dict[str, Any], Any, str]] = {
 
 @pytest.mark.parametrize("case", KEPT)
 def test_a_resumed_run_opens_nothing_that_the_user_did_not_name(
-    case: str, tiny_data: Path, tiny_checkpoint: Callable[..., Path], tmp_path: Path
+    case: str, tiny_data: Path, tiny_checkpoint: Callable[..., Path], datasets: Path, tmp_path: Path
 ) -> None:
     settings, args, reason = KEPT[case]
     good = str(tiny_checkpoint("yolo26s-few.yaml", seed=1))
@@ -325,6 +332,62 @@ def test_a_checkpoint_is_no_bomb(place: str, tiny_checkpoint: Callable[..., Path
     torch.save(saved, "bomb.pt")
     with pytest.raises(IMAError, match=r"teacher=bomb\.pt: more than 200000 values"):
         load_model("bomb.pt", "teacher")
+
+
+@pytest.mark.parametrize(
+    ("data", "task", "reason"),
+    [
+        ("script.yaml", None, "a script, which is not run"),
+        ("script.yaml", "classify", "a script, which is not run"),
+        ("https://localhost:9/d.yaml", None, "it would fetch its data; if that is yours, add data=https"),
+        ("coco8.yaml", None, "images not found.*add data=coco8.yaml"),
+    ],
+)
+def test_a_model_that_is_validated_opens_no_data_of_its_own(
+    data: str,
+    task: str | None,
+    reason: str,
+    datasets: Path,
+    tiny_checkpoint: Callable[..., Path],
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Ultralytics validates on what the checkpoint names where the user names nothing."""
+    Path("script.yaml").write_text(SCRIPT)
+    saved = torch.load(tiny_checkpoint(), weights_only=False)
+    saved["train_args"] = {"data": data, "imgsz": 64}
+    if task:
+        saved["model"].task = task
+    torch.save(saved, "sent.pt")
+    assert cli.main(["val", "model=sent.pt", "device=cpu"]) == 2
+    assert re.search(reason, capfd.readouterr().err.splitlines()[-1])
+    assert not Path("touched").exists()
+    assert not datasets.exists()
+
+
+DAMAGED: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "epoch": lambda saved: saved.update(epoch="x"),
+    "no settings": lambda saved: saved["ima"].pop("settings"),
+    "a list of settings": lambda saved: saved["ima"].update(settings=[1]),
+    "settings by number": lambda saved: saved["ima"].update(settings={1: 2}),
+    "names": lambda saved: setattr(saved["model"], "names", 5),
+    "names by name": lambda saved: setattr(saved["model"], "names", {"a": 1}),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGED)
+def test_a_damaged_record_costs_one_line(
+    case: str, tiny_data: Path, tiny_checkpoint: Callable[..., Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    good = str(tiny_checkpoint("yolo26s-few.yaml", seed=1))
+    saved = torch.load(checkpoint_of(tiny_checkpoint, {"teacher": good}, {"data": str(tiny_data)}), weights_only=False)
+    DAMAGED[case](saved)
+    torch.save(saved, "last.pt")
+    assert cli.main(["train", "resume=last.pt"]) == 2
+    said = capfd.readouterr().err.splitlines()[-1]
+    reason = "its class names are neither a list nor numbered" if "names" in case else "says of its training is damaged"
+    assert said.startswith("ima-yolo: ")
+    assert "last.pt: " in said
+    assert reason in said
 
 
 def test_what_the_user_names_anew_or_trusts_is_taken(

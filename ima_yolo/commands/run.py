@@ -33,7 +33,7 @@ def val(options: dict[str, Any]) -> int:
 
     with faults_of_the_user():
         yolo = YOLO(model)
-        _check_data(options, model, str(yolo.task))
+        _check_data(options, model, str(yolo.task), str(yolo.overrides.get("data") or ""))
         yolo.val(**options)
     return 0
 
@@ -64,12 +64,28 @@ def predict(options: dict[str, Any]) -> int:
     return 0
 
 
-def _check_data(options: dict[str, Any], model: str, task: str) -> None:
-    """Look for the data before Ultralytics makes a folder for results."""
+def _check_data(options: dict[str, Any], model: str, task: str, own: str) -> None:
+    """Look for the data before Ultralytics makes a folder for results.
+
+    Args:
+        options: Of which `data` may be missing.
+        model: The file.
+        task: Its task.
+        own: Data that the file names; whoever sent it chose that, so none of it is fetched, nor a script in it run.
+
+    Raises:
+        IMAError: If there is none, or it cannot be used.
+    """
     from ima_yolo.data_set import read_data_set
 
-    data = str(options.get("data") or "")
+    named = str(options.get("data") or "")
+    data = named or (own if model.endswith(".pt") else "")
     if not data and not model.endswith(".pt"):
         raise IMAError("data= is missing: an exported model does not say what it was trained on")
-    if data and task != "classify" and not data.endswith(".ndjson") and not data.startswith("ul://"):
-        read_data_set(data, options.get("split") or "val")
+    if not named and ("://" in data or data.endswith(".ndjson")):
+        raise IMAError(f"model={model}: it would fetch its data; if that is yours, add data={data}")
+    described = task != "classify" or data.lower().endswith(
+        (".yaml", ".yml")
+    )  # which Ultralytics reads whatever the task
+    if data and described and not data.endswith(".ndjson") and not data.startswith("ul://"):
+        read_data_set(data, options.get("split") or "val", fetch=bool(named))

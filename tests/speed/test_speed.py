@@ -165,3 +165,14 @@ def test_the_command_refuses(words: list[str], message: str, capsys, tmp_path: P
     assert message in error
     assert error.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("key", ["student", "teacher"])
+def test_the_command_refuses_what_a_training_refuses(key: str, tmp_path: Path, capsys) -> None:
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("activation: open('touched', 'w')\nbackbone: []\nhead: []\n")
+    models = {"student": "yolo26n", "teacher": "yolo26s.yaml", key: str(bad)}
+    words = [f"{name}={value}" for name, value in models.items()]
+    assert main(["benchmark", "train", *words, "imgsz=64", f"output={tmp_path / 'out'}"]) == 2
+    assert capsys.readouterr().err.startswith(f"ima-yolo: {key}={bad}: refused, since its activation is")
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["bad.yaml"]
