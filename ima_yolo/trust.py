@@ -18,6 +18,7 @@ from ima_yolo.errors import IMAError
 from ima_yolo.plain_yaml import check_size
 
 LAYERS = ("ultralytics.nn.modules.", "torch.nn.modules.", "torchvision.ops.")  # where classes of layers are defined
+MOST_LAYERS, MOST_CHANNELS, MOST_FACTOR = 2000, 65536, 10  # Ultralytics' own stay below 100, 2,048 and 2
 _TRUSTED: ContextVar[bool] = ContextVar("ima_trust", default=False)
 
 
@@ -98,10 +99,32 @@ def check_architecture(description: Any) -> None:
     activation = description.get("activation")
     if activation and not _is_activation(str(activation)):
         raise IMAError(f"refused, since its activation is '{shorten(activation)}'; expected for example nn.SiLU()")
+    layers = 0.0
     for part in ("backbone", "head"):
         for layer in description.get(part) or ():
             if not isinstance(layer, (list, tuple)) or len(layer) != 4 or not _is_layer(layer[2]):
                 raise IMAError(f"refused, since '{shorten(layer)}' in its {part} is no layer")
+            layers += layer[1] if isinstance(layer[1], (int, float)) else 1
+            if not _largest(layer[3]) <= MOST_CHANNELS:
+                raise IMAError(f"refused, since '{shorten(layer)}' in its {part} has a number above {MOST_CHANNELS}")
+    scales = description.get("scales")
+    factors = [scale[:2] for scale in scales.values() if isinstance(scale, list)] if isinstance(scales, Mapping) else []
+    factor = _largest([factors, description.get("depth_multiple"), description.get("width_multiple")])
+    if not (layers <= MOST_LAYERS and factor <= MOST_FACTOR):
+        raise IMAError(
+            f"refused, since it repeats layers {layers:.3g} times, or scales them by more than {MOST_FACTOR}"
+        )
+
+
+def _largest(content: Any) -> float:
+    """The largest number in nested lists and mappings of plain values; NaN counts as infinite."""
+    if isinstance(content, Mapping):
+        return max(map(_largest, content.values()), default=0.0)
+    if isinstance(content, (list, tuple)):
+        return max(map(_largest, content), default=0.0)
+    if isinstance(content, bool) or not isinstance(content, (int, float)):
+        return 0.0
+    return float("inf") if content != content else abs(float(max(-1e300, min(content, 1e300))))
 
 
 def shorten(value: Any) -> str:
