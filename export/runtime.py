@@ -192,7 +192,7 @@ class Detector:
         """
         if asked is None:
             return self.metadata.imgsz
-        sides = (asked,) if isinstance(asked, int) else tuple(asked)
+        sides = tuple(asked) if isinstance(asked, Sequence) else (asked,)
         sides = sides * 2 if len(sides) == 1 else sides
         stride = self.metadata.stride
         if len(sides) != 2 or not all(type(side) is int and side > 0 and side % stride == 0 for side in sides):

@@ -155,6 +155,8 @@ def test_settings_out_of_range(toy: Callable[..., Path]) -> None:
         Detector(path, imgsz=96)
     with pytest.raises(IMAError, match=r"^imgsz=50: expected a multiple of 32"):
         Detector(path, imgsz=50)
+    with pytest.raises(IMAError, match=r"^imgsz=64\.0: expected a multiple of 32"):
+        Detector(path, imgsz=64.0)
     with pytest.raises(IMAError, match=r"^image "):
         Detector(path)(PICTURE.astype(np.float32))
 
