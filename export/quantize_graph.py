@@ -70,8 +70,11 @@ def _before_a_convolution(graph: onnx.GraphProto) -> set[str]:
 
 
 def _layer_of(name: str) -> str:
-    """Ultralytics names nodes by module, "/model.4/cv1/conv/Conv": the module, and the branch inside it."""
-    return "/".join(name.strip("/").split("/")[:2])
+    """Ultralytics names nodes by module, "/model.4/cv1/conv/Conv": the module, and the branch inside it.
+
+    With NMS in the graph the whole model is one module more, "/model/model.4/...".
+    """
+    return "/".join(name.strip("/").removeprefix("model/").split("/")[:2])
 
 
 def calibrate(

@@ -73,6 +73,8 @@ def _read(model: str, options: dict[str, Any]) -> _Order:
     if asks_for_int8(options):
         options.pop("quantize", None), options.pop("int8", None)
         quantize = {"data": str(options.pop("data", None) or ""), **chosen}
+        if options.get("batch", 1) != 1 and not options.get("dynamic"):
+            raise IMAError(f"batch={options['batch']} with quantize=8: expected 1, or dynamic=True")
     elif chosen:
         raise IMAError(f"{next(iter(chosen))}= belongs to quantize=8")
     checked_keys(options)
