@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -32,14 +33,21 @@ CHECK = '''"""Run the model on the sample picture and compare with what it gave 
 
     python self_check.py
 
-Exit code 0: the same detections. 1: they differ.
+Exit code 0: the same detections. 1: they differ. 2: they could not be compared.
 """
 
+import sys
 from pathlib import Path
 
+from ima_yolo.errors import IMAError
 from ima_yolo.export.kit import self_check
 
-raise SystemExit(self_check(Path(__file__).resolve().parent))
+try:
+    code = self_check(Path(__file__).resolve().parent)
+except IMAError as error:
+    print(f"self-check FAILED: {error}", file=sys.stderr)
+    code = 2
+raise SystemExit(code)
 '''
 
 
@@ -84,11 +92,10 @@ def free_folder(model: Path) -> Path:
 def _fill(kit: Path, model: Path, detector: Detector, images: Sequence[Path] | None) -> None:
     shutil.copyfile(model, kit / model.name)
     channels = detector.metadata.channels
-    source = images[0] if images else sample_images(kit, channels)[0]
-    sample = kit / f"sample{source.suffix.lower()}"
-    shutil.copyfile(source, sample)
-    for drawn in kit.glob("sample_*"):
-        drawn.unlink()
+    with tempfile.TemporaryDirectory() as drawn:
+        source = images[0] if images else sample_images(Path(drawn), channels)[0]
+        sample = kit / f"sample{source.suffix.lower()}"
+        shutil.copyfile(source, sample)
     image = need_image(sample, channels)
     conf, found = _expected(detector, image)
     content = {"model": model.name, "sample": sample.name, "conf": conf, **_form(found)}
@@ -130,7 +137,7 @@ def self_check(folder: Path) -> int:
         detector = Detector(folder / content["model"])
         image = need_image(folder / content["sample"], detector.metadata.channels)
         fault = differs(content, detector(image, conf=content["conf"]))
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, LookupError, TypeError) as error:
         if isinstance(error, IMAError):
             raise
         raise IMAError(f"{folder}: the kit is not complete ({type(error).__name__}: {error})") from error
@@ -169,23 +176,23 @@ def _differing_boxes(expected: dict[str, Any], found: Detections) -> str:
 def _readme(model: Path, sample: Path, metadata: Metadata, found: Result) -> str:
     """The exact commands for this model."""
     height, width = metadata.imgsz
-    names = ", ".join(metadata.names.values())
+    names, file = ", ".join(metadata.names.values()), shlex.quote(model.name)
     imported, read = _reading(sample, metadata.channels)
     what, videos = f"pictures of {metadata.channels} channels", ""
     if metadata.channels in READ_AS:
         what = "pictures, a video, a camera (by its number) or a stream"
-        videos = f"ima-yolo predict model={model.name} source=clip.mp4\n"
-        videos += f"ima-yolo predict model={model.name} source=0 max_frames=100\n"
+        videos = f"ima-yolo predict model={file} source=clip.mp4\n"
+        videos += f"ima-yolo predict model={file} source=0 max_frames=100\n"
     nms = " iou=0.7" if metadata.kind is GraphKind.RAW and metadata.task != "semantic" else ""
     return f"""# {model.stem}
 
 A {metadata.task} model with {metadata.kind.value} outputs, {width}x{height} px, {len(metadata.names)} classes: {names}.
 It runs with NumPy, OpenCV and ONNX Runtime; PyTorch is not needed.
 
-Install, in a virtual environment of the device (from a clone or a wheel of IMA-YOLO):
+Install, in a virtual environment of the device and in a clone of IMA-YOLO:
 
 ```sh
-pip install "ima-yolo[edge]"
+pip install ".[edge]"
 ```
 
 Check that the model gives here what it gave where this folder was made ({found.summary()} in `{sample.name}`):
@@ -197,8 +204,8 @@ python self_check.py
 Run it on {what}:
 
 ```sh
-ima-yolo predict model={model.name} source={sample.name} conf=0.25{nms} save_json=True
-{videos}ima-yolo benchmark model={model.name} source={sample.name}
+ima-yolo predict model={file} source={sample.name} conf=0.25{nms} save_json=True
+{videos}ima-yolo benchmark model={file} source={sample.name}
 ```
 
 In Python:
@@ -206,7 +213,7 @@ In Python:
 ```python
 {imported}
 
-detector = Detector("{model.name}")
+detector = Detector({json.dumps(model.name)})
 found = detector({read})
 print(found.summary())
 ```

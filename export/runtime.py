@@ -96,7 +96,7 @@ class Detector:
         """
         return self.detect([image], Thresholds(conf, iou, max_det, agnostic_nms, classes))[0]
 
-    def detect(self, images: Sequence[np.ndarray], thresholds: Thresholds) -> list[Result]:
+    def detect(self, images: Sequence[np.ndarray] | np.ndarray, thresholds: Thresholds) -> list[Result]:
         """Look into several pictures, together in one run as far as the graph takes batches.
 
         Where that takes several runs and there are several threads, each thread makes runs of its own: a sixth more
@@ -104,7 +104,7 @@ class Detector:
         is shared too. The first such call opens the file a second time.
 
         Args:
-            images: As in calling the object.
+            images: A list, or an array (B, H, W, C), of what calling the object takes.
             thresholds: What is kept.
 
         Returns:
@@ -113,6 +113,8 @@ class Detector:
         Raises:
             IMAError: An array is no picture, or a class index is not the model's.
         """
+        if isinstance(images, np.ndarray) and images.ndim != 4:  # its rows would be taken for grey pictures
+            raise IMAError(f"images has shape {images.shape}, expected a list of pictures; a single one as [image]")
         self.check_classes(thresholds)
         pictures = [as_input(image, self.metadata.channels) for image in images]
         size = self._batch or max(len(pictures), 1)
@@ -151,13 +153,22 @@ class Detector:
             raise IMAError(f"{self.path}: ONNX Runtime could not run it ({first_line(error)})") from error
 
     def read(self, outputs: Sequence[np.ndarray], places: Sequence[Letterbox], thresholds: Thresholds) -> list[Result]:
-        """Turn the graph's outputs into results, one a place."""
+        """Turn the graph's outputs into results, one a place.
+
+        Raises:
+            IMAError: A detection holds a number that is none, as of a damaged file or one that overflows in float16.
+        """
         if self.metadata.kind is GraphKind.DENSE:
             return [_class_map(outputs[0][i], place, self.metadata, thresholds) for i, place in enumerate(places)]
         results: list[Result] = []
         for index, place in enumerate(places):
             protos = outputs[1][index] if self.metadata.task == "segment" else None
-            results.append(_detections(self._decode(outputs[0][index], thresholds), protos, place, self.metadata))
+            rows = self._decode(outputs[0][index], thresholds)
+            if not all(np.isfinite(part).all() for part in (rows.boxes, rows.scores, rows.extra)):
+                raise IMAError(
+                    f"{self.path}: gave a detection with NaN or infinite numbers; export it again, in float32"
+                )
+            results.append(_detections(rows, protos, place, self.metadata))
         return results
 
     def check_classes(self, thresholds: Thresholds) -> None:
@@ -192,7 +203,7 @@ class Detector:
         """
         if asked is None:
             return self.metadata.imgsz
-        sides = (asked,) if isinstance(asked, int) else tuple(asked)
+        sides = tuple(asked) if isinstance(asked, Sequence) else (asked,)
         sides = sides * 2 if len(sides) == 1 else sides
         stride = self.metadata.stride
         if len(sides) != 2 or not all(type(side) is int and side > 0 and side % stride == 0 for side in sides):

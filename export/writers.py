@@ -45,6 +45,7 @@ class Writer:
         self.formats, self.with_conf = frozenset(formats), with_conf
         self._stems: dict[str, str] = {}
         self._taken: dict[str, int] = {}
+        self._clips: set[str] = set()
         self._records: list[dict[str, Any]] = []
         self._coco: list[dict[str, Any]] = []
         self._videos: dict[str, cv2.VideoWriter] = {}
@@ -103,12 +104,22 @@ class Writer:
             Path(frame.name).stem if Path(frame.name).suffix else "".join(c if c.isalnum() else "_" for c in frame.name)
         )
         stem, number = plain, self._taken.get(plain, 0)
-        while stem in self._taken:
+        while self._is_taken(stem, frame):
             number += 1
             stem = f"{plain}-{number}"
         self._taken[plain], self._taken[stem] = max(number, 1), 1
         self._stems[frame.name] = stem
+        if frame.number is not None:
+            self._clips.add(stem)
         return stem
+
+    def _is_taken(self, stem: str, frame: Frame) -> bool:
+        """Whether another source has this name, or a picture one that a frame of a video has: "clip_0"."""
+        if frame.number is None:
+            clip, _, number = stem.rpartition("_")
+            return stem in self._taken or (number.isdecimal() and clip in self._clips)
+        frames = (name.removeprefix(f"{stem}_") for name in self._taken if name.startswith(f"{stem}_"))
+        return stem in self._taken or any(rest.isdecimal() for rest in frames)
 
     def _write_picture(self, stem: str, frame: Frame, picture: np.ndarray) -> None:
         if frame.number is not None:

@@ -131,6 +131,30 @@ def test_both_readers_agree_as_measured() -> None:
     assert wanted - {("bccd", "detect", "queries")} == trained
 
 
+def test_the_edge_as_measured_meets_its_aims_but_for_two_that_are_told() -> None:
+    """Every row of results/edge.json and edge.md follows from the figures beneath, and what is missed is written."""
+    from edge import PARTS, THREADS, _read, aims
+
+    folder = REPOSITORY / "benchmarks" / "results"
+    results, text = _read(folder / "edge.json"), (folder / "edge.md").read_text()
+    rows = aims(results)
+    assert list(results) == list(PARTS.values())
+    assert len(rows) == 2 + 3 * 2 * len(THREADS) + 1 + 3 * 2
+    stored = json.loads((folder / "edge.json").read_text())["aims"]
+    assert [tuple(row.values()) for row in stored] == [pytest.approx(row) for row in rows]
+    for what, value, bound, met in rows:
+        assert f"| {what} | {value:.3f} | {bound} | {'yes' if met else 'no'} |" in text
+    missed = {what: value for what, value, _, met in rows if not met}
+    assert list(missed) == [
+        "time outside the session at 640 px, 2 threads, batch 1",
+        "throughput over Ultralytics', 224 px, 1 threads, batch 8",
+    ]
+    told = (REPOSITORY / "benchmarks" / "README.md").read_text()
+    share, ratio = missed.values()
+    assert f"640 px with two threads {share:.1%} of the time is outside the session" in told
+    assert f"with one thread and batch 8 the ratio is {ratio:.2f}" in " ".join(told.split())
+
+
 def test_int8_as_measured_keeps_its_accuracy_and_is_what_the_readme_shows() -> None:
     readme = (REPOSITORY / "README.md").read_text()
     for name in ("int8_bccd", "int8_coco128"):

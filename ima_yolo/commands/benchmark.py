@@ -36,6 +36,8 @@ def benchmark(options: dict[str, Any]) -> int:
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds <= 3600:
         raise IMAError(f"seconds={seconds}: expected a number above 0")
     output = Path(str(options.get("output") or "runs/benchmark"))
+    if any(path.exists() and not path.is_dir() for path in (output, *output.parents)):
+        raise IMAError(f"output={output}: expected a folder, a file is there")
     from ima_yolo.export.bench_report import plot, table
     from ima_yolo.export.benchmark import run_benchmark
     from ima_yolo.export.samples import sample_images

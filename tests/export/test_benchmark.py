@@ -121,6 +121,9 @@ def test_a_side_that_fails_is_named(
         (["model={toy}", "rounds=0"], "rounds=0"),
         (["model={toy}", "seconds=-1"], "seconds=-1"),
         (["model={toy}", "source=nowhere"], "source=nowhere"),
+        (["model={toy}", "imgsz=64.5"], "imgsz=64.5: expected a multiple of 32"),
+        (["model={toy}", "output={toy}"], "toy.onnx: expected a folder, a file is there"),
+        (["model={toy}", "output={toy}/deeper"], "toy.onnx/deeper: expected a folder, a file is there"),
     ],
 )
 def test_bad_settings(

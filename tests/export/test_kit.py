@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -113,3 +114,29 @@ def test_a_missing_sample_is_named(toy: Callable[..., Path]) -> None:
     (kit / "sample.jpg").unlink()
     with pytest.raises(IMAError, match=r"sample\.jpg: cannot be read as a picture"):
         self_check(kit)
+
+
+@pytest.mark.parametrize(
+    "content", ["{}", "[]", "no JSON", '{"model": 1}', '{"model": "toy.onnx", "sample": "gone.jpg"}']
+)
+def test_a_check_that_cannot_compare_is_one_line_on_the_device(content: str, toy: Callable[..., Path]) -> None:
+    kit = write_kit(toy(RAW))
+    (kit / "expected.json").write_text(content)
+    done = subprocess.run([sys.executable, kit / "self_check.py"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("self-check FAILED: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_name_with_a_blank_or_like_a_drawn_sample(
+    toy: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kit = write_kit(toy(RAW, "sample_of mine.onnx"))
+    assert self_check(kit) == 0
+    monkeypatch.chdir(kit)
+    assert sorted(path.name for path in Path().glob("sample*")) == ["sample.jpg", "sample_of mine.onnx"]
+    text = Path("README.md").read_text()
+    words = next(shlex.split(line) for line in text.splitlines() if line.startswith("ima-yolo predict"))
+    assert main(words[1:]) == 0
+    assert "1 disc, 1 square" in capsys.readouterr().out
+    assert 'pip install ".[edge]"' in text  # as README.md says; nothing of that name need be on an index

@@ -41,6 +41,12 @@ def test_only_nodes_before_a_convolution_are_quantized(graphs: dict[str, Path]) 
     assert set(plan.nodes([first])) == nodes - set(plan.layers[first])
 
 
+def test_layers_are_as_fine_with_nms_in_the_graph(graphs: dict[str, Path]) -> None:
+    raw, embedded = (Plan.of(onnx.load(str(graphs[kind]))) for kind in ("raw", "nms-embedded"))
+    assert len(raw.layers) > 70
+    assert list(embedded.layers) == list(raw.layers)
+
+
 @pytest.mark.parametrize(
     ("losses", "kept", "loss"),
     [
@@ -180,7 +186,11 @@ def test_options_out_of_range(changes: dict[str, object], message: str) -> None:
 
 
 def test_what_cannot_be_quantized(
-    graphs: dict[str, Path], toy: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    graphs: dict[str, Path],
+    checkpoint: Path,
+    toy: Callable[..., Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     target = tmp_path / "x_int8.onnx"
     with pytest.raises(IMAError, match=r"^data=nowhere\.yaml: "):
@@ -193,6 +203,7 @@ def test_what_cannot_be_quantized(
         ([f"model={graphs['raw']}", "quantize=8", "data=x.yaml", "imgsz=64"], "imgsz= belongs to the export of a .pt"),
         ([f"model={graphs['raw']}", "calibration=entropy"], "calibration= belongs to quantize=8"),
         ([f"model={graphs['raw']}", "quantize=8"], "quantize=8 needs data="),
+        ([f"model={checkpoint}", "quantize=8", "data=x.yaml", "batch=2"], "batch=2 with quantize=8: expected 1, or"),
     ):
         assert main(["export", *words]) == 2
         assert message in capsys.readouterr().err

@@ -11,8 +11,10 @@ import numpy as np
 import onnx
 import pytest
 
+from ima_yolo.cli import main
 from ima_yolo.errors import IMAError
 from ima_yolo.export import Detections, Detector
+from ima_yolo.export.postprocess import Thresholds
 
 # One anchor a column: cx, cy, w, h, score of class 0, score of class 1.
 RAW = np.array([[[32, 32, 32, 16, 0.1, 0.9], [16, 16, 8, 8, 0.2, 0.1]]]).transpose(0, 2, 1)
@@ -155,8 +157,31 @@ def test_settings_out_of_range(toy: Callable[..., Path]) -> None:
         Detector(path, imgsz=96)
     with pytest.raises(IMAError, match=r"^imgsz=50: expected a multiple of 32"):
         Detector(path, imgsz=50)
+    with pytest.raises(IMAError, match=r"^imgsz=64\.0: expected a multiple of 32"):
+        Detector(path, imgsz=64.0)
     with pytest.raises(IMAError, match=r"^image "):
         Detector(path)(PICTURE.astype(np.float32))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize(("row", "task"), [(0, "detect"), (6, "obb")])
+def test_numbers_that_are_none_are_one_line(
+    row: int, task: str, value: float, toy: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = np.array([[[32, 32, 32, 16, 0.1, 0.9, 0.0]]]).transpose(0, 2, 1)[:, : 7 if task == "obb" else 6]
+    output[0, row, 0] = value
+    path = toy(output, task=task)
+    cv2.imwrite("a.png", np.zeros((50, 80, 3), np.uint8))
+    assert main(["predict", f"model={path}", "source=a.png"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("toy.onnx: gave a detection with NaN or infinite numbers; export it again, in float32")
+
+
+def test_one_picture_in_place_of_a_list_is_refused(toy: Callable[..., Path]) -> None:
+    detector, image = Detector(toy(np.zeros((1, 6, 2)))), np.zeros((50, 80, 3), np.uint8)
+    with pytest.raises(IMAError, match=r"^images has shape \(50, 80, 3\), expected a list of pictures"):
+        detector.detect(image, Thresholds())
+    assert len(detector.detect(image[None], Thresholds())) == 1
 
 
 def test_a_graph_that_fails_when_run(toy: Callable[..., Path]) -> None:

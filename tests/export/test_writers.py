@@ -87,6 +87,19 @@ def test_a_video_is_left_after_max_frames_and_the_next_goes_on(
     ]
 
 
+@pytest.mark.parametrize("first", ["clip", "picture"])
+def test_a_picture_named_as_a_frame_has_labels_of_its_own(
+    first: str, toy: Callable[..., Path], video: Path, tmp_path: Path
+) -> None:
+    picture = tmp_path / "clip_0.png"
+    cv2.imwrite(str(picture), np.zeros((50, 80, 3), np.uint8))
+    sources = [str(video), str(picture)] if first == "clip" else [str(picture), str(video)]
+    assert run(toy(RAW), sources, save_txt=True, save_coco=True, save=False, max_frames=1) == 0
+    names = {path.stem for path in Path("runs/detect/predict/labels").iterdir()}
+    assert names == ({"clip_0", "clip_0-1"} if first == "clip" else {"clip_0", "clip-1_0"})
+    assert {record["image_id"] for record in json.loads(Path("runs/detect/predict/coco.json").read_text())} == names
+
+
 def test_a_damaged_video_is_told_and_the_rest_goes_on(
     toy: Callable[..., Path], video: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
