@@ -141,14 +141,14 @@ class Distiller(nn.Module):
         return total, {name: terms.get(name, nothing).detach() for name in self._names}
 
     def observe(self, batch: dict[str, Any]) -> Observed | None:
-        """Show a batch to the teachers, or a part of it; None while distillation is off, and they rest.
+        """Show a batch to the teachers, or a part of it; None while it is off or holds no image: they rest.
 
         Before the student's forward pass this costs less memory than after it: what the teachers need on the way is
         free again before the student's activations are kept.
         """
-        if not self.is_on:
-            return None
         images = batch["img"]
+        if not self.is_on or not len(images):
+            return None
         chosen, count = None, max(1, round(self._share * len(images)))
         if count < len(images):
             chosen = torch.randperm(len(images), generator=self._rng, device=self._rng.device)[:count]

@@ -415,3 +415,20 @@ def test_the_part_that_a_resumed_run_validates_on_is_checked(
     with pytest.raises(IMAError, match="a script, which is not run"):
         prepare({"resume": last})
     assert not Path("touched").exists()
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("[-1, 1, Conv", "[-1, 300000, Conv"),
+        ("[-1, 1, Conv", "[-1, .nan, Conv"),
+        ("Conv, [8, 3, 2]", "Conv, [4000000, 3, 2]"),
+        ("nc: 3\n", "nc: 3\ndepth_multiple: 1.0e+9\n"),
+        ("nc: 3\n", "nc: 3\nscales: {n: [0.5, 1.0e+9, 1024]}\n"),
+    ],
+)
+def test_an_architecture_asks_for_no_more_than_networks_have(old: str, new: str) -> None:
+    Path("large.yaml").write_text(LAYERS.replace(old, new))
+    with pytest.raises(IMAError, match=r"student=large\.yaml: refused, since"):
+        load_student("large.yaml")
