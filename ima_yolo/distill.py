@@ -141,7 +141,7 @@ class Distiller(nn.Module):
         return total, {name: terms.get(name, nothing).detach() for name in self._names}
 
     def observe(self, batch: dict[str, Any]) -> Observed | None:
-        """Show a batch to the teachers, or a part of it; None while it is off or holds no image: they rest.
+        """Show a batch to the teachers, or a part of it; None while distillation is off or without images.
 
         Before the student's forward pass this costs less memory than after it: what the teachers need on the way is
         free again before the student's activations are kept.

@@ -19,6 +19,8 @@ def benchmark_train(options: dict[str, Any]) -> int:
     for key in options:
         if key not in own_keys() | set(OWN):
             raise IMAError(f"'{key}' is not a setting of benchmark train{nearest(key, own_keys() | set(OWN))}")
+    if "ima_unlabelled" in options:
+        raise IMAError("ima_unlabelled= is not measured by benchmark train: its steps are of one labelled batch")
     settings = {key: value for key, value in options.items() if key not in OWN}
     teacher = validate(settings).teacher
     student = str(options.get("student") or "")

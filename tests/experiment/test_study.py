@@ -28,7 +28,16 @@ from ima_yolo.files import write_json
 # What a worker loads beside the code that trains and measures: it reads, writes, refuses and draws.
 CANNOT_CHANGE_A_TRAINING = {
     *("continuing.py", "data_set.py", "errors.py", "files.py", "lists.py", "plain_yaml.py", "preflight.py"),
-    *("ranges.py", "trust.py", "pictures/column.py", "pictures/grid.py", "pictures/sources.py", "pictures/tile.py"),
+    *(
+        "data_archive.py",
+        "kept.py",
+        "ranges.py",
+        "trust.py",
+        "pictures/column.py",
+        "pictures/grid.py",
+        "pictures/sources.py",
+        "pictures/tile.py",
+    ),
     *("experiment/arms.py", "experiment/identity.py", "experiment/images.py", "experiment/study.py"),
     *("experiment/report/analysis.py", "experiment/report/measured.py", "experiment/report/mistakes.py"),
 }

@@ -156,6 +156,7 @@ def test_the_command_measures_and_keeps(tmp_path: Path, capsys: pytest.CaptureFi
         (["teacher=yolo26s.yaml", "student=yolo26n", "rounds=0"], "rounds=0: expected a whole number"),
         (["teacher=yolo26s.yaml", "student=yolo26n", "round=1"], "did you mean 'rounds'?"),
         (["teacher=yolo26s.yaml", "student=yolo26n", "ima_loss=l3"], "ima_loss=l3"),
+        (["teacher=yolo26s.yaml", "student=yolo26n", "ima_unlabelled=more"], "ima_unlabelled= is not measured"),
     ],
 )
 def test_the_command_refuses(words: list[str], message: str, capsys, tmp_path: Path, monkeypatch) -> None:
