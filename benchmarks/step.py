@@ -31,13 +31,15 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--output", type=Path, default=None, help="folder; benchmarks/results/step/DEVICE if not given")
     parser.add_argument("--settings", nargs="*", default=[], help="keys beyond the defaults, such as ima_cls=0")
+    parser.add_argument("--brief", action="store_true", help="no parts of the first case's step, and its memory once")
     words = parser.parse_args()
     settings = tuple(sorted(read_options(words.settings).items()))
     torch.set_num_threads(words.threads)
     folder = words.output or Path(__file__).parent / "results" / "step" / words.device
     pairs = [[_file(name) for name in pair.split(":")] for pair in words.pairs]
     cases = [Case(student, teacher, size, words.batch, settings) for size in words.sizes for student, teacher in pairs]
-    report = run(cases, torch.device(words.device), words.rounds, folder, lambda line: print(line, flush=True))
+    device = torch.device(words.device)
+    report = run(cases, device, words.rounds, folder, lambda line: print(line, flush=True), not words.brief)
     print(report.read_text(encoding="utf-8"))
 
 

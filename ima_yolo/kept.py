@@ -39,8 +39,8 @@ def check_kept(last: Path, args: Any, settings: Settings, given: Collection[str]
         raise IMAError(f"resume={last}: its arguments are no good ({one_line(error)})") from error
     if trusts():
         return checked
-    if checked["distill_model"] is not None or checked["quantize"] == 8:
-        raise IMAError(f"resume={last}: refused, since its distill_model= or quantize= would open other files")
+    if checked["distill_model"] is not None:
+        raise IMAError(f"resume={last}: refused, since its distill_model= would open another file")
     for name in () if "teacher" in given else settings.teachers:
         if is_function(name) or "://" in name or (is_file(name) and is_published(name)):
             what = "run" if is_function(name) else "fetch"

@@ -267,7 +267,6 @@ KEPT: dict[str, tuple[dict[str, Any], Any, str]] = {
         "images not found.*if they are yours, add data=coco8.yaml",
     ),
     "a second teacher": ({}, {"distill_model": "evil.pt"}, "refused, since its distill_model="),
-    "calibration": ({}, {"quantize": 8}, "refused, since its distill_model= or quantize="),
     "values": ({}, {"epochs": "many"}, "its arguments are no good"),
     "no arguments": ({}, None, "holds no arguments of a training"),
     "a folder that is no run": ({}, {"save_dir": "ELSEWHERE"}, "lies in no run's folder"),

@@ -21,27 +21,36 @@ from ima_yolo.speed.steps import ARMS, Case, build, teacher_file
 PEAKS = 5  # processes of the first case whose memory is measured
 
 
-def run(cases: Sequence[Case], device: torch.device, rounds: int, folder: Path, say: Callable[[str], None]) -> Path:
+def run(
+    cases: Sequence[Case],
+    device: torch.device,
+    rounds: int,
+    folder: Path,
+    say: Callable[[str], None],
+    in_depth: bool = True,
+) -> Path:
     """Time every case that has no result of this machine in the folder yet, then write table, plot and JSON.
 
     Args:
-        cases: Pairs of models; the parts of the first one's step are timed as well, and its memory several times.
+        cases: Pairs of models.
         device: Where.
         rounds: Alternating rounds a case, besides one that is not counted.
         folder: Where results are kept, one JSON a case; the report is of all that lie there.
         say: Receives lines of progress.
+        in_depth: Whether the parts of the first case's step are timed as well, and its memory several times.
 
     Returns:
         The Markdown report.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    rows = [_row(case, device, rounds, folder, say, case == cases[0]) for case in cases]
+    rows = [_row(case, device, rounds, folder, say, in_depth and case == cases[0]) for case in cases]
     asked = {f"{case.file_name}.json" for case in cases}
     others = sorted(file for file in folder.glob("*.json") if file.name not in asked)
     rows += [json.loads(file.read_text(encoding="utf-8")) for file in others]
     lines = ["# Time and memory of a training step", "", table(rows), "", *_words(rows[0]["machine"])]
-    if parts := rows[0].get("parts"):
-        lines += ["", f"## Parts of our step: {rows[0]['case']}", "", parts]
+    for row in rows:
+        if parts := row.get("parts"):
+            lines += ["", f"## Parts of our step: {row['case']}", "", parts]
     plot(rows, folder / "step.png")
     plot_growth(rows, folder / "growth.png")
     report = folder / "step.md"
