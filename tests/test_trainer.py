@@ -357,9 +357,9 @@ def test_a_running_checkpoint_holds_nothing_of_the_teacher(options: dict[str, An
 
 
 def contents(value: Any) -> set[bytes]:
-    """What the tensors hold, in half precision; those that are constant say nothing."""
-    telling = (tensor.cpu() for tensor in tensors_in(value) if len(tensor.unique()) > 8)
-    return {tensor.half().numpy().tobytes() for tensor in telling}
+    """What the tensors hold, in half precision; those that are constant in it say nothing, such as tiny moments."""
+    halves = (tensor.cpu().half() for tensor in tensors_in(value))
+    return {tensor.numpy().tobytes() for tensor in halves if len(tensor.unique()) > 8}
 
 
 def tensors_in(value: Any) -> Iterator[torch.Tensor]:
