@@ -45,6 +45,10 @@ def check_kept(last: Path, args: Any, settings: Settings, given: Collection[str]
         if is_function(name) or "://" in name or (is_file(name) and is_published(name)):
             what = "run" if is_function(name) else "fetch"
             raise IMAError(f"resume={last}: it would {what} its teacher; if that is yours, add teacher={name}")
+    published = [name for name in settings.ima_teacher_weights or () if not Path(name).is_file()]
+    if published and "teacher" not in given and not all(is_file(name) for name in settings.teachers):
+        reason = f"it would fetch the weights {published[0]} of its teacher"
+        raise IMAError(f"resume={last}: {reason}; if that is yours, add teacher={settings.teacher}")
     if "data" not in given and "://" in str(checked["data"]):
         raise IMAError(f"resume={last}: it would fetch its data; if that is yours, add data={checked['data']}")
     return checked

@@ -259,6 +259,11 @@ KEPT: dict[str, tuple[dict[str, Any], Any, str]] = {
     "a function": ({"teacher": "harm:teach"}, {}, "it would run its teacher; if that is yours, add teacher=harm:teach"),
     "an address": ({"teacher": "https://localhost:9/t.pt"}, {}, "it would fetch its teacher"),
     "a published name": ({"teacher": "yolo26x.pt"}, {}, "it would fetch its teacher; .* add teacher=yolo26x.pt"),
+    "published weights": (
+        {"teacher": "torchvision:retinanet_resnet50_fpn", "ima_teacher_weights": "DEFAULT"},
+        {},
+        "it would fetch the weights DEFAULT of its teacher; .* add teacher=torchvision:retinanet_resnet50_fpn",
+    ),
     "one of two": ({"teacher": "GOOD,harm:teach"}, {}, "it would run its teacher"),
     "data at an address": ({}, {"data": "https://localhost:9/d.zip"}, "it would fetch its data"),
     "data that Ultralytics fetches": (
@@ -279,7 +284,7 @@ def test_a_resumed_run_opens_nothing_that_the_user_did_not_name(
 ) -> None:
     settings, args, reason = KEPT[case]
     good = str(tiny_checkpoint("yolo26s-few.yaml", seed=1))
-    settings = {"teacher": settings.get("teacher", good).replace("GOOD", good)}
+    settings = {**settings, "teacher": settings.get("teacher", good).replace("GOOD", good)}
     a_module()
     (tmp_path / "elsewhere").mkdir()
     if args is not None:
