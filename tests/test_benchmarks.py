@@ -235,8 +235,11 @@ STEPS = {
     "yolo26n-yolo26m-320-8": "YOLO26n <- YOLO26m, default",
     "yolo26n-yolo26m-320-8-box-0-cls-0": "features alone (`ima_cls=0 ima_box=0`)",
     "yolo26n-yolo26m-320-8-batch_share-0.5": "half of each batch (`ima_batch_share=0.5`)",
-    "yolo26n-yolo26m-320-8-teacher_runtime-torch": "teacher by PyTorch (`ima_teacher_runtime=torch`)",
+    "yolo26n-yolo26m-320-8-teacher_runtime-onnx": "teacher by ONNX Runtime (`ima_teacher_runtime=onnx`)",
+    "yolo26n-yolo26m-320-8-teacher_runtime-torch": "teacher in single precision (`ima_teacher_runtime=torch`)",
+    "yolo26n-yolo26m-320-4": "batch 4",
     "yolo26n-yolo26s-320-8": "YOLO26n <- YOLO26s",
+    "yolo26n-yolo26x-320-8": "YOLO26n <- YOLO26x",
     "yolo26s-yolo26l-320-8": "YOLO26s <- YOLO26l",
     "yolo26n-rtdetr-l-320-8": "YOLO26n <- RT-DETR-l, which Ultralytics' cannot",
 }
@@ -263,6 +266,19 @@ def test_the_soak_as_measured_grew_nowhere_and_is_what_the_readme_says() -> None
     steps, runs = (f"{part['MB']:+.1f} MB" for part in grown)
     said = f"over 2,000 steps {steps}, over 50 trainings {runs}, everything else +0"
     assert said in (REPOSITORY / "README.md").read_text()
+
+
+def test_a_step_keeps_its_aims_of_time_and_grows_no_faster_than_its_teacher() -> None:
+    folder = REPOSITORY / "benchmarks" / "results" / "step" / "cpu"
+    ratios = json.loads((folder / "yolo26n-yolo26m-320-8.json").read_text())["ratios"]
+    assert ratios["ours / builtin"] <= 0.70
+    assert ratios["ours / floor"] <= 1.08
+    shares = []
+    for teacher in "smx":
+        seconds = json.loads((folder / f"yolo26n-yolo26{teacher}-320-8.json").read_text())["seconds"]
+        added = seconds["ours"]["median"] - seconds["plain"]["median"]
+        shares.append(added / seconds["teacher"]["median"])
+    assert shares == sorted(shares, reverse=True), "what is added, over the teacher's own forward pass"
 
 
 def test_a_short_soak_and_what_would_fail_it(tmp_path: Path) -> None:
