@@ -93,6 +93,11 @@ def centre(features: Tensor) -> Tensor:
     return features - features.mean(dim=(2, 3), keepdim=True)
 
 
+def images_at_a_time(batch: Tensor) -> int:
+    """Images of a (B, ...) batch to work on together: on a CPU one, whose values fit its cache, elsewhere all."""
+    return 1 if batch.device.type == "cpu" else len(batch)
+
+
 def importance(student: Tensor, teacher: Tensor) -> Tensor:
     """Cosine of the flattened features of each instance, alpha_n before its mapping to [0, 1].
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ima_yolo.align import EPS, centre, deflation
+from ima_yolo.align import EPS, centre, deflation, images_at_a_time
 
 
 class _Moments(torch.autograd.Function):
@@ -66,7 +66,7 @@ class _AdaptedError(torch.autograd.Function):
         ctx: Any, student: Tensor, weight: Tensor, teacher: Tensor, form: str, floor: float, eps: float
     ) -> Tensor:
         """Return the error of a centred (N, C_s, P) student, a (C_t, C_s) adapter and a (N, C_t, P) teacher."""
-        size = 1 if student.device.type == "cpu" else len(student)  # a map of one image fits a processor's cache
+        size = images_at_a_time(student)
         parts = list(zip(student.split(size), teacher.split(size), strict=True))
         moments = [_moments(own, _centred(other, own.dtype)) for own, other in parts]
         adapted = [weight @ own for own, _, _ in moments]  # (N, C_t, C_s)

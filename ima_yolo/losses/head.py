@@ -9,6 +9,8 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torchvision.ops import complete_box_iou_loss
 
+from ima_yolo.align import images_at_a_time
+
 LEAST = 0.01  # pixels
 
 
@@ -23,7 +25,7 @@ class _QualityFocal(torch.autograd.Function):
     def forward(ctx: Any, student: Tensor, target: Tensor) -> Tensor:
         """Return the sum; `student` are logits, `target` probabilities, both (B, A, K)."""
         slope = torch.empty_like(student)
-        size = 1 if student.device.type == "cpu" else len(student)  # an image's scores fit a processor's cache
+        size = images_at_a_time(student)
         parts = zip(student.split(size), target.split(size), slope.split(size), strict=True)
         total = sum((_score_part(*part) for part in parts), start=student.new_zeros(()))
         ctx.save_for_backward(slope)

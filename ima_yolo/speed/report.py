@@ -126,10 +126,7 @@ def plot(rows: Sequence[Mapping[str, Any]], output: Path) -> Path:
     axes.invert_yaxis()
     axes.set_xlabel("seconds a step, median")
     figure.legend(handles=handles, loc="outside lower center", ncols=len(BARS), frameon=False)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    figure.savefig(output, dpi=150)
-    return output
+    return _saved(figure, axes, output)
 
 
 def plot_growth(rows: Sequence[Mapping[str, Any]], output: Path) -> Path:
@@ -160,6 +157,11 @@ def plot_growth(rows: Sequence[Mapping[str, Any]], output: Path) -> Path:
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.legend(frameon=False)
+    return _saved(figure, axes, output)
+
+
+def _saved(figure: Any, axes: Any, output: Path) -> Path:
+    """Write a figure, without the frame's upper and right side."""
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     figure.savefig(output, dpi=150)
