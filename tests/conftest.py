@@ -12,7 +12,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
@@ -59,6 +59,23 @@ def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     if "ultralytics.cfg" in sys.modules:  # under pytest it writes relative projects into site-packages instead
         monkeypatch.setattr("ultralytics.cfg.TESTS_RUNNING", False)
+
+
+_HANDED_OUT: list[Path] = []  # folders of checkpoints that many tests of a session read
+
+
+def _written(folders: list[Path]) -> dict[Path, tuple[int, int]]:
+    files = [file for folder in folders for file in folder.iterdir()]
+    return {file: (file.stat().st_size, file.stat().st_mtime_ns) for file in files}
+
+
+@pytest.fixture(autouse=True)
+def _handed_out_checkpoints_stay() -> Iterator[None]:
+    """Fail the test that changes a checkpoint which later tests take for what it was."""
+    before = _written(_HANDED_OUT)
+    yield
+    after = _written(_HANDED_OUT)
+    assert [file.name for file, written in before.items() if after.get(file) != written] == []
 
 
 @pytest.fixture(scope="session")
@@ -205,6 +222,7 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., P
     arguments give the same file within a session: copy it before changing it.
     """
     folder = tmp_path_factory.mktemp("tiny_checkpoint")
+    _HANDED_OUT.append(folder)
 
     def make(
         config: str = "yolo26n-few.yaml", names: tuple[str, ...] = SHAPES, seed: int = 0, channels: int = 3

@@ -14,8 +14,8 @@ import pytest
 import torch
 from ultralytics.nn.tasks import torch_safe_load
 
-SCRIPT = """
-import json, os, signal, sys, traceback
+CHILDREN = """
+import json, os, random, signal, sys, time, traceback
 from pathlib import Path
 import torch
 from ultralytics.models.yolo.detect import DetectionValidator
@@ -23,6 +23,27 @@ from ima_yolo import IMATrainer
 
 torch.set_num_threads(1)  # a process that has begun others cannot be forked
 
+def begun(work):
+    sys.stdout.flush()
+    child = os.fork()
+    if child == 0:
+        try:
+            work()
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    return child
+
+def in_a_child(work):
+    return os.waitpid(begun(work), 0)[1]
+
+options = json.loads(sys.argv[1])
+began = time.monotonic()
+assert in_a_child(lambda: IMATrainer(overrides={**options, "name": "whole"}).train()) == 0
+whole = time.monotonic() - began  # seconds
+"""
+NAMED = """
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -72,20 +93,6 @@ POINTS = {
     "before last.pt is finished": lambda: at(os, "replace", 1, moved_to(".finishing", "last.pt")),
 }
 
-def in_a_child(work):
-    sys.stdout.flush()
-    child = os.fork()
-    if child == 0:
-        try:
-            work()
-        except BaseException:
-            traceback.print_exc()
-            os._exit(1)
-        os._exit(0)
-    return os.waitpid(child, 0)[1]
-
-options = json.loads(sys.argv[1])
-assert in_a_child(lambda: IMATrainer(overrides={**options, "name": "whole"}).train()) == 0
 for name in json.loads(sys.argv[2]):
     def killed(name=name):
         POINTS[name]()
@@ -95,6 +102,32 @@ for name in json.loads(sys.argv[2]):
     last = Path(options["project"]) / name / "weights" / "last.pt"
     (last.parent / "noted.json").write_text(json.dumps(sorted(file.name for file in last.parent.iterdir())))
     assert in_a_child(lambda: IMATrainer(overrides={"resume": str(last)}).train()) == 0, name
+"""
+RANDOM = """
+def killed_after(seconds, work):
+    '''Whether a process was killed that many seconds after its start; False if it had ended by then.'''
+    child = begun(work)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if (ended := os.waitpid(child, os.WNOHANG)) != (0, 0):
+            assert ended[1] == 0, ended
+            return False
+        time.sleep(0.001)
+    os.kill(child, signal.SIGKILL)
+    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+
+wanted, rng, kills, runs = int(sys.argv[2]), random.Random(int(sys.argv[3])), [], 0
+while len(kills) < wanted:
+    runs += 1
+    name, last = f"run{runs}", Path(options["project"]) / f"run{runs}" / "weights" / "last.pt"
+    work = lambda: IMATrainer(overrides={**options, "name": name}).train()
+    while killed_after(delay := rng.uniform(0, whole), work):
+        if not last.exists() or torch.load(last, weights_only=False)["epoch"] < 0:
+            break  # nothing to go on from yet, or nothing left to do
+        left = sorted(file.name for file in last.parent.iterdir())
+        kills.append({"run": name, "seconds": round(delay, 3), "whole": round(whole, 3), "left": left})
+        work = lambda: IMATrainer(overrides={"resume": str(last)}).train()
+print("\\n" + json.dumps(kills))
 """
 # point -> what lies beside the checkpoints when the process is gone, as a proof that nothing was tidied up
 POINTS = {
@@ -111,6 +144,9 @@ POINTS = {
 }
 
 
+KILLS = 20
+
+
 def outcome(run: Path) -> tuple[dict[str, torch.Tensor], list[list[str]]]:
     """Final weights, and the rows of results.csv but for the time that they took."""
     weights = torch_safe_load(run / "weights" / "last.pt", safe_only=True)[0]["model"].state_dict()
@@ -118,11 +154,9 @@ def outcome(run: Path) -> tuple[dict[str, torch.Tensor], list[list[str]]]:
         return weights, [[row[0], *row[2:]] for row in csv.reader(file)]
 
 
-@pytest.mark.timeout(600)
-def test_a_run_that_is_killed_anywhere_goes_on_exactly(
-    tiny_data: Path, tiny_checkpoint: Callable[..., Path], tmp_path: Path
-) -> None:
-    options: dict[str, Any] = {
+@pytest.fixture
+def options(tiny_data: Path, tiny_checkpoint: Callable[..., Path], tmp_path: Path) -> dict[str, Any]:
+    return {
         "teacher": str(tiny_checkpoint("yolo26s-few.yaml", seed=1)),
         "model": str(tiny_checkpoint()),
         "data": str(tiny_data),
@@ -138,18 +172,41 @@ def test_a_run_that_is_killed_anywhere_goes_on_exactly(
         "warmup_epochs": 1,
         "close_mosaic": 1,
     }
-    words = [json.dumps(options), json.dumps(list(POINTS))]
-    done = subprocess.run([sys.executable, "-c", SCRIPT, *words], capture_output=True, text=True, timeout=580)
+
+
+def run_script(text: str, *words: object) -> str:
+    command = [sys.executable, "-c", CHILDREN + text, *map(json.dumps, words)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=580)
     assert done.returncode == 0, done.stderr[-4000:]
-    weights, rows = outcome(tmp_path / "whole")
+    return done.stdout
+
+
+def assert_same(run: Path, whole: Path, about: object) -> None:
+    (found, found_rows), (weights, rows) = outcome(run), outcome(whole)
     assert [row[0] for row in rows] == ["epoch", "1", "2", "3"]
+    assert found_rows == rows, about
+    for key, value in weights.items():
+        assert torch.equal(found[key], value), f"{about}: {key}"
+
+
+@pytest.mark.timeout(600)
+def test_a_run_that_is_killed_anywhere_goes_on_exactly(options: dict[str, Any], tmp_path: Path) -> None:
+    run_script(NAMED, options, list(POINTS))
     for name, left in POINTS.items():
         run = tmp_path / name
         noted = json.loads((run / "weights" / "noted.json").read_text())
         assert [file for file in noted if file.startswith(".")] == left, name
-        found, found_rows = outcome(run)
-        assert found_rows == rows, name
-        for key, value in weights.items():
-            assert torch.equal(found[key], value), f"{name}: {key}"
+        assert_same(run, tmp_path / "whole", name)
         kept = sorted(file.name for file in (run / "weights").iterdir())
         assert kept == ["best.pt", "last.pt", "noted.json"], name
+
+
+@pytest.mark.timeout(600)
+def test_a_run_that_is_killed_at_random_times_goes_on_exactly(options: dict[str, Any], tmp_path: Path) -> None:
+    """Wherever the clock says; a resumed run is killed too. What the clock said is in the message of a failure."""
+    kills = json.loads(run_script(RANDOM, options, KILLS, 0).splitlines()[-1])
+    assert len(kills) >= KILLS
+    for name in {kill["run"] for kill in kills}:
+        own = [kill for kill in kills if kill["run"] == name]
+        assert_same(tmp_path / name, tmp_path / "whole", own)
+        assert sorted(file.name for file in (tmp_path / name / "weights").iterdir()) == ["best.pt", "last.pt"], own
