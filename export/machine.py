@@ -6,6 +6,9 @@ import platform
 import sys
 from pathlib import Path
 
+MOST_THREADS = 1024
+"""More are taken for a mistake: the libraries begin as many as they are told to, until the system has no more."""
+
 
 def processor() -> str:
     """Name of the processor; empty where the system does not tell."""

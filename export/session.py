@@ -11,6 +11,7 @@ import onnxruntime as ort
 
 from ima_yolo.errors import IMAError
 
+from .machine import MOST_THREADS
 from .metadata import GraphKind, Metadata, parse_metadata
 
 INPUT_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
@@ -43,8 +44,8 @@ def open_session(
     unknown = [name for name in providers or () if name not in available]
     if unknown:
         raise IMAError(f"providers={unknown}: not in this ONNX Runtime, available: {', '.join(available)}")
-    if threads is not None and (type(threads) is not int or threads < 1):
-        raise IMAError(f"threads={threads!r}: expected a whole number above 0")
+    if threads is not None and (type(threads) is not int or not 1 <= threads <= MOST_THREADS):
+        raise IMAError(f"threads={threads!r}: expected a whole number from 1 to {MOST_THREADS}")
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads or 0
     # One plan of all memory in which tensors share nothing by name but each is freed after its last use: 5% faster than

@@ -22,6 +22,7 @@ from ultralytics.utils.tal import make_anchors
 from ima_yolo.errors import IMAError, one_line
 from ima_yolo.features import Features, Predictions, tap
 from ima_yolo.plain_yaml import check_size
+from ima_yolo.quantized import check_quantization, need_modelopt
 from ima_yolo.trust import check_architecture, check_archive, check_tensors, trusts
 
 TESTED = ((8, 4, 190), (8, 4, 190))  # lowest and highest Ultralytics release that the tests were run with
@@ -56,12 +57,13 @@ def is_ultralytics_key(key: str) -> bool:
     return True
 
 
-def load_model(path: str | Path, role: str) -> tuple[BaseModel, dict[str, Any]]:
+def load_model(path: str | Path, role: str, reopened: bool = False) -> tuple[BaseModel, dict[str, Any]]:
     """Load an Ultralytics checkpoint without running any code that it may carry.
 
     Args:
         path: A `.pt` file.
         role: "teacher" or "student", for the message.
+        reopened: Whether Ultralytics opens the file afterwards, which builds the quantization of `quantize=8` as well.
 
     Returns:
         The model in float32 and eval mode, and the checkpoint's dictionary.
@@ -84,7 +86,10 @@ def load_model(path: str | Path, role: str) -> tuple[BaseModel, dict[str, Any]]:
         if not trusts():
             check_size([checkpoint, vars(model)])
             check_tensors(checkpoint)
+            check_quantization(checkpoint)
             check_architecture(getattr(model, "yaml", None))
+        if reopened and checkpoint.get("modelopt"):
+            need_modelopt("a model of quantize=8")
         class_names(model)
         return model.float().eval(), dict(checkpoint)
     except Exception as error:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from ima_yolo.host import is_ultralytics_key, load_model, ultralytics_keys
 from ima_yolo.kept import check_kept
 from ima_yolo.lists import listed
 from ima_yolo.pairing import check_pairs, load_teachers, located, teachers_located
+from ima_yolo.quantized import need_modelopt
 from ima_yolo.ranges import check_classes, check_layers, check_ranges
 from ima_yolo.students import kind_of_path, load_student, task_of_kind
 from ima_yolo.teachers import Teacher
@@ -161,7 +161,7 @@ def _resumed(ours: Mapping[str, Any], rest: Mapping[str, Any]) -> tuple[Settings
     Of our keys only `teacher` may be given anew, for a file that has moved, and `ima_trust`, which is never kept.
     """
     last = resume_path(rest)
-    _, saved = load_model(last, "model")
+    _, saved = load_model(last, "model", reopened=True)
     packed = checkpoint.unpack(saved, last)
     kept = {key: value for key, value in packed["settings"].items() if key != "ima_trust"}
     settings = validate({**kept, **{key: ours[key] for key in ("teacher", "ima_trust") if ours.get(key)}})
@@ -171,7 +171,7 @@ def _resumed(ours: Mapping[str, Any], rest: Mapping[str, Any]) -> tuple[Settings
     if ignored := sorted(set(ours) - {"teacher", "ima_trust"}):
         LOGGER.warning(f"Resume ignores {ignored}, using the run's own values. Start a new run to change them.")
     if (best := last.with_name("best.pt")).exists():
-        load_model(best, "resume")  # Ultralytics opens it when the training ends, code and all
+        load_model(best, "resume", reopened=True)  # Ultralytics opens it when the training ends, code and all
     folder = Path(rest.get("save_dir") or _run_of(last, args))
     check_folder(folder, f"resume={last}")
     rest = {"split": args["split"], **rest, "resume": str(last), "save_dir": str(folder)}
@@ -226,7 +226,7 @@ def _checked_values(rest: Mapping[str, Any]) -> dict[str, Any]:
     if checked.quantize == 8:
         check_quantize(checked.device)
     if isinstance(checked.pretrained, (str, Path)):
-        load_model(checked.pretrained, "pretrained")
+        load_model(checked.pretrained, "pretrained", reopened=True)
     return rest
 
 
@@ -243,11 +243,7 @@ def check_quantize(device: Any) -> None:
     """
     if "," in str(device):
         raise IMAError(f"quantize=8 with a teacher takes one device, and device={device} names several")
-    try:
-        import_module("modelopt.torch.quantization")  # here, since it draws random numbers as it is imported
-    except ImportError as error:
-        missing = f"quantize=8 needs NVIDIA ModelOpt, which cannot be imported ({one_line(error)})"
-        raise IMAError(f"{missing}; pip install 'ima-yolo[int8]'") from error
+    need_modelopt("quantize=8")
 
 
 def check_device(device: Any) -> torch.device:

@@ -67,7 +67,7 @@ def load_student(path: str, channels: int = 3) -> tuple[BaseModel, str]:
     if not path:
         raise IMAError("student= is missing: give a checkpoint or an architecture, for example student=yolo26n.pt")
     if path.endswith(".pt"):
-        student, _ = load_model(path, "student")
+        student, _ = load_model(path, "student", reopened=True)
         return student, kind_of(student, f"student={path}")
     if path.endswith((".yaml", ".yml")):
         return _build(path, channels)

@@ -37,7 +37,8 @@ ROOMS: dict[str, Room] = {
     "config": Room("pydantic", "lists plain_yaml"),
     "features": Room("torch"),
     "trust": Room("torch torchvision ultralytics", "plain_yaml"),
-    "host": Room("torch ultralytics", "features plain_yaml trust"),
+    "quantized": Room("", "trust"),
+    "host": Room("torch ultralytics", "features plain_yaml trust quantized"),
     "attach": Room("torch ultralytics", "features host"),
     "random_streams": Room("numpy torch"),
     "teachers": Room("torch torchvision ultralytics onnxruntime", "random_streams features host trust"),
@@ -64,7 +65,7 @@ ROOMS: dict[str, Room] = {
     "kept": Room("ultralytics", "config host teachers trust"),
     "preflight": Room(
         "yaml torch ultralytics",
-        "lists config features host trust teachers checkpoint ranges students data_set pairing kept",
+        "lists config features host trust quantized teachers checkpoint ranges students data_set pairing kept",
     ),
     "summary": Room("torch ultralytics", "host"),
     "pictures": Room("numpy PIL ultralytics", "data_set teachers"),

@@ -20,7 +20,7 @@ from onnx import TensorProto, helper
 from torch import nn
 from ultralytics.nn.tasks import DetectionModel
 
-from ima_yolo import IMATrainer
+from ima_yolo import IMATrainer, cli
 from ima_yolo.checkpoint import pack
 from ima_yolo.config import validate
 from ima_yolo.data_set import read_data_set
@@ -77,6 +77,18 @@ def called(content: dict[str, Any]) -> None:
     content["model"].yaml["head"][0] = [-1, 1, "check_requirements", ["some-package"]]
 
 
+def quantized(mode: str = "quantize", config: dict[str, Any] | None = None, shape: tuple[int, ...] = ()) -> Any:
+    """A change that adds a quantization as Ultralytics writes it, or one that it never writes."""
+    quantizer = {"_pytorch_state_metadata": {"params": {}, "buffers": {"_amax": {"shape": torch.Size(shape)}}}}
+    step = (
+        mode,
+        {"config": config or {}, "metadata": {"quantizer_state": {"model.0.conv.input_quantizer": quantizer}}},
+    )
+    state = {"modelopt": {"modelopt_state_dict": [step], "modelopt_version": "0.47.0"}, "ranges": {}}
+    return lambda content: content.update(modelopt=state)
+
+
+IMPORTED = {"adapter_cfg": {"*": {"lora_a_init": "harm.teach"}}}  # ModelOpt imports the module that it names
 HOSTILE: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "code": (lambda content: content.update(more=Code()), "carries code or classes"),
     "a tensor that claims a terabyte": (swollen, "claims to be"),
@@ -84,6 +96,9 @@ HOSTILE: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "a model without layers": (hollow, "is not built as an Ultralytics model"),
     "an activation to evaluate": (evaluated, "its activation is '__import__"),
     "a layer that is a function": (called, "in its head is no layer"),
+    "a quantization that imports": (quantized("peft", IMPORTED), "quantize=8 does not write: peft"),
+    "a quantization of a terabyte": (quantized(shape=(2**20, 2**20)), "a range of more than 65536 values"),
+    "a quantization of another make": (lambda content: content.update(modelopt=[1]), "is not what quantize=8 writes"),
 }
 
 
@@ -125,6 +140,42 @@ def test_a_hostile_checkpoint_is_not_resumed(
     with pytest.raises(IMAError, match=reason):
         IMATrainer(overrides={"resume": str(path)})
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("words", [["val"], ["predict", "source=x.png"], ["export", "format=torchscript"], ["export"]])
+@pytest.mark.parametrize("case", HOSTILE)
+def test_a_hostile_checkpoint_is_opened_by_no_command(
+    case: str,
+    words: list[str],
+    options: dict[str, Any],
+    tiny_checkpoint: Callable[..., Path],
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    change, reason = HOSTILE[case]
+    Path("harm.py").write_text("from pathlib import Path\nPath('touched').touch()\n")
+    rewrite(tiny_checkpoint(), Path("bad.pt"), change)
+    data = [f"data={options['data']}"] if words == ["val"] else []
+    before = sorted(Path().rglob("*"))
+    assert cli.main([*words, "model=bad.pt", *data, "imgsz=64", "device=cpu"]) == 2
+    said = capfd.readouterr().err.splitlines()[-1]
+    assert said.startswith("ima-yolo: model=bad.pt: ")
+    assert reason in said
+    assert sorted(Path().rglob("*")) == before
+
+
+def test_a_model_of_int8_training_opens_nothing_without_modelopt(
+    options: dict[str, Any], tiny_checkpoint: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ultralytics would install it by itself; a teacher needs none of it."""
+    for name in [name for name in sys.modules if name.startswith("modelopt.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "modelopt", None)
+    path = str(rewrite(tiny_checkpoint(), Path("eight.pt").absolute(), quantized()))
+    for role in ("student", "pretrained"):
+        with pytest.raises(IMAError, match=rf"^{role}={path}: a model of quantize=8 needs NVIDIA ModelOpt, .*int8"):
+            prepare({**options, role: path})
+    assert cli.main(["predict", f"model={path}", "source=x.png"]) == 2
+    assert prepare({**options, "teacher": path}).teachers[0].strides
 
 
 def test_a_compressed_checkpoint_is_refused_before_it_is_unpacked(

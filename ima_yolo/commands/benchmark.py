@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -29,7 +30,9 @@ def benchmark(options: dict[str, Any]) -> int:
             raise IMAError(f"'{key}' is not a setting of benchmark{nearest(key, KEYS)}; it takes {', '.join(KEYS)}")
     model = _file(options, "model", None)
     against = _file(options, "against", model)
-    threads, batches = _numbers(options, "threads", 0, 0), _numbers(options, "batch", 1, 1)
+    from ima_yolo.export.machine import MOST_THREADS
+
+    threads, batches = _numbers(options, "threads", 0, 0, MOST_THREADS), _numbers(options, "batch", 1, 1)
     rounds, seconds = options.get("rounds", 7), options.get("seconds", 1.0)
     if not isinstance(rounds, int) or rounds < 1:
         raise IMAError(f"rounds={rounds}: expected a whole number above 0")
@@ -69,9 +72,10 @@ def _file(options: dict[str, Any], key: str, default: Path | None) -> Path:
     return path
 
 
-def _numbers(options: dict[str, Any], key: str, default: int, least: int) -> list[int]:
+def _numbers(options: dict[str, Any], key: str, default: int, least: int, most: float = math.inf) -> list[int]:
     value = options.get(key, default)
     numbers = list(value) if isinstance(value, (list, tuple)) else [value]
-    if not numbers or not all(type(number) is int and number >= least for number in numbers):
-        raise IMAError(f"{key}={value}: expected whole numbers from {least} up, such as {key}=1,2")
+    if not numbers or not all(type(number) is int and least <= number <= most for number in numbers):
+        end = "up" if most == math.inf else f"to {most}"
+        raise IMAError(f"{key}={value}: expected whole numbers from {least} {end}, such as {key}=1,2")
     return numbers

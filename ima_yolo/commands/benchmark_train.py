@@ -30,13 +30,14 @@ def benchmark_train(options: dict[str, Any]) -> int:
     batch, rounds = (whole_number(options, key, default) for key, default in (("batch", 8), ("rounds", 7)))
     import torch
 
+    from ima_yolo.export.machine import MOST_THREADS
     from ima_yolo.pairing import located
     from ima_yolo.preflight import check_device
     from ima_yolo.speed.run import run
     from ima_yolo.speed.steps import Case
 
     device = check_device(options.get("device"))
-    torch.set_num_threads(whole_number(options, "threads", torch.get_num_threads()))
+    torch.set_num_threads(whole_number(options, "threads", torch.get_num_threads(), MOST_THREADS))
     changed = tuple(sorted((key, value) for key, value in settings.items() if key != "teacher"))
     with faults_of_the_user():
         pair = _file("student", student), _file("teacher", located(teacher))

@@ -14,6 +14,7 @@ from ima_yolo.commands.options import (
     load_safely,
     model_of,
     no_bare_words,
+    opened,
     switches,
     with_recipe,
 )
@@ -124,9 +125,7 @@ def _export_with_ultralytics(model: str, form: str, options: dict[str, Any]) -> 
     if options.pop("kit", False):
         raise IMAError(f"kit=True with format={form}: a kit holds an ONNX file")
     checked_keys(options)
-    from ultralytics import YOLO
-
     with faults_of_the_user():
-        YOLO(model).export(format=form, **options)
+        opened(model).export(format=form, **options)
     print(f"format={form} was exported by Ultralytics; only ONNX is compared with torch")
     return 0

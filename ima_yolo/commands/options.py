@@ -62,15 +62,15 @@ def with_recipe(options: Mapping[str, Any]) -> dict[str, Any]:
     return {**recipe, **options}
 
 
-def whole_number(options: Mapping[str, Any], key: str, default: int) -> int:
-    """Read a whole number from 1 up.
+def whole_number(options: Mapping[str, Any], key: str, default: int, most: int | None = None) -> int:
+    """Read a whole number from 1 up, or to `most`.
 
     Raises:
         IMAError: For anything else.
     """
     value = options.get(key, default)
-    if type(value) is not int or value < 1:
-        raise IMAError(f"{key}={value}: expected a whole number from 1 up")
+    if type(value) is not int or value < 1 or (most is not None and value > most):
+        raise IMAError(f"{key}={value}: expected a whole number from 1 " + (f"to {most}" if most else "up"))
     return value
 
 
@@ -116,6 +116,27 @@ def _is_checkpoint(name: str) -> bool:
     from ima_yolo.host import can_be_had
 
     return can_be_had(str(check_model_file_from_stem(name)))
+
+
+def opened(model: str) -> Any:
+    """Open a model with Ultralytics, a checkpoint once it was looked through.
+
+    Raises:
+        IMAError: If the checkpoint is none, or would run code.
+    """
+    from ultralytics import YOLO
+    from ultralytics.utils import SETTINGS
+    from ultralytics.utils.checks import REMOTE_FILE_PREFIXES, check_file, check_model_file_from_stem
+    from ultralytics.utils.checks import check_yolov5u_filename as published
+
+    from ima_yolo.host import load_model
+
+    if model.lower().startswith(REMOTE_FILE_PREFIXES):
+        model = check_file(model, download_dir=SETTINGS["weights_dir"])
+    file = str(published(str(check_model_file_from_stem(model)), verbose=False))
+    if file.endswith(".pt"):
+        load_model(file, "model", reopened=True)
+    return YOLO(model)
 
 
 def checked_keys(options: Mapping[str, Any]) -> None:

@@ -11,6 +11,7 @@ from ima_yolo.commands.options import (
     load_safely,
     model_of,
     no_bare_words,
+    opened,
     switches,
     with_recipe,
 )
@@ -29,10 +30,8 @@ def val(options: dict[str, Any]) -> int:
     options = with_recipe(no_bare_words(options, switches()))
     model = model_of(options)
     checked_keys(options)
-    from ultralytics import YOLO
-
     with faults_of_the_user():
-        yolo = YOLO(model)
+        yolo = opened(model)
         _check_data(options, model, str(yolo.task), str(yolo.overrides.get("data") or ""))
         yolo.val(**options)
     return 0
@@ -54,12 +53,10 @@ def predict(options: dict[str, Any]) -> int:
     load_safely()
     options = no_bare_words(options, switches())
     checked_keys(options)
-    from ultralytics import YOLO
-
     with faults_of_the_user():
         # Ultralytics prints and saves as the results go by. Where it takes this process for its own command, since its
         # name ends in "yolo" as well, it has done so already and returns nothing.
-        for _ in YOLO(model).predict(**{"save": True, **options, "stream": True}) or ():
+        for _ in opened(model).predict(**{"save": True, **options, "stream": True}) or ():
             pass
     return 0
 

@@ -118,6 +118,7 @@ def test_a_side_that_fails_is_named(
         (["model=x.onnx"], "model=x.onnx: no such file"),
         (["model={toy}", "treads=2"], "did you mean 'threads'"),
         (["model={toy}", "batch=0"], "batch=0: expected whole numbers from 1 up"),
+        (["model={toy}", "threads=2,9999"], "threads=(2, 9999): expected whole numbers from 0 to 1024"),
         (["model={toy}", "rounds=0"], "rounds=0"),
         (["model={toy}", "seconds=-1"], "seconds=-1"),
         (["model={toy}", "source=nowhere"], "source=nowhere"),

@@ -147,6 +147,8 @@ def test_settings_out_of_range(toy: Callable[..., Path]) -> None:
     path = toy(RAW)
     with pytest.raises(IMAError, match=r"^threads=0"):
         Detector(path, threads=0)
+    with pytest.raises(IMAError, match=r"^threads=9999: expected a whole number from 1 to 1024"):
+        Detector(path, threads=9999)
     with pytest.raises(IMAError, match=r"^providers=\['NoSuch'\].*CPUExecutionProvider"):
         Detector(path, providers=["NoSuch"])
     with pytest.raises(IMAError, match=r"^conf=2"):

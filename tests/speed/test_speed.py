@@ -153,6 +153,10 @@ def test_the_command_measures_and_keeps(tmp_path: Path, capsys: pytest.CaptureFi
         (["teacher=yolo26s.yaml", "student=gone.pt"], "student=gone.pt: no such file"),
         (["teacher=yolo26s.yaml", "student=gone"], "student=gone: expected an architecture"),
         (["teacher=yolo26s.yaml", "student=yolo26n", "imgsz=100"], "imgsz=100: expected multiples of 32"),
+        (
+            ["teacher=yolo26s.yaml", "student=yolo26n", "threads=9999"],
+            "threads=9999: expected a whole number from 1 to 1024",
+        ),
         (["teacher=yolo26s.yaml", "student=yolo26n", "rounds=0"], "rounds=0: expected a whole number"),
         (["teacher=yolo26s.yaml", "student=yolo26n", "round=1"], "did you mean 'rounds'?"),
         (["teacher=yolo26s.yaml", "student=yolo26n", "ima_loss=l3"], "ima_loss=l3"),
