@@ -166,6 +166,7 @@ def matrix(rows: Sequence[str], output: Path, run: Run, keep: bool = False, agai
 
     asked, file = bounds(), output / "matrix.json"
     known = {result["row"]: result for result in (read_json(file) if file.exists() else [])}
+    fresh = [] if again else list(known.values())  # results of the tests as they are now
     for row in rows:
         if row in known and not again:
             print(f"{row}: has a result", flush=True)
@@ -173,8 +174,8 @@ def matrix(rows: Sequence[str], output: Path, run: Run, keep: bool = False, agai
         environment = Path(mkdtemp(prefix="ima-yolo-matrix-"))
         print(f"{row}: {' '.join(pins(row, asked))} in {environment}", flush=True)
         try:
-            others = [result for name, result in known.items() if name != row]
-            known[row] = run_row(row, asked, environment, run, others)
+            known[row] = run_row(row, asked, environment, run, fresh)
+            fresh.append(known[row])
         finally:
             if not keep:
                 shutil.rmtree(environment, ignore_errors=True)

@@ -78,6 +78,11 @@ def test_rows_are_run_once_and_written_one_by_one(tmp_path: Path) -> None:
     assert f"| lowest onnxruntime | {used} |  |  |  |  |  (failed: install) |" in written
     third = Machine()
     assert matrix(["lowest onnxruntime"], tmp_path, third, again=True)[2]["failed"] is None
+    fourth = Machine()
+    found = matrix(["newest", "lowest ultralytics"], tmp_path, fourth, again=True)
+    assert "as" not in found[0], "an old result of the same versions is of other tests"
+    assert found[1]["as"] == "newest"
+    assert len(fourth.commands) == 3 + len(FAST) + 3
 
 
 def test_a_file_of_tests_that_fails_does_not_hide_the_others(tmp_path: Path) -> None:
