@@ -4,8 +4,8 @@
     python benchmarks/soak.py --steps 60 --runs 4 --output /tmp/soak.json
 
 Each epoch is validated and saved. Counted after each epoch and each training: memory, threads, open files, hooks on
-modules, living modules and tensors. Writes a JSON file with every count; exit code 1 if one of them grew after the first
-fifth, where buffers are filled.
+modules, living modules and tensors. Writes a JSON file with every count; exit code 1 if one of them grew after the
+first fifth, where buffers are filled.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def prepare(folder: Path) -> dict[str, Any]:
         "optimizer": "AdamW",
         "lr0": 1e-4,
     }
-    quiet = {"plots": False, "device": "cpu", "project": str(folder), "exist_ok": True}  # validates and saves, as it does
+    quiet = {"plots": False, "device": "cpu", "project": str(folder), "exist_ok": True}
     return {**models, **keys, **quiet, "warmup_epochs": 0, "close_mosaic": 0, "patience": 0}
 
 
