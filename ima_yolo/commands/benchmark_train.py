@@ -35,12 +35,17 @@ def benchmark_train(options: dict[str, Any]) -> int:
     from ima_yolo.preflight import check_device
     from ima_yolo.speed.run import run
     from ima_yolo.speed.steps import Case
+    from ima_yolo.students import kind_of_path
 
     device = check_device(options.get("device"))
     torch.set_num_threads(whole_number(options, "threads", torch.get_num_threads(), MOST_THREADS))
     changed = tuple(sorted((key, value) for key, value in settings.items() if key != "teacher"))
     with faults_of_the_user():
         pair = _file("student", student), _file("teacher", located(teacher))
+        if (kind := kind_of_path(pair[0])) != "detect":
+            raise IMAError(
+                f"student={student}: a model for {kind}; the steps of detectors with YOLO's head are measured"
+            )
         cases = [Case(*pair, size, batch, changed) for size in sizes]
         output = Path(str(options.get("output") or f"runs/benchmark-train/{device.type}"))
         report = run(cases, device, rounds, output, lambda line: print(line, flush=True))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -47,7 +47,7 @@ def run(
     asked = {f"{case.file_name}.json" for case in cases}
     others = sorted(file for file in folder.glob("*.json") if file.name not in asked)
     rows += [json.loads(file.read_text(encoding="utf-8")) for file in others]
-    lines = ["# Time and memory of a training step", "", table(rows), "", *_words(rows[0]["machine"])]
+    lines = ["# Time and memory of a training step", "", table(rows), "", *_words(rows)]
     for row in rows:
         if parts := row.get("parts"):
             lines += ["", f"## Parts of our step: {row['case']}", "", parts]
@@ -95,10 +95,14 @@ def _parts(case: Case, device: torch.device, rounds: int, step: float, say: Call
     return parts_table(alternate(parts, rounds, device, lambda line: say(f"{case.name}: parts, {line}")), step)
 
 
-def _words(found: dict[str, str]) -> list[str]:
-    where = "; ".join(f"{key} {value}" for key, value in found.items())
+def _words(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    places: dict[str, list[str]] = {}
+    for row in rows:
+        places.setdefault("; ".join(f"{key} {value}" for key, value in row["machine"].items()), []).append(row["case"])
+    told = [f"{', '.join(cases)}: {where}" if len(places) > 1 else where for where, cases in places.items()]
     return [
         "Medians, ± half the distance between the quartiles. Ratios are medians over rounds in which each was run",
         "once. The floor is a plain step and the teacher's forward pass up to its neck. Memory: peak of the process",
-        f"(CPU) or of PyTorch's allocations (GPU), ours divided by the built-in's. Measured on {where}.",
+        "(CPU) or of PyTorch's allocations (GPU), ours divided by the built-in's. Measured on",
+        *("", *(f"- {line}" for line in told)),
     ]

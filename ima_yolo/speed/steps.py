@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from ultralytics import RTDETR, YOLO
 from ultralytics.nn.distill_model import DistillationModel
-from ultralytics.nn.tasks import BaseModel, DetectionModel
+from ultralytics.nn.modules import head as heads
+from ultralytics.nn.tasks import BaseModel, DetectionModel, yaml_model_load
 from ultralytics.utils import DEFAULT_CFG_DICT
 from ultralytics.utils.torch_utils import ModelEMA, autocast
 
@@ -26,7 +27,7 @@ from ima_yolo.pairing import choose_heads, fit_teachers, load_teachers
 from ima_yolo.teachers.load import choose_runtime
 
 ARMS = ("plain", "builtin", "ours")
-CLASSES = 80
+CLASSES = 80  # of models that are built here; a checkpoint keeps its own
 BOXES = 8  # objects an image
 MAX_NORM = 10.0  # Ultralytics clips the gradient to it
 
@@ -65,7 +66,22 @@ class Case:
     @property
     def builtin_takes(self) -> bool:
         """Whether Ultralytics' own distillation takes this teacher: it asks for its Detect head."""
-        return not Path(self.teacher).stem.startswith("rtdetr")
+        return issubclass(_head(self.teacher), heads.Detect)
+
+    def class_names(self) -> dict[int, str]:
+        """Classes of the labels, by index: those of the student's checkpoint, else of the teacher's, else numbers."""
+        for role, name in (("student", self.student), ("teacher", self.teacher)):
+            if name.endswith(".pt"):
+                return host.class_names(host.load_model(name, role)[0])
+        return {index: str(index) for index in range(CLASSES)}
+
+
+def _head(name: str) -> type[nn.Module]:
+    """Class of the head of an architecture or a checkpoint."""
+    if name.endswith(".pt"):
+        return type(host.load_model(name, "teacher")[0].model[-1])
+    found: type[nn.Module] = getattr(heads, str(yaml_model_load(name)["head"][-1][2]))
+    return found
 
 
 def make_batch(case: Case, device: torch.device) -> dict[str, Tensor]:
@@ -76,7 +92,7 @@ def make_batch(case: Case, device: torch.device) -> dict[str, Tensor]:
     batch = {
         "img": torch.rand(case.batch, 3, case.imgsz, case.imgsz, generator=rng),
         "batch_idx": torch.arange(case.batch).repeat_interleave(BOXES).float(),
-        "cls": torch.randint(CLASSES, (count, 1), generator=rng).float(),
+        "cls": torch.randint(len(case.class_names()), (count, 1), generator=rng).float(),
         "bboxes": torch.cat([0.2 + 0.6 * torch.rand(count, 2, generator=rng), size], dim=1),
     }
     return {name: value.to(device) for name, value in batch.items()}
@@ -89,7 +105,7 @@ def teacher_file(name: str, folder: Path) -> Path:
     path = folder / f"{Path(name).stem}.pt"
     if not path.exists():
         torch.manual_seed(1)
-        (RTDETR if Path(name).stem.startswith("rtdetr") else YOLO)(name).save(path)
+        (RTDETR if issubclass(_head(name), heads.RTDETRDecoder) else YOLO)(name).save(path)
     return path
 
 
@@ -138,15 +154,15 @@ def make_distiller(case: Case, student: BaseModel, device: torch.device, teacher
     """Build our distiller for a student, on the device."""
     # open whatever the networks know: those that are measured here may be untrained
     settings = validate({"teacher": str(teacher), "ima_gate": False, **dict(case.settings)})
-    names = {index: str(index) for index in range(CLASSES)}
+    names = case.class_names()
     gains = {"cls": DEFAULT_CFG_DICT["cls"], "box": DEFAULT_CFG_DICT["box"]}
     own = host.probe(student)
     views = fit_teachers(settings, load_teachers(settings), own.strides, 3, case.imgsz)
     teachers = [view.teacher for view in views]
     choose_runtime(teachers, settings.ima_teacher_runtime, device, math.inf)
-    heads = choose_heads(settings, "detect", own.strides, teachers, case.imgsz, names)
+    compared = choose_heads(settings, "detect", own.strides, teachers, case.imgsz, names)
     return build_distiller(
-        heads.settings, views, own, device, seed=0, names=names, gains=gains, compared=heads.compared
+        compared.settings, views, own, device, seed=0, names=names, gains=gains, compared=compared.compared
     )
 
 
@@ -178,6 +194,6 @@ def _student(case: Case, device: torch.device) -> BaseModel:
         student, _ = host.load_model(case.student, "student")
         student.requires_grad_(True)
     else:
-        student = DetectionModel(case.student, nc=CLASSES, verbose=False)
+        student = DetectionModel(case.student, nc=len(case.class_names()), verbose=False)
     student.args = SimpleNamespace(**{**DEFAULT_CFG_DICT, "imgsz": case.imgsz})
     return student.to(device)

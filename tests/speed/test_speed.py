@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from ima_yolo.cli import main
 from ima_yolo.errors import IMAError
 from ima_yolo.features import Features
 from ima_yolo.speed.memory import peak
+from ima_yolo.speed.parts import build_parts
 from ima_yolo.speed.report import parts_table, plot, plot_growth, summarize, table
 from ima_yolo.speed.rounds import alternate, ratio
 from ima_yolo.speed.run import run
@@ -50,6 +53,26 @@ def test_a_step_trains_the_student_and_not_the_teacher(arm: str, tmp_path: Path)
         assert any(name.startswith("projector") for name in moved)
 
 
+@pytest.mark.parametrize("student", ["yolo26n-few.yaml", "yolo26n.yaml"])
+def test_checkpoints_keep_their_classes(student: str, tiny_checkpoint: Callable[..., Path]) -> None:
+    """Of which the labels are drawn, a new student is built for, and the heads are compared."""
+    teacher = tiny_checkpoint("yolo26s-few.yaml", seed=1)
+    case = Case(str(tiny_checkpoint(student) if "few" in student else student), str(teacher), imgsz=64, batch=2)
+    assert list(case.class_names().values()) == ["disc", "square", "triangle"]
+    assert case.builtin_takes
+    for arm in ARMS:
+        Step(case, arm, CPU, teacher)()
+    step = Step(case, "ours", CPU, teacher)
+    assert step.model.model[-1].nc == 3
+    assert "terms on the heads, forward and backward" in build_parts(case, CPU, teacher), "their classes are the same"
+
+
+def test_rtdetr_is_known_by_its_head(tmp_path: Path) -> None:
+    assert not Case("yolo26n.yaml", "yolov8s-rtdetr.yaml").builtin_takes
+    assert not Case("yolo26n.yaml", str(teacher_file("yolov8s-rtdetr.yaml", tmp_path))).builtin_takes
+    assert SMALL.builtin_takes
+
+
 def test_a_file_for_each_case_and_a_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     used = {"ours": {"peak": 900.0, "added": 300.0}, "builtin": {"peak": 1000.0, "added": 600.0}}
@@ -71,7 +94,7 @@ def test_a_file_for_each_case_and_a_report(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_a_result_of_other_models_or_another_machine_is_not_taken(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_checkpoint: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two checkpoints called best.pt share the name of a file; so do runs with one thread and with two."""
     seconds = {name: [1.0] for name in (*ARMS, "teacher")}
@@ -80,12 +103,18 @@ def test_a_result_of_other_models_or_another_machine_is_not_taken(
     for part in ("build", "build_parts"):
         monkeypatch.setattr(f"ima_yolo.speed.run.{part}", lambda *_: {})
     said: list[str] = []
+    teacher = str(shutil.copy(tiny_checkpoint("yolo26s-few.yaml", seed=1), tmp_path / "teacher.pt"))
     for student in ("a/best.pt", "a/best.pt", "b/best.pt"):
-        run([Case(student, "teacher.pt")], CPU, 1, tmp_path, said.append)
+        run([Case(student, teacher)], CPU, 1, tmp_path, said.append)
     monkeypatch.setattr("ima_yolo.speed.run.machine", lambda _: {"device": "cpu", "threads": "99"})
-    run([Case("b/best.pt", "teacher.pt")], CPU, 1, tmp_path, said.append)
+    run([Case("b/best.pt", teacher)], CPU, 1, tmp_path, said.append)
     assert ["measured already" in line for line in said] == [True, False, False]
-    run([Case("b/best.pt", "teacher.pt", settings=(("ima_unlabelled", "x/y"),))], CPU, 1, tmp_path, said.append)
+    report = run([Case("a/best.pt", teacher, batch=4)], CPU, 1, tmp_path, said.append).read_text()
+    assert "\n\n- device cpu; threads 99\n" in report
+    monkeypatch.setattr("ima_yolo.speed.run.machine", lambda _: {"device": "gpu"})
+    report = run([Case("a/best.pt", teacher, batch=4)], CPU, 1, tmp_path, said.append).read_text()
+    assert "- best <- teacher, 320 px, batch 4: device gpu\n- best <- teacher, 320 px, batch 8: device cpu;" in report
+    run([Case("b/best.pt", teacher, settings=(("ima_unlabelled", "x/y"),))], CPU, 1, tmp_path, said.append)
     assert (tmp_path / "best-teacher-320-8-unlabelled-x_y.json").is_file()
 
 
@@ -136,7 +165,10 @@ def test_features_of_the_timed_maps_are_the_student_s(tmp_path: Path) -> None:
     assert all(level.requires_grad for level in seen[0].maps)
 
 
-def test_the_command_measures_and_keeps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_measures_and_keeps(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ima_yolo.speed.run.PEAKS", 1)
     words = ["benchmark", "train", "student=yolo26n", "teacher=yolo26s.yaml", "imgsz=64", "batch=2", "rounds=1"]
     assert main([*words, "ima_cls=0", f"output={tmp_path}"]) == 0
     assert "ours / floor" in capsys.readouterr().out
@@ -151,6 +183,7 @@ def test_the_command_measures_and_keeps(tmp_path: Path, capsys: pytest.CaptureFi
         (["student=yolo26n"], "teacher= is missing"),
         (["teacher=yolo26s.yaml"], "student= is missing"),
         (["teacher=yolo26s.yaml", "student=gone.pt"], "student=gone.pt: no such file"),
+        (["teacher=yolo26s.yaml", "student=yolo26n-seg"], "student=yolo26n-seg: a model for segment; the steps of"),
         (["teacher=yolo26s.yaml", "student=gone"], "student=gone: expected an architecture"),
         (["teacher=yolo26s.yaml", "student=yolo26n", "imgsz=100"], "imgsz=100: expected multiples of 32"),
         (
