@@ -43,6 +43,9 @@ def pack(
     return packed if distiller is None else {**packed, "distiller": dict(distiller), "is_trained": is_trained}
 
 
+DAMAGED = "what it says of its training is damaged; start a new one"
+
+
 def unpack(checkpoint: Mapping[str, Any], path: str | Path) -> dict[str, Any]:
     """Return what `pack` stored.
 
@@ -58,9 +61,10 @@ def unpack(checkpoint: Mapping[str, Any], path: str | Path) -> dict[str, Any]:
         raise IMAError(f"{path}: not a checkpoint of a distillation; resume it with `yolo train resume`")
     if packed.get("format") != FORMAT:
         raise IMAError(f"{path}: written in format {packed.get('format')}, this version reads format {FORMAT}")
-    epoch, settings = checkpoint.get("epoch", -1), packed.get("settings")
-    if type(epoch) is not int or not isinstance(settings, Mapping) or not all(isinstance(key, str) for key in settings):
-        raise IMAError(f"{path}: what it says of its training is damaged; start a new one")
+    epoch, settings, fitness = checkpoint.get("epoch", -1), packed.get("settings"), checkpoint.get("best_fitness")
+    known = isinstance(settings, Mapping) and all(isinstance(key, str) for key in settings)
+    if type(epoch) is not int or not known or not isinstance(fitness or 0.0, (int, float)):
+        raise IMAError(f"{path}: {DAMAGED}")
     if "distiller" not in packed or epoch < 0:
         raise IMAError(f"{path}: this training is finished, nothing to resume; start a new one with model={path}")
     return dict(packed)

@@ -35,6 +35,8 @@ def check_kept(last: Path, args: Any, settings: Settings, given: Collection[str]
         raise IMAError(f"resume={last}: holds no arguments of a training")
     try:  # with what else it may hold: Ultralytics reads all of it
         checked = vars(get_cfg({**DEFAULT_CFG_DICT, "save_dir": None, **args}))
+        if checked["imgsz"] == [] or not isinstance(checked["save_dir"] or "", (str, Path)):
+            raise ValueError(f"imgsz={checked['imgsz']}, save_dir={checked['save_dir']}")
     except Exception as error:
         raise IMAError(f"resume={last}: its arguments are no good ({one_line(error)})") from error
     if trusts():

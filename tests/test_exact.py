@@ -17,6 +17,7 @@ from ultralytics.nn.tasks import torch_safe_load
 from ultralytics.utils.torch_utils import EarlyStopping
 
 from ima_yolo import IMATrainer, cli
+from ima_yolo.checkpoint import DAMAGED
 from ima_yolo.errors import IMAError
 from ima_yolo.exact import NOT_YET, Cadence, trim_results
 from ima_yolo.random_streams import set_streams, streams
@@ -275,6 +276,29 @@ def test_a_damaged_record_costs_one_line(options: dict[str, Any], capfd: pytest.
         torch.save(content, last.with_name("damaged.pt"))
         assert cli.main(["train", f"resume={last.with_name('damaged.pt')}"]) == 2
         assert "ima-yolo: resume: the record for an exact resume is damaged (" in capfd.readouterr().err
+
+
+STATES: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "no adapters": lambda content: content["ima"]["distiller"].pop("adapters"),
+    "adapters of another kind": lambda content: content["ima"]["distiller"].update(adapters=5),
+    "no weight": lambda content: content["ima"]["distiller"].update(weight={}),
+    "a stream that is none": lambda content: content["ima"]["distiller"].update(rng={}),
+    "no digest": lambda content: content["ima"].pop("teacher_digest"),
+    "another distiller": lambda content: content["ima"].update(distiller=5),
+    "an optimizer without groups": lambda content: content.update(optimizer={}),
+    "no count of updates": lambda content: content.pop("updates"),
+}
+
+
+def test_a_damaged_state_costs_one_line(options: dict[str, Any], capfd: pytest.CaptureFixture[str]) -> None:
+    last = stopped(options, "on_train_batch_end", 4)
+    file = last.with_name("damaged.pt")
+    for damage in STATES.values():
+        content = torch.load(last, weights_only=False)
+        damage(content)
+        torch.save(content, file)
+        assert cli.main(["train", f"resume={file}"]) == 2
+        assert capfd.readouterr().err.splitlines()[-1].startswith(f"ima-yolo: {file}: {DAMAGED} (")
 
 
 def test_streams_go_on_where_they_were() -> None:

@@ -373,6 +373,9 @@ DAMAGED: dict[str, Callable[[dict[str, Any]], Any]] = {
     "no settings": lambda saved: saved["ima"].pop("settings"),
     "a list of settings": lambda saved: saved["ima"].update(settings=[1]),
     "settings by number": lambda saved: saved["ima"].update(settings={1: 2}),
+    "a fitness that is none": lambda saved: saved.update(best_fitness={}),
+    "imgsz": lambda saved: saved["train_args"].update(imgsz=[]),
+    "save_dir": lambda saved: saved["train_args"].update(save_dir=5),
     "names": lambda saved: setattr(saved["model"], "names", 5),
     "names by name": lambda saved: setattr(saved["model"], "names", {"a": 1}),
 }
@@ -388,10 +391,14 @@ def test_a_damaged_record_costs_one_line(
     torch.save(saved, "last.pt")
     assert cli.main(["train", "resume=last.pt"]) == 2
     said = capfd.readouterr().err.splitlines()[-1]
-    reason = "its class names are neither a list nor numbered" if "names" in case else "says of its training is damaged"
+    reasons = {
+        "names": "its class names are neither a list nor numbered",
+        "names by name": "its class names are neither",
+    }
+    reasons |= dict.fromkeys(("imgsz", "save_dir"), "its arguments are no good (imgsz=")
     assert said.startswith("ima-yolo: ")
     assert "last.pt: " in said
-    assert reason in said
+    assert reasons.get(case, "says of its training is damaged") in said
 
 
 def test_what_the_user_names_anew_or_trusts_is_taken(
