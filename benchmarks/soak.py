@@ -26,8 +26,9 @@ os.environ.setdefault("YOLO_OFFLINE", "true")
 
 OUTPUT = Path(__file__).parent / "results" / "soak.json"
 BATCH, IMAGES, SIZE = 2, 20, 64
-ROOM = {"MB": 20.0, "tensors": 25.0}
-"""What may be more after the first fifth: what the allocator keeps, and the values of the watch over a term, up to 20.
+ROOM = {"MB": 20.0, "tensors": 25.0, "threads": 4.0}
+"""What may be more after the first fifth: what the allocator keeps, the values of the watch over a term, up to 20, and
+the last threads of a pool (Polars', by which Ultralytics reads results.csv) that begin when there is work for them.
 A leak of one tensor a step, or of one a training, would be many times that over a whole soak."""
 ARCHITECTURE = """\
 nc: 3
