@@ -67,7 +67,7 @@ class Benchmark:
 
     Attributes:
         machine: Processor, cores, system and versions.
-        files: The ONNX file of each side.
+        files: The ONNX file of each side, with its size where they differ.
         imgsz: Height and width of the network input in pixels.
         cells: Latency and throughput.
         cold_start: Seconds from the start of the process to the first result, of each side, each time.
@@ -171,7 +171,10 @@ def run_benchmark(
     setups = {
         side: {**_setup(files[side], detectors[side]), "images": [str(path) for path in images]} for side in sides
     }
-    result = Benchmark(describe_machine(), {side: str(files[side]) for side in sides}, detectors[OURS].imgsz)
+    alike = len({detectors[side].imgsz for side in sides}) == 1
+    told = {side: "" if alike else " at {}x{} px".format(*detectors[side].imgsz) for side in sides}
+    named = {side: f"{files[side]}{told[side]}" for side in sides}
+    result = Benchmark(describe_machine(), named, detectors[OURS].imgsz)
     _measure_starts(result, setups)
     for count in threads:
         with _workers({side: {**setup, "threads": count or None} for side, setup in setups.items()}) as workers:

@@ -41,10 +41,10 @@ def nearest_key(key: str, valid: Sequence[str]) -> str:
 
 
 def check_export_args(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Check the names of export arguments and the precision of a float file; Ultralytics checks the values.
+    """Check the names of export arguments, sizes, and the precision of a float file; Ultralytics checks other values.
 
     Raises:
-        IMAError: An unknown key, another format than ONNX, or a precision that is no float.
+        IMAError: An unknown key, another format than ONNX, a size that is none, or a precision that is no float.
     """
     args = dict(given)
     if args.pop("format", "onnx") != "onnx":
@@ -52,6 +52,11 @@ def check_export_args(given: Mapping[str, Any]) -> dict[str, Any]:
     for key in args:
         if key not in EXPORT_KEYS:
             raise IMAError(f"{key}= is not an export argument, {nearest_key(key, EXPORT_KEYS)}")
+    for key in ("batch", "imgsz"):  # of which Ultralytics makes something else, or fails in the middle
+        value = 1 if args.get(key) is None else args[key]
+        for number in value if isinstance(value, (list, tuple)) and key == "imgsz" else [value]:
+            if type(number) is not int or number < 1:
+                raise IMAError(f"{key}={value}: expected " + ("pixels" if key == "imgsz" else "a whole number above 0"))
     half, int8 = args.pop("half", None), args.pop("int8", None)
     if half:  # Ultralytics' older spelling
         args.setdefault("quantize", 16)

@@ -44,6 +44,7 @@ class Writer:
         self.folder = new_folder(folder, exist_ok)
         self.formats, self.with_conf = frozenset(formats), with_conf
         self._stems: dict[str, str] = {}
+        self._last: dict[str, int] = {}  # frame of each clip: one that is named twice begins anew
         self._taken: dict[str, int] = {}
         self._clips: set[str] = set()
         self._records: list[dict[str, Any]] = []
@@ -98,7 +99,8 @@ class Writer:
 
     def _stem(self, frame: Frame) -> str:
         """The name of a source's results; a second bus.* becomes bus-2, as in Ultralytics."""
-        if frame.number is not None and frame.name in self._stems:
+        if frame.number is not None and frame.number > self._last.get(frame.name, frame.number):
+            self._last[frame.name] = frame.number
             return self._stems[frame.name]
         plain = (
             Path(frame.name).stem if Path(frame.name).suffix else "".join(c if c.isalnum() else "_" for c in frame.name)
@@ -111,6 +113,7 @@ class Writer:
         self._stems[frame.name] = stem
         if frame.number is not None:
             self._clips.add(stem)
+            self._last[frame.name] = frame.number
         return stem
 
     def _is_taken(self, stem: str, frame: Frame) -> bool:

@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -87,6 +88,17 @@ def test_both_sides_in_turns(graphs: dict[str, Path], tmp_path: Path, monkeypatc
     # These two hold on any machine, by far: the other side loads torch.
     assert result.cold_start[OURS][0] < result.cold_start[THEIRS][0] / 2
     assert result.memory[OURS] < result.memory[THEIRS] / 2
+
+
+def test_files_of_two_sizes_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = {"small.onnx": (64, 96), "large.onnx": (128, 192)}
+    monkeypatch.setattr(bench, "Detector", lambda path, imgsz: SimpleNamespace(imgsz=sizes[str(path)]))
+    for part, nothing in (("_setup", {}), ("_measure_starts", None)):
+        monkeypatch.setattr(bench, part, lambda *_, nothing=nothing: nothing)
+    small, large = Path("small.onnx"), Path("large.onnx")
+    assert run_benchmark(small, small, [], [], [], 1, 1).files == {OURS: "small.onnx", THEIRS: "small.onnx"}
+    named = {OURS: "small.onnx at 64x96 px", THEIRS: "large.onnx at 128x192 px"}
+    assert run_benchmark(small, large, [], [], [], 1, 1).files == named
 
 
 def test_ours_alone_where_ultralytics_is_absent(

@@ -12,6 +12,7 @@ from ima_yolo.export.settings import check_export_args, find_target, nearest_key
 
 def test_float_exports_pass_through() -> None:
     assert check_export_args({"format": "onnx", "imgsz": 64, "nms": False}) == {"imgsz": 64, "nms": False}
+    assert check_export_args({"imgsz": [64, 96], "batch": None}) == {"imgsz": [64, 96], "batch": None}
     assert check_export_args({"half": True}) == {"quantize": 16}
     assert check_export_args({"half": False, "int8": False, "quantize": None}) == {"quantize": None}
 
@@ -25,6 +26,10 @@ def test_float_exports_pass_through() -> None:
         ({"int8": True}, "^int8=True: "),
         ({"format": "engine"}, "^format=engine: expected onnx"),
         ({"imgzs": 64}, r"^imgzs= is not an export argument, did you mean imgsz=\?"),
+        ({"batch": 0}, "^batch=0: expected a whole number above 0"),
+        ({"batch": "two"}, "^batch=two: expected a whole number above 0"),
+        ({"imgsz": 0}, "^imgsz=0: expected pixels"),
+        ({"imgsz": [64, -1]}, r"^imgsz=\[64, -1\]: expected pixels"),
         ({"qwertz": 1}, "^qwertz= is not an export argument, valid keys: imgsz, "),
     ],
 )

@@ -87,6 +87,13 @@ def test_a_video_is_left_after_max_frames_and_the_next_goes_on(
     ]
 
 
+def test_a_video_that_is_named_twice_has_two_results(toy: Callable[..., Path], video: Path) -> None:
+    assert run(toy(RAW), [str(video), str(video)], save_txt=True, max_frames=2) == 0
+    folder = Path("runs/detect/predict")
+    assert sorted(file.name for file in folder.glob("*.mp4")) == ["clip-2.mp4", "clip.mp4"]
+    assert sorted(file.stem for file in (folder / "labels").iterdir()) == ["clip-2_0", "clip-2_1", "clip_0", "clip_1"]
+
+
 @pytest.mark.parametrize("first", ["clip", "picture"])
 def test_a_picture_named_as_a_frame_has_labels_of_its_own(
     first: str, toy: Callable[..., Path], video: Path, tmp_path: Path
