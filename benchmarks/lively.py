@@ -46,7 +46,12 @@ def enliven(model: Any, batch: np.ndarray, bias: float = -2.0) -> None:
     with torch.no_grad():
         model.train()
         model.predict(torch.from_numpy(batch))
-        for branch in (*getattr(head, "cv3", ()), *(getattr(head, "one2one_cv3", None) or ())):
+        contrastive = [part for part in getattr(head, "cv4", ()) if hasattr(part, "logit_scale")]  # YOLO-World
+        for part in contrastive:
+            part.bias.fill_(bias + 2.0)
+            part.logit_scale.fill_(2.5)
+        branches = () if contrastive else (*getattr(head, "cv3", ()), *(getattr(head, "one2one_cv3", None) or ()))
+        for branch in branches:
             branch[-1].weight *= 2
             branch[-1].bias.fill_(bias)
         for scores in getattr(head, "dec_score_head", ()):

@@ -18,6 +18,10 @@ INPUT_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 
 CPU = "CPUExecutionProvider"
 
+WRONG = ["Pad_Fusion"]
+"""Optimizers of ONNX Runtime that change results: this one lets a MaxPool ignore zeros that were padded on before it,
+though they are larger than its negative numbers. The boxes of YOLOv3-tiny moved by pixels (1.31)."""
+
 
 def cores() -> int:
     """Cores that this process may use."""
@@ -59,7 +63,7 @@ def open_session(
         # Its content, not its name: of a name, older releases (1.19 and 1.20 were seen to) read weights from whatever
         # file the graph points to, outside its folder as well. Of a content, none reads any.
         content = model if isinstance(model, bytes) else Path(model).read_bytes()
-        return ort.InferenceSession(content, options, providers=list(providers or [CPU]))
+        return ort.InferenceSession(content, options, list(providers or [CPU]), disabled_optimizers=WRONG)
     except Exception as error:  # ONNX Runtime's exceptions have no common class of their own
         raise IMAError(f"model={source}: not a loadable ONNX file ({first_line(error)}); export it again") from error
 
