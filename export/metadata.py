@@ -12,6 +12,9 @@ from ima_yolo.errors import IMAError
 
 DENSE_TASKS = ("semantic", "depth")
 
+MOST_SIDE = 8192
+"""Pixels of a side of the network input, at most: a picture of that size takes 0.8 GB before anything is done."""
+
 
 class GraphKind(str, Enum):
     """What the first output of a graph holds. The shapes alone are ambiguous, so it is told from the metadata."""
@@ -142,6 +145,8 @@ class _Reader:
         size: list[int] = self.value("imgsz", list, None)
         if len(size) != 2 or not all(type(side) is int and side > 0 for side in size):
             raise self.wrong("imgsz", "[height, width] in pixels")
+        if max(size) > MOST_SIDE:
+            raise self.wrong("imgsz", f"at most {MOST_SIDE} pixels")
         return size[0], size[1]
 
     def kpt_shape(self) -> tuple[int, int] | None:

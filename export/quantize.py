@@ -227,15 +227,10 @@ def _check_float(session: ort.InferenceSession, metadata: Metadata, model: Path)
 
 def _calibration_inputs(options: QuantizeOptions, metadata: Metadata) -> list[np.ndarray]:
     """Training pictures, spread evenly over the set, as network inputs."""
-    from ultralytics.data.utils import check_det_dataset
+    from ima_yolo.data_set import images_in, read_data_set
 
-    from ima_yolo.data_set import images_in
-
-    try:
-        found = check_det_dataset(options.data, autodownload=False)
-        files = list(images_in(found["train"]))
-    except (FileNotFoundError, RuntimeError, SyntaxError, KeyError) as error:
-        raise IMAError(f"data={options.data}: {' '.join(str(error).split())}") from error
+    found = read_data_set(options.data, "val")
+    files = list(images_in(found["train"]))
     if found["channels"] != metadata.channels:
         raise IMAError(f"data={options.data}: has {found['channels']} channels, the model takes {metadata.channels}")
     step = max(1, len(files) // options.calibration_images)

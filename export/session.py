@@ -11,6 +11,7 @@ import onnxruntime as ort
 
 from ima_yolo.errors import IMAError
 
+from .external import check_alone
 from .machine import MOST_THREADS
 from .metadata import GraphKind, Metadata, parse_metadata
 
@@ -61,9 +62,12 @@ def open_session(
     options.log_severity_level = 4  # its warnings concern the graph's author, and errors are raised anyway
     try:
         # Its content, not its name: of a name, older releases (1.19 and 1.20 were seen to) read weights from whatever
-        # file the graph points to, outside its folder as well. Of a content, none reads any.
+        # file the graph points to, outside its folder as well; of a content, 1.31 reads them from the current folder.
         content = model if isinstance(model, bytes) else Path(model).read_bytes()
+        check_alone(content, source)
         return ort.InferenceSession(content, options, list(providers or [CPU]), disabled_optimizers=WRONG)
+    except IMAError:
+        raise
     except Exception as error:  # ONNX Runtime's exceptions have no common class of their own
         raise IMAError(f"model={source}: not a loadable ONNX file ({first_line(error)}); export it again") from error
 

@@ -19,11 +19,13 @@ from ultralytics.utils.checks import check_yolov5u_filename
 from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES
 from ultralytics.utils.tal import make_anchors
 
+from ima_yolo.architecture import check_architecture
 from ima_yolo.errors import IMAError, one_line
 from ima_yolo.features import Features, Predictions, tap
+from ima_yolo.pickled import check_content, check_paths, check_sizes
 from ima_yolo.plain_yaml import check_size
 from ima_yolo.quantized import check_quantization, need_modelopt
-from ima_yolo.trust import check_architecture, check_archive, check_tensors, trusts
+from ima_yolo.trust import check_archive, trusts
 
 TESTED = ((8, 4, 190), (8, 4, 190))  # lowest and highest Ultralytics release that the tests were run with
 PROBE_SIZE = 256  # pixels: a multiple of every stride in use, up to 64 of p6 models
@@ -85,7 +87,9 @@ def load_model(path: str | Path, role: str, reopened: bool = False) -> tuple[Bas
             raise IMAError(f"no Ultralytics model inside (found {type(model).__name__})")
         if not trusts():
             check_size([checkpoint, vars(model)])
-            check_tensors(checkpoint)
+            check_content(checkpoint)
+            check_paths(model)
+            check_sizes(checkpoint, model)
             check_quantization(checkpoint)
             check_architecture(getattr(model, "yaml", None))
         if reopened and checkpoint.get("modelopt"):

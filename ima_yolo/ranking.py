@@ -11,12 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 from ultralytics.data.augment import LetterBox
-from ultralytics.data.utils import check_det_dataset
 from ultralytics.nn.tasks import BaseModel
 from ultralytics.utils.torch_utils import select_device
 
 from ima_yolo.align import standardize
-from ima_yolo.data_set import images_in, read_image
+from ima_yolo.data_set import images_in, read_data_set, read_image
 from ima_yolo.errors import IMAError
 from ima_yolo.features import Features, same_size, tap
 from ima_yolo.host import batch_norms, neck, probe
@@ -114,10 +113,7 @@ def validation_images(data: Path, imgsz: int, limit: int) -> Tensor:
     Raises:
         IMAError: If the data has no images that can be read.
     """
-    try:
-        found = check_det_dataset(str(data), autodownload=False)
-    except Exception as error:
-        raise IMAError(f"data={data}: no data set that can be read") from error
+    found = read_data_set(str(data), "val")
     paths, channels = list(images_in(found["val"])), int(found["channels"])
     chosen = paths[:: max(1, len(paths) // limit)][:limit]
     read = [image for path in chosen if (image := read_image(path, channels)) is not None]

@@ -16,10 +16,10 @@ from ultralytics.nn.tasks import (
     yaml_model_load,
 )
 
+from ima_yolo.architecture import check_architecture
 from ima_yolo.errors import IMAError, one_line
 from ima_yolo.host import load_model, task_of
 from ima_yolo.random_streams import repeatable
-from ima_yolo.trust import check_architecture
 
 RTDETR = "rtdetr"  # a detector, but one that Ultralytics trains by a trainer of its own
 KINDS = {
@@ -93,17 +93,33 @@ def _kind(head: str, what: str) -> str:
     return KINDS[head]
 
 
+def read_architecture(path: str, role: str) -> Mapping[str, Any]:
+    """Read the description of a model, here or among those of Ultralytics.
+
+    Args:
+        path: A YAML file.
+        role: The key that named it, for the message.
+
+    Raises:
+        IMAError: If it is missing, cannot be read, or names anything but layers.
+    """
+    try:
+        description: Mapping[str, Any] = yaml_model_load(path)
+        check_architecture(description)
+        str(description["head"][-1][2])
+    except IMAError as error:
+        raise IMAError(f"{role}={path}: {error}") from None
+    except Exception as error:
+        raise IMAError(
+            f"{role}={path}: no such architecture (.yaml) or checkpoint (.pt), or not one to be read"
+        ) from error
+    return description
+
+
 def _described(path: str) -> tuple[Mapping[str, Any], str]:
     """Read an architecture; return it with its kind."""
-    try:
-        description = yaml_model_load(path)
-        check_architecture(description)
-        head = str(description["head"][-1][2])
-    except IMAError as error:
-        raise IMAError(f"student={path}: {error}") from None
-    except Exception as error:
-        raise IMAError(f"student={path}: no such architecture, or not one that can be read") from error
-    return description, _kind(head, f"student={path}: a model")
+    description = read_architecture(path, "student")
+    return description, _kind(str(description["head"][-1][2]), f"student={path}: a model")
 
 
 def kind_of_path(path: str) -> str:

@@ -182,13 +182,13 @@ class Distilling(Continuing):
     def _load_checkpoint_state(self, ckpt: dict[str, Any]) -> None:
         """Restore adapters, weight and masks beside the optimizer, on resume and on recovery from NaN."""
         try:
-            self._restore(ckpt)
+            self._load_distillation(ckpt)
         except IMAError:
             raise
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
             raise IMAError(f"{self.args.model}: {checkpoint.DAMAGED} ({one_line(error)})") from error
 
-    def _restore(self, ckpt: dict[str, Any]) -> None:
+    def _load_distillation(self, ckpt: dict[str, Any]) -> None:
         super()._load_checkpoint_state(ckpt)
         packed = checkpoint.unpack(ckpt, self.args.model)
         if packed["teacher_digest"] != self._teacher_digest:

@@ -268,6 +268,20 @@ def test_the_soak_as_measured_grew_nowhere_and_is_what_the_readme_says() -> None
     assert said in (REPOSITORY / "README.md").read_text()
 
 
+def test_what_bfloat16_costs_in_accuracy_is_what_the_readme_says() -> None:
+    folder = REPOSITORY / "benchmarks" / "results" / "runtime"
+    points: dict[str, list[float]] = {}
+    for runtime in ("torch", "bf16"):
+        files = [folder / f"teacher_runtime-{runtime}-seed{seed}.json" for seed in range(3)]
+        found = [json.loads(file.read_text()) for file in files]
+        assert [one["settings"] for one in found] == [{"ima_teacher_runtime": runtime}] * 3
+        points[runtime] = [100 * one["map50_95"] for one in found]
+    mean = {runtime: f"{sum(of_seed) / 3:.1f}" for runtime, of_seed in points.items()}
+    apart = ", ".join(f"{half - full:+.1f}" for half, full in zip(points["bf16"], points["torch"], strict=True))
+    said = f"had {mean['bf16']} mAP50-95 in place of {mean['torch']} (three seeds: {apart};"
+    assert said in (REPOSITORY / "README.md").read_text()
+
+
 def test_a_step_keeps_its_aims_of_time_and_grows_no_faster_than_its_teacher() -> None:
     folder = REPOSITORY / "benchmarks" / "results" / "step" / "cpu"
     ratios = json.loads((folder / "yolo26n-yolo26m-320-8.json").read_text())["ratios"]

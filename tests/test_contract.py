@@ -30,10 +30,10 @@ from ultralytics.utils import DEFAULT_CFG_DICT, YAML
 from ultralytics.utils.dist import generate_ddp_file
 
 from ima_yolo import IMATrainer, host
+from ima_yolo.architecture import check_architecture
 from ima_yolo.attach import _Distilling
 from ima_yolo.continuing import Continuing
 from ima_yolo.trainer import CARRIED, TRAINERS, Distilling
-from ima_yolo.trust import check_architecture
 from ima_yolo.unlabelled import UnlabelledImages
 
 CONFIGS = sorted((Path(ultralytics.__file__).parent / "cfg" / "models").rglob("*.yaml"))
@@ -74,6 +74,7 @@ MODEL = {
 }
 DATASET = {"get_labels": ["self"], "load_image": ["self", "i", "rect_mode", "resize_short"]}
 OWN = {"exact_state", "go_on_exactly", "_cannot_be_written", "_plain_state", "accumulate", "_cadence"}
+OWN |= {"_load_distillation"}
 """What our classes have beside what they override; `accumulate` stands in for an attribute."""
 
 # class of ours -> the class of Ultralytics that it stands before, and the parameters of each method that it overrides

@@ -166,7 +166,7 @@ def test_the_command_prints_a_table_and_draws_a_plot(
     [
         ([], "student= is missing"),
         (["student=yolo26n.yaml", "data=d.yaml", "candidates=a.pt", "image=3"], "'image' is not a setting"),
-        (["student=yolo26n.yaml", "data=gone.yaml", "candidates=a.pt"], "data=gone.yaml: no data set"),
+        (["student=yolo26n.yaml", "data=gone.yaml", "candidates=a.pt"], "data=gone.yaml: 'gone.yaml' does not exist"),
         (["student=yolo26n.yaml", "data=d.yaml", "candidates=a.pt", "images=0"], "images=0: expected a whole number"),
         (["student=yolo26n.yaml", "data=d.yaml", "candidates=a.pt", "output=no/x.png"], "output=no"),
         (["student=yolo26n.yaml", "data=d.yaml", "candidates=a.pt", "output=x.xyz"], "output=x.xyz: expected"),

@@ -18,9 +18,11 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 from torch import nn
-from ultralytics.nn.tasks import DetectionModel
+from ultralytics.nn.modules import Conv
+from ultralytics.nn.tasks import DetectionModel, WorldModel
 
 from ima_yolo import IMATrainer, cli
+from ima_yolo.architecture import check_architecture
 from ima_yolo.checkpoint import pack
 from ima_yolo.config import validate
 from ima_yolo.data_set import read_data_set
@@ -30,7 +32,7 @@ from ima_yolo.host import load_model
 from ima_yolo.plain_yaml import read_plain
 from ima_yolo.preflight import prepare
 from ima_yolo.teachers.module import read_state
-from ima_yolo.trust import check_architecture, trusting
+from ima_yolo.trust import trusting
 
 
 class Code:
@@ -77,6 +79,38 @@ def called(content: dict[str, Any]) -> None:
     content["model"].yaml["head"][0] = [-1, 1, "check_requirements", ["some-package"]]
 
 
+def hooked(content: dict[str, Any]) -> None:
+    """A function that a checkpoint may name: it would install a package."""
+    content["model"]._forward_hooks[0] = WorldModel.get_text_pe
+
+
+def with_a_forward(content: dict[str, Any]) -> None:
+    vars(content["model"].model[0])["forward"] = WorldModel.get_text_pe
+
+
+def shared(content: dict[str, Any]) -> None:
+    """A few hundred kB that become 100 MB once they are made single precision."""
+    values = torch.zeros(2**17, dtype=torch.half)
+    for number in range(200):
+        content["model"].register_buffer(f"b{number}", values[:])
+
+
+def branched(content: dict[str, Any]) -> None:
+    """Forty modules with a trillion ways through them."""
+    inner: nn.Module = nn.Identity()
+    for _ in range(40):
+        inner = nn.Sequential(inner, inner)
+    content["model"].model[0].add_module("deep", inner)
+
+
+def enlarged(content: dict[str, Any]) -> None:
+    next(part for part in content["model"].modules() if isinstance(part, nn.Upsample)).scale_factor = 3000.0
+
+
+def of_large_images(content: dict[str, Any]) -> None:
+    content["train_args"] = {**dict(content.get("train_args") or {}), "imgsz": 40000}
+
+
 def quantized(mode: str = "quantize", config: dict[str, Any] | None = None, shape: tuple[int, ...] = ()) -> Any:
     """A change that adds a quantization as Ultralytics writes it, or one that it never writes."""
     quantizer = {"_pytorch_state_metadata": {"params": {}, "buffers": {"_amax": {"shape": torch.Size(shape)}}}}
@@ -92,10 +126,17 @@ IMPORTED = {"adapter_cfg": {"*": {"lora_a_init": "harm.teach"}}}  # ModelOpt imp
 HOSTILE: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "code": (lambda content: content.update(more=Code()), "carries code or classes"),
     "a tensor that claims a terabyte": (swollen, "claims to be"),
-    "a model that contains itself": (cyclic, "is not built as an Ultralytics model"),
+    "a model that contains itself": (cyclic, "contains itself: it is not built as an Ultralytics model"),
     "a model without layers": (hollow, "is not built as an Ultralytics model"),
     "an activation to evaluate": (evaluated, "its activation is '__import__"),
     "a layer that is a function": (called, "in its head is no layer"),
+    "a hook": (hooked, "carries code or classes: _forward_hooks"),
+    "a forward of its own": (with_a_forward, "carries code or classes: WorldModel.get_text_pe"),
+    "tensors that share": (shared, "share so much that they unpack to more"),
+    "modules that share": (branched, "no walk through them ends"),
+    "an upsampling by thousands": (enlarged, "a Upsample has scale_factor=3000.0; at most 32"),
+    "large images": (of_large_images, "takes images of 40000 pixels; at most 4096"),
+    "a large stride": (lambda content: setattr(content["model"], "stride", torch.tensor([30000.0])), "stride is 30000"),
     "a quantization that imports": (quantized("peft", IMPORTED), "quantize=8 does not write: peft"),
     "a quantization of a terabyte": (quantized(shape=(2**20, 2**20)), "a range of more than 65536 values"),
     "a quantization of another make": (lambda content: content.update(modelopt=[1]), "is not what quantize=8 writes"),
@@ -166,16 +207,15 @@ def test_a_hostile_checkpoint_is_opened_by_no_command(
 def test_a_model_of_int8_training_opens_nothing_without_modelopt(
     options: dict[str, Any], tiny_checkpoint: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ultralytics would install it by itself; a teacher needs none of it."""
+    """Ultralytics would install it by itself, of a teacher when it is measured beside its student."""
     for name in [name for name in sys.modules if name.startswith("modelopt.")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "modelopt", None)
     path = str(rewrite(tiny_checkpoint(), Path("eight.pt").absolute(), quantized()))
-    for role in ("student", "pretrained"):
+    for role in ("teacher", "student", "pretrained"):
         with pytest.raises(IMAError, match=rf"^{role}={path}: a model of quantize=8 needs NVIDIA ModelOpt, .*int8"):
             prepare({**options, role: path})
     assert cli.main(["predict", f"model={path}", "source=x.png"]) == 2
-    assert prepare({**options, "teacher": path}).teachers[0].strides
 
 
 def test_a_compressed_checkpoint_is_refused_before_it_is_unpacked(
@@ -239,6 +279,33 @@ def test_an_activation_may_be_a_layer_of_torch(activation: str | None) -> None:
 def test_an_activation_is_nothing_else(activation: str) -> None:
     with pytest.raises(IMAError, match="its activation is"):
         check_architecture({"activation": activation})
+
+
+HUGE: dict[str, tuple[dict[str, Any], str]] = {
+    "classes": ({"nc": 40_000_000}, "its nc is 40000000; at most 65536"),
+    "bins": ({"reg_max": 10_000_000}, "its reg_max is 10000000"),
+    "keypoints": ({"kpt_shape": [10**9, 3]}, "its kpt_shape is"),
+    "a number as text": ({"backbone": [[-1, 1, "Conv", ["40000000", 3, 2]]]}, "has a number above 65536"),
+    "a width as text": ({"scales": {"n": ("1", "4000", 1024)}}, "scales them by more than 10"),
+    "many wide ones": ({"backbone": [[-1, 200, "Conv", [8192, 3, 1]]]}, "it describes 1.44e"),
+}
+
+
+@pytest.mark.parametrize("case", HUGE)
+def test_an_architecture_fits_a_memory(case: str) -> None:
+    change, reason = HUGE[case]
+    sound = {"nc": 3, "backbone": [[-1, 1, "Conv", [8, 3, 2]]], "head": [[[0], 1, "Detect", ["nc"]]]}
+    before = torch.get_rng_state()
+    check_architecture(sound)
+    assert torch.equal(before, torch.get_rng_state()), "what is looked through draws no numbers"
+    with pytest.raises(IMAError, match=f"^refused, since .*{reason}"):
+        check_architecture({**sound, **change})
+
+
+def test_looking_through_leaves_the_activation_of_other_models_alone() -> None:
+    before = Conv.default_act
+    check_architecture({"activation": "nn.ReLU()", "backbone": [[-1, 1, "Conv", [8, 3, 2]]], "head": []})
+    assert Conv.default_act is before
 
 
 def trusted(options: dict[str, Any], tiny_checkpoint: Callable[..., Path], tmp_path: Path) -> dict[str, Any]:
@@ -366,19 +433,20 @@ def test_a_cache_of_labels_runs_nothing(tiny_data: Path, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("kind", ["initializer", "constant"])
 @pytest.mark.parametrize("place", ["../secret.bin", "absolute", "link.bin", "deep/secret.bin", "beside.bin"])
+@pytest.mark.parametrize("count", [4, 64, 1800])
 def test_an_onnx_file_reads_no_other_file(
-    place: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    count: int, place: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither by a path that leaves its folder, nor by a link, nor beside it or in the current folder."""
     (tmp_path / "in").mkdir()
     secret = tmp_path / "secret.bin"
     for file in (secret, tmp_path / "in" / "beside.bin"):
-        file.write_bytes(np.ones(4, np.float32).tobytes())
+        file.write_bytes(np.ones(count, np.float32).tobytes())
     (tmp_path / "in" / "link.bin").symlink_to(secret)
     (tmp_path / "in" / "deep").symlink_to(tmp_path)
-    weight = TensorProto(name="w", data_type=1, dims=[4], data_location=TensorProto.EXTERNAL)
+    weight = TensorProto(name="w", data_type=1, dims=[count], data_location=TensorProto.EXTERNAL)
     weight.external_data.add(key="location", value=str(secret) if place == "absolute" else place)
-    ends = [helper.make_tensor_value_info(name, 1, [4]) for name in "xy"]
+    ends = [helper.make_tensor_value_info(name, 1, [count]) for name in "xy"]
     nodes = [helper.make_node("Constant", [], ["w"], value=weight)] if kind == "constant" else []
     nodes.append(helper.make_node("Add", ["x", "w"], ["y"]))
     graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], [weight] if kind == "initializer" else [])
@@ -387,8 +455,9 @@ def test_an_onnx_file_reads_no_other_file(
     path.write_bytes(made.SerializeToString())
     for folder in (tmp_path, path.parent):
         monkeypatch.chdir(folder)
-        with pytest.raises(IMAError, match="not a loadable ONNX file"):
+        with pytest.raises(IMAError, match="refused, since its weights are in another file"):
             open_session(path)
+    assert cli.main(["val", f"model={path}", "data=x.yaml"]) == 2
 
 
 OFFLINE = """

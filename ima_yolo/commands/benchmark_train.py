@@ -55,10 +55,8 @@ def benchmark_train(options: dict[str, Any]) -> int:
 
 def _file(key: str, name: str) -> str:
     """An architecture or a checkpoint that is there; "yolo26n" is the architecture, whose weights cost no time."""
-    from ultralytics.nn.tasks import yaml_model_load
-
     from ima_yolo.host import load_model
-    from ima_yolo.trust import check_architecture
+    from ima_yolo.students import read_architecture
 
     if name.endswith(".pt"):
         if not Path(name).is_file():
@@ -66,12 +64,7 @@ def _file(key: str, name: str) -> str:
         load_model(name, key)
         return name
     architecture = name if name.endswith((".yaml", ".yml")) else f"{name}.yaml"
-    try:
-        check_architecture(yaml_model_load(architecture))
-    except FileNotFoundError:
-        raise IMAError(f"{key}={name}: expected an architecture (.yaml) or a checkpoint (.pt)") from None
-    except IMAError as error:
-        raise IMAError(f"{key}={name}: {error}") from None
+    read_architecture(architecture, key)
     return architecture
 
 

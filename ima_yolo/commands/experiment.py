@@ -152,7 +152,7 @@ def _report(study: Any, pictures: bool = True) -> None:
     from ima_yolo.experiment.report.page import write_report
     from ima_yolo.experiment.tables import comparison, conclusions, markdown, same_conditions
 
-    results = study.results()
+    results = study.complete_results()
     rows = comparison(results, [arm.name for arm in study.arms], against=study.against)
     print(f"\n{markdown(rows)}\n", *conclusions(rows), *same_conditions(results), sep="\n")
     if results:

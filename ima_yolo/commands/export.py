@@ -125,6 +125,10 @@ def _export_with_ultralytics(model: str, form: str, options: dict[str, Any]) -> 
     if options.pop("kit", False):
         raise IMAError(f"kit=True with format={form}: a kit holds an ONNX file")
     checked_keys(options)
+    if data := str(options.get("data") or ""):
+        from ima_yolo.data_set import read_data_set
+
+        read_data_set(data, str(options.get("split") or "val"))
     with faults_of_the_user():
         opened(model).export(format=form, **options)
     print(f"format={form} was exported by Ultralytics; only ONNX is compared with torch")

@@ -129,14 +129,26 @@ def opened(model: str) -> Any:
     from ultralytics.utils.checks import REMOTE_FILE_PREFIXES, check_file, check_model_file_from_stem
     from ultralytics.utils.checks import check_yolov5u_filename as published
 
+    from ima_yolo.export.external import check_alone
     from ima_yolo.host import load_model
+    from ima_yolo.students import read_architecture
 
     if model.lower().startswith(REMOTE_FILE_PREFIXES):
         model = check_file(model, download_dir=SETTINGS["weights_dir"])
-    file = str(published(str(check_model_file_from_stem(model)), verbose=False))
-    if file.endswith(".pt"):
+    file = str(check_model_file_from_stem(model))
+    file = file if Path(file).exists() else str(published(file, verbose=False))
+    if is_pt(file):
         load_model(file, "model", reopened=True)
+    elif file.lower().endswith((".yaml", ".yml")):
+        read_architecture(file, "model")
+    elif file.lower().endswith(".onnx"):
+        check_alone(Path(file).read_bytes(), file)
     return YOLO(model)
+
+
+def is_pt(model: str) -> bool:
+    """Whether a name is that of a checkpoint, as Ultralytics tells: whatever the case."""
+    return model.lower().endswith(".pt")
 
 
 def checked_keys(options: Mapping[str, Any]) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 from ima_yolo.commands.options import (
     checked_keys,
     faults_of_the_user,
+    is_pt,
     load_safely,
     model_of,
     no_bare_words,
@@ -76,13 +78,14 @@ def _check_data(options: dict[str, Any], model: str, task: str, own: str) -> Non
     from ima_yolo.data_set import read_data_set
 
     named = str(options.get("data") or "")
-    data = named or (own if model.endswith(".pt") else "")
-    if not data and not model.endswith(".pt"):
-        raise IMAError("data= is missing: an exported model does not say what it was trained on")
-    if not named and ("://" in data or data.endswith(".ndjson")):
+    is_checkpoint = is_pt(model) or not (Path(model).suffix or Path(model).is_dir())
+    data = named or (own if is_checkpoint else "")
+    if not data:
+        kind = "this checkpoint" if is_checkpoint else "an exported model"
+        raise IMAError(f"data= is missing: {kind} does not say what it was trained on")
+    # which Ultralytics reads whatever the task
+    described = task != "classify" or data.lower().endswith((".yaml", ".yml"))
+    if not named and ("://" in data or data.endswith(".ndjson") or not (described or Path(data).is_dir())):
         raise IMAError(f"model={model}: it would fetch its data; if that is yours, add data={data}")
-    described = task != "classify" or data.lower().endswith(
-        (".yaml", ".yml")
-    )  # which Ultralytics reads whatever the task
-    if data and described and not data.endswith(".ndjson") and not data.startswith("ul://"):
+    if described and not data.endswith(".ndjson") and not data.startswith("ul://"):
         read_data_set(data, options.get("split") or "val", fetch=bool(named))

@@ -8,11 +8,19 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ima_yolo.errors import IMAError
+from ima_yolo.errors import IMAError, one_line
 from ima_yolo.experiment.arms import Arm
 from ima_yolo.experiment.identity import code_version
 from ima_yolo.files import read_json, write_json
 from ima_yolo.lists import listed
+
+REPORTED: dict[str, Any] = {
+    **dict.fromkeys(("map50_95", "map50", "map75", "last_map50_95", "seconds"), (int, float)),
+    "map50_95_of_class": dict,
+    "settings": dict,
+    "curves": list,
+}
+"""What tables and figures read of a result, and what it is."""
 
 MACHINE_KEYS = frozenset({"model", "data", "device"})  # of `yolo train`: these say where, not what
 
@@ -99,7 +107,20 @@ class Study:
         Raises:
             IMAError: For a result that cannot be read.
         """
-        return [read_json(self.result_path(job)) for job in self.jobs() if self.is_finished(job)]
+        return [_read_result(self.result_path(job), job) for job in self.jobs() if self.is_finished(job)]
+
+    def complete_results(self) -> list[dict[str, Any]]:
+        """The same, with all that a report reads of each.
+
+        Raises:
+            IMAError: As `results`, and for a result that lacks something.
+        """
+        results = self.results()
+        for result in results:
+            if not all(isinstance(result.get(key), kind) for key, kind in REPORTED.items()):
+                path = self.folder / "results" / f"{result['arm']}-seed{result['seed']}.json"
+                raise IMAError(f"{path}: is damaged; remove it, and it is made again")
+        return results
 
     def save(self, force: bool = False) -> None:
         """Write the study, or check that the one that is there may be continued.
@@ -144,13 +165,21 @@ class Study:
         for result in self.results():
             arm = next(arm for arm in self.arms if arm.name == result["arm"])
             where = f"{self.folder}: the result {arm.name}-seed{result['seed']}"
-            if result["settings"] != json.loads(json.dumps(arm.settings)):
+            if result.get("settings") != json.loads(json.dumps(arm.settings)):
                 raise IMAError(f"{where} was made with other settings of that arm; give the arm another name")
-            if not force and result["code"] != code_version():
+            code = result.get("code") or {}
+            if not force and code != code_version():
                 raise IMAError(
-                    f"{where} was made with other code or packages ({_changed_code(result['code'], code_version())}); "
+                    f"{where} was made with other code or packages ({_changed_code(code, code_version())}); "
                     f"remove it, or mix them with force=True"
                 )
+
+
+def _read_result(path: Path, job: Job) -> dict[str, Any]:
+    found = read_json(path)
+    if not isinstance(found, dict) or (found.get("arm"), found.get("seed")) != (job.arm.name, job.seed):
+        raise IMAError(f"{path}: is not the result of {job.name}; remove it, and it is made again")
+    return found
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -181,21 +210,26 @@ def load_study(folder: Path) -> Study:
     path = folder / "study.json"
     if not path.is_file():
         raise IMAError(f"{folder}: no study here (study.json is missing)")
-    saved = read_json(path)
-    if "made_of" not in saved:
+    saved, places = read_json(path), folder / "places.json"
+    if isinstance(saved, Mapping) and "made_of" not in saved:
         raise IMAError(f"{path}: written by an earlier version, which this one does not read")
-    places = folder / "places.json"
-    return Study(
-        folder,
-        saved["made_of"],
-        saved["common"],
-        read_json(places) if places.is_file() else {},
-        tuple(Arm(**arm) for arm in saved["arms"]),
-        tuple(saved["seeds"]),
-        tuple(saved["against"]),
-        saved["title"],
-        tuple(saved["command"]),
-    )
+    try:
+        study = Study(
+            folder,
+            dict(saved["made_of"]),
+            dict(saved["common"]),
+            {str(key): str(value) for key, value in dict(read_json(places) if places.is_file() else {}).items()},
+            tuple(Arm(**arm) for arm in saved["arms"]),
+            tuple(map(int, saved["seeds"])),
+            tuple(map(str, saved["against"])),
+            str(saved["title"]),
+            tuple(map(str, saved["command"])),
+        )
+        if not all(isinstance(arm.name, str) and isinstance(arm.settings, Mapping) for arm in study.arms):
+            raise TypeError("arms")
+    except (KeyError, TypeError, ValueError) as error:
+        raise IMAError(f"{path}: is damaged ({one_line(error)})") from error
+    return study
 
 
 def saved_arms(folder: Path) -> tuple[Arm, ...]:

@@ -13,8 +13,9 @@ from torch.nn.functional import avg_pool2d, interpolate, pad
 
 from ima_yolo.errors import IMAError, one_line
 from ima_yolo.features import Features
+from ima_yolo.pickled import check_content
 from ima_yolo.teachers import TeacherOutput
-from ima_yolo.trust import check_archive, check_tensors
+from ima_yolo.trust import check_archive
 
 PAD = 114 / 255  # the grey of Ultralytics' letterbox
 PROBE_SIZE = 256  # pixels, at least; rounded up to what the model's layers divide
@@ -199,7 +200,7 @@ def read_state(path: str, name: str) -> dict[str, Tensor]:
         if Path(path).is_file():
             check_archive(Path(path))
         state = torch.load(path, map_location="cpu", weights_only=True)
-        check_tensors(state)
+        check_content(state)
     except IMAError as error:
         raise IMAError(f"ima_teacher_weights={path}: {error}") from None
     except Exception as error:

@@ -43,7 +43,7 @@ class YOLOTeacher:
         """Load, check and freeze."""
         self.name = str(path)
         self._conf = conf
-        model, _ = load_model(path, "teacher")
+        model, _ = load_model(path, "teacher", reopened=True)  # to measure it beside the student
         if task_of(model) == "classify":
             raise IMAError(f"teacher={path}: a classification model has no feature pyramid; give a detector")
         self.class_names: dict[int, str] | None = class_names(model)

@@ -10,10 +10,11 @@ from typing import Any
 
 from ima_yolo.config import split, validate
 from ima_yolo.data_set import images_in, read_data_set
-from ima_yolo.errors import one_line
+from ima_yolo.errors import IMAError, one_line
 from ima_yolo.experiment.report.analysis import analysis, detections, ground_truth
 from ima_yolo.experiment.study import Job, Study
 from ima_yolo.files import read_json, write_json
+from ima_yolo.host import load_model
 from ima_yolo.summary import Row, measure
 
 TEACHER = "teacher"
@@ -92,13 +93,16 @@ def analyse(study: Study, name: str, weights: Path, device: str | None = None) -
         return
     images, names, channels = validation(study)
     imgsz, device = study.common.get("imgsz", 640), device or study.places.get("device")
+    load_model(weights, name, reopened=True)  # which Ultralytics opens now, code and all
     found = detections(weights, images, names, imgsz, device, channels, bands_of(study, name))
     write_json(path, analysis(ground_truth(images, names), found, names))
 
 
 def validation(study: Study) -> tuple[list[Path], dict[int, str], int]:
     """The images that the study is judged on, the class names by index, and the images' channels."""
-    data = read_data_set(str(study.data))
+    if "://" in str(study.data):  # a folder that somebody sent has nothing fetched
+        raise IMAError(f"data={study.data}: not fetched for a report")
+    data = read_data_set(str(study.data), fetch=False)
     names = {int(index): str(name) for index, name in data["names"].items()}
     return list(images_in(data["val"])), names, int(data["channels"])
 
@@ -129,7 +133,7 @@ def collect(study: Study, say: Callable[[str], None]) -> Measured:
     }
     kept = study.folder / "efficiency.json"
     rows = {name: Row(**row) for name, row in read_json(kept).items()} if kept.is_file() else {}
-    return Measured(study, study.results(), analyses, rows)
+    return Measured(study, study.complete_results(), analyses, rows)
 
 
 def attempt(what: str, work: Callable[[], object], say: Callable[[str], object]) -> None:
@@ -153,5 +157,8 @@ def _measure_efficiency(study: Study, finished: Sequence[Job]) -> None:
     if "device" in study.places:
         keys["device"] = study.places["device"]
     models = {TEACHER: Path(study.places[TEACHER]), "student": weights}
+    validation(study)
+    for name, model in models.items():
+        load_model(model, name, reopened=True)
     data, imgsz = Path(study.data), study.common.get("imgsz", 640)
     write_json(path, {name: asdict(measure(model, data, imgsz, name, **keys)) for name, model in models.items()})

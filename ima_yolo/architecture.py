@@ -1,0 +1,138 @@
+"""Descriptions of models: nothing but layers, and no more of them than a memory holds."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import nn
+from torchvision import ops
+from ultralytics.nn import tasks
+from ultralytics.nn.modules import Conv
+from ultralytics.utils import LOGGER
+
+from ima_yolo.errors import IMAError
+from ima_yolo.plain_yaml import check_size
+from ima_yolo.trust import MOST_CHANNELS, shorten
+
+LAYERS = ("ultralytics.nn.modules.", "torch.nn.modules.", "torchvision.ops.")  # where classes of layers are defined
+MOST_LAYERS, MOST_FACTOR = 2000, 10  # Ultralytics' own stay below 100 and 2
+MOST_PARAMETERS = 500_000_000  # 2 GB in single precision; Ultralytics' own stay below 160 million
+NUMBERS = ("nc", "reg_max", "kpt_shape", "ch", "channels", "depth_multiple", "width_multiple")
+
+
+def check_architecture(description: Any) -> None:
+    """Refuse a description that names anything but layers: Ultralytics calls what is named, and evaluates activations.
+
+    Args:
+        description: What a model's YAML file says, or what a checkpoint carries of it.
+
+    Raises:
+        IMAError: With the reason, without the file's name.
+    """
+    if not isinstance(description, Mapping):
+        raise IMAError("carries no description of its layers")
+    check_size(description)
+    activation = description.get("activation")
+    if activation and not _is_activation(str(activation)):
+        raise IMAError(f"refused, since its activation is '{shorten(activation)}'; expected for example nn.SiLU()")
+    _check_numbers(description)
+    layers = 0.0
+    for part in ("backbone", "head"):
+        for layer in description.get(part) or ():
+            if not isinstance(layer, (list, tuple)) or len(layer) != 4 or not _is_layer(layer[2]):
+                raise IMAError(f"refused, since '{shorten(layer)}' in its {part} is no layer")
+            layers += max(1.0, _largest(layer[1]))
+            if not _largest(layer[3]) <= MOST_CHANNELS:
+                raise IMAError(f"refused, since '{shorten(layer)}' in its {part} has a number above {MOST_CHANNELS}")
+    factor = _largest([_factors(description), description.get("depth_multiple"), description.get("width_multiple")])
+    if not (layers <= MOST_LAYERS and factor <= MOST_FACTOR):
+        raise IMAError(
+            f"refused, since it repeats layers {layers:.3g} times, or scales them by more than {MOST_FACTOR}"
+        )
+    _check_parameters(description)
+
+
+def _check_numbers(description: Mapping[str, Any]) -> None:
+    for name in NUMBERS:
+        if not _largest(description.get(name)) <= MOST_CHANNELS:
+            raise IMAError(f"refused, since its {name} is {shorten(description[name])}; at most {MOST_CHANNELS}")
+
+
+def _factors(description: Mapping[str, Any]) -> list[Any]:
+    scales = description.get("scales")
+    parts = scales.values() if isinstance(scales, Mapping) else ()
+    return [list(scale)[:2] for scale in parts if isinstance(scale, (list, tuple))]
+
+
+def _check_parameters(description: Mapping[str, Any]) -> None:
+    """Count them without memory for them. What cannot be built here is refused by whoever builds it."""
+    names = [str(layer[2]) for part in ("backbone", "head") for layer in description.get(part) or ()]
+    if "TorchVision" in names or not names:  # it would fetch the weights that it names
+        return
+    try:
+        with _unbuilt(), torch.random.fork_rng(devices=[]), torch.device("meta"):
+            channels = description.get("channels") or description.get("ch") or 3
+            layers, _ = tasks.parse_model(deepcopy(dict(description)), ch=channels, verbose=False)
+    except Exception:
+        return
+    count = sum(value.numel() for value in layers.parameters())
+    if count > MOST_PARAMETERS:
+        raise IMAError(f"refused, since it describes {count:.3g} parameters; at most {MOST_PARAMETERS:.3g}")
+
+
+@contextlib.contextmanager
+def _unbuilt() -> Iterator[None]:
+    """Undo what building leaves behind: the activation of all later layers, and words about the scale."""
+    activation, level = Conv.default_act, LOGGER.level
+    LOGGER.setLevel("ERROR")
+    try:
+        yield
+    finally:
+        Conv.default_act = activation
+        LOGGER.setLevel(level)
+
+
+def _largest(content: Any) -> float:
+    """The largest number in nested lists and mappings of plain values; NaN counts as infinite.
+
+    A number may be written as a text, which Ultralytics evaluates.
+    """
+    if isinstance(content, Mapping):
+        return max(map(_largest, content.values()), default=0.0)
+    if isinstance(content, (list, tuple)):
+        return max(map(_largest, content), default=0.0)
+    if isinstance(content, str):
+        try:
+            return _largest(ast.literal_eval(content))
+        except (MemoryError, RecursionError, SyntaxError, TypeError, ValueError):
+            return 0.0
+    if isinstance(content, bool) or not isinstance(content, (int, float)):
+        return 0.0
+    return float("inf") if content != content else abs(float(max(-1e300, min(content, 1e300))))
+
+
+def _is_layer(name: Any) -> bool:
+    place, _, last = str(name).rpartition(".")
+    if place not in ("", "nn", "torchvision.ops"):
+        return False
+    home: Any = {"": tasks, "nn": nn, "torchvision.ops": ops}[place]
+    found = getattr(home, last, None)
+    # A whole model of Ultralytics is a module too, and would build the description that it is given, unseen.
+    return isinstance(found, type) and issubclass(found, nn.Module) and found.__module__.startswith(LAYERS)
+
+
+def _is_activation(text: str) -> bool:
+    """Whether a text is the call of a class of torch.nn with plain values."""
+    try:
+        call: Any = ast.parse(text.strip(), mode="eval").body
+        place, _, name = ast.unparse(call.func).rpartition(".")
+        for value in (*call.args, *(keyword.value for keyword in call.keywords)):
+            ast.literal_eval(value)
+    except (AttributeError, RecursionError, SyntaxError, TypeError, ValueError):
+        return False
+    return place in ("nn", "torch.nn") and _is_layer(f"nn.{name}")

@@ -1,0 +1,133 @@
+"""What a checkpoint holds, once it was loaded safely and before any of it is used: plain layers of a sane size."""
+
+from __future__ import annotations
+
+import functools
+import types
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from ima_yolo.errors import IMAError
+
+CODE = (types.FunctionType, types.MethodType, types.BuiltinFunctionType, functools.partial)
+FUNCTIONAL = ("torch.nn.functional", "torch._C._nn")  # where layers of PyTorch find their activations
+PARTS = {"_modules": nn.Module, "_parameters": Tensor, "_buffers": Tensor}
+MOST_PATHS = 100_000  # ways from the model to its layers; Ultralytics' largest has some 2,000
+MOST_SHARED = 4.0  # how often a stored value is used: tied weights are used twice
+ROOM = 2**24  # bytes that a file may share beyond that
+MOST_STRIDE, MOST_SIDE = 1024, 4096  # pixels of a model's stride, and of the images that its file says it takes
+LIMITS = {
+    "scale_factor": 32,
+    "upscale_factor": 32,
+    "padding": 64,
+    "output_padding": 64,
+    "stride": 64,
+    "size": MOST_SIDE,
+}
+LIMITS |= {"_reversed_padding_repeated_twice": 64, "output_size": 1024}
+"""Numbers of PyTorch's layers by which maps grow -> the most that is taken from a file."""
+
+
+def check_content(content: Any) -> None:
+    """Refuse tensors that claim or share more than is stored, and layers that call what a file names.
+
+    Args:
+        content: Nested mappings, lists, tuples and modules; may contain itself.
+
+    Raises:
+        IMAError: With the reason, without the file's name.
+    """
+    claimed, storages = 0, {}
+    for value in _parts(content):
+        if isinstance(value, Tensor):
+            size = value.numel() * value.element_size()
+            if size > value.untyped_storage().nbytes():
+                raise IMAError(f"refused, since a tensor claims to be {tuple(value.shape)} and stores less")
+            claimed += size
+            storages[value.untyped_storage().data_ptr()] = value.untyped_storage().nbytes()
+        elif isinstance(value, nn.Module):
+            _check_module(value)
+        elif isinstance(value, CODE) and not str(getattr(value, "__module__", "")).startswith(FUNCTIONAL):
+            raise IMAError(f"refused, since it carries code or classes: {getattr(value, '__qualname__', 'a function')}")
+    if claimed > MOST_SHARED * sum(storages.values()) + ROOM:
+        raise IMAError("refused, since its tensors share so much that they unpack to more than the file holds")
+
+
+def _parts(content: Any) -> Iterator[Any]:
+    """All that is reached, each once."""
+    waiting, seen = [content], set()
+    while waiting:
+        value = waiting.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        yield value
+        if isinstance(value, Mapping):
+            waiting.extend(value.values())
+        elif isinstance(value, (list, tuple, set)):
+            waiting.extend(value)
+        elif isinstance(value, nn.Module):
+            waiting.append(vars(value))
+
+
+def _check_module(module: nn.Module) -> None:
+    own = vars(module)
+    for name, value in own.items():
+        if "hooks" in name and value:
+            raise IMAError(f"refused, since it carries code or classes: {name} of a {type(module).__name__}")
+    for name, kind in PARTS.items():
+        parts = own.get(name) or {}
+        if not all(part is None or isinstance(part, kind) for part in parts.values()):
+            raise IMAError(
+                f"refused, since {name} of a {type(module).__name__} is not built as an Ultralytics model is"
+            )
+    if type(module).__module__.startswith("torch.nn.modules."):
+        for name, most in LIMITS.items():
+            if _largest(own.get(name)) > most:
+                raise IMAError(f"refused, since a {type(module).__name__} has {name}={own[name]}; at most {most}")
+
+
+def _largest(value: Any) -> float:
+    if isinstance(value, (list, tuple)):
+        return max(map(_largest, value), default=0.0)
+    return float(value) if isinstance(value, (int, float)) and value == value else 0.0
+
+
+def check_paths(module: nn.Module) -> None:
+    """Refuse a model that reaches its layers in more ways than any memory or time allows: PyTorch walks all of them.
+
+    Raises:
+        IMAError: With the reason, without the file's name.
+    """
+    paths = _paths(module, {})
+    if paths == float("inf"):
+        raise IMAError("refused, since it contains itself: it is not built as an Ultralytics model is")
+    if paths > MOST_PATHS:
+        raise IMAError("refused, since its layers share so many others that no walk through them ends")
+
+
+def _paths(module: nn.Module, known: dict[int, float]) -> float:
+    if id(module) not in known:
+        known[id(module)] = float("inf")  # met again before it is counted, it contains itself
+        children = [child for child in module._modules.values() if child is not None]
+        known[id(module)] = 1 + sum(_paths(child, known) for child in children)
+    return known[id(module)]
+
+
+def check_sizes(checkpoint: Mapping[str, Any], model: nn.Module) -> None:
+    """Refuse a size of images that a file names by itself and no memory holds: whoever sent it chose that.
+
+    Raises:
+        IMAError: With the reason, without the file's name.
+    """
+    stride = getattr(model, "stride", None)
+    strides = stride.flatten().tolist() if isinstance(stride, Tensor) and stride.numel() < 100 else [stride]
+    if _largest(strides) > MOST_STRIDE:
+        raise IMAError(f"refused, since its stride is {_largest(strides):g} pixels; at most {MOST_STRIDE}")
+    kept = [checkpoint.get("train_args"), getattr(model, "args", None)]
+    for args in kept:
+        size = args.get("imgsz") if isinstance(args, Mapping) else getattr(args, "imgsz", None)
+        if _largest(size) > MOST_SIDE:
+            raise IMAError(f"refused, since it says that it takes images of {size} pixels; at most {MOST_SIDE}")

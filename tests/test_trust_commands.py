@@ -1,0 +1,187 @@
+"""What every command opens was looked through before: data sets, checkpoints of any name, architectures, studies."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from ima_yolo import cli
+from ima_yolo.experiment.arms import Arm
+from ima_yolo.experiment.study import Study
+from ima_yolo.files import write_json
+
+SCRIPT = "train: gone\nval: gone\nnames: [a]\ndownload: open('touched', 'w')\n"
+
+
+class Code:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (Path("touched").absolute(),))
+
+
+@pytest.fixture(autouse=True)
+def _nothing_runs_or_is_fetched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise AssertionError("a network call")
+
+    for name in ("connect", "connect_ex"):
+        monkeypatch.setattr(socket.socket, name, refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    yield
+    assert not (tmp_path / "touched").exists()
+
+
+@pytest.fixture
+def poisoned(tiny_data: Path, tmp_path: Path) -> Path:
+    """`data.yaml` of a set whose cache of validation labels is a pickle with code."""
+    root = Path(shutil.copytree(tiny_data.parent, tmp_path / "set", ignore=shutil.ignore_patterns("*.cache")))
+    data = root / "data.yaml"
+    data.write_text(data.read_text().replace(str(tiny_data.parent), str(root)))
+    with (root / "labels" / "val.cache").open("wb") as file:
+        np.save(file, np.array({"labels": Code()}, dtype=object))
+    return data
+
+
+def said(words: list[str], capfd: pytest.CaptureFixture[str]) -> str:
+    assert cli.main(words) == 2
+    line = capfd.readouterr().err.splitlines()[-1]
+    assert line.startswith("ima-yolo: ")
+    return line
+
+
+def commands(checkpoint: Path, teacher: Path) -> dict[str, list[str]]:
+    model, imgsz = f"model={checkpoint}", "imgsz=64"
+    return {
+        "val": ["val", model, imgsz, "device=cpu"],
+        "teachers": ["teachers", f"student={checkpoint}", f"candidates={teacher}", imgsz],
+        "int8": ["export", model, imgsz, "quantize=8", "calibration_images=4"],
+        "another format": ["export", model, imgsz, "format=torchscript"],
+        "compare": ["compare", f"teacher={teacher}", f"student={checkpoint}", imgsz, "epochs=1", "project=a"],
+        "train": ["train", f"teacher={teacher}", f"student={checkpoint}", imgsz, "epochs=1", "project=a"],
+    }
+
+
+@pytest.mark.parametrize("name", commands(Path(), Path()))
+def test_no_command_runs_what_lies_in_a_data_set(
+    name: str, poisoned: Path, tiny_checkpoint: Callable[..., Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = commands(tiny_checkpoint(), tiny_checkpoint("yolo26s-few.yaml", seed=1))[name]
+    assert "val.cache: refused, since it carries code" in said([*words, f"data={poisoned}"], capfd)
+    Path("script.yaml").write_text(SCRIPT)
+    assert "a script, which is not run" in said([*words, "data=script.yaml"], capfd)
+
+
+@pytest.mark.parametrize("form", ["rknn", "litert", "openvino"])
+def test_no_format_runs_a_script(
+    form: str, tiny_checkpoint: Callable[..., Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    Path("script.yaml").write_text(SCRIPT)
+    words = ["export", f"model={tiny_checkpoint()}", "imgsz=64", f"format={form}", "quantize=8", "data=script.yaml"]
+    assert "a script, which is not run" in said(words, capfd)
+
+
+@pytest.mark.parametrize("words", [["val"], ["predict", "source=x.png"], ["export", "format=torchscript"]])
+def test_the_case_of_a_suffix_changes_nothing(
+    words: list[str], tiny_data: Path, tiny_checkpoint: Callable[..., Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    content = torch.load(tiny_checkpoint(), weights_only=False)
+    torch.save({**content, "modelopt": [1]}, "SENT.PT")
+    data = [f"data={tiny_data}"] if words == ["val"] else []
+    assert "is not what quantize=8 writes" in said([*words, "model=SENT.PT", *data, "imgsz=64"], capfd)
+
+
+@pytest.mark.parametrize("words", [["val"], ["predict", "source=x.png"], ["export", "format=torchscript"]])
+def test_an_architecture_is_looked_through(
+    words: list[str], tiny_data: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    layer = "[-1, 200, Conv, [8192, 3, 1]]"
+    Path("wide.yaml").write_text(f"nc: 3\nbackbone: [{layer}]\nhead: [[[0], 1, Detect, [nc]]]\n")
+    data = [f"data={tiny_data}"] if words == ["val"] else []
+    assert "model=wide.yaml: refused, since it describes 1.44e+09 parameters" in said(
+        [*words, "model=wide.yaml", *data], capfd
+    )
+
+
+@pytest.mark.parametrize(
+    ("data", "task", "reason"),
+    [
+        ("imagenette160", "classify", "it would fetch its data; if that is yours, add data=imagenette160"),
+        ("https:/localhost/x.zip", "classify", "it would fetch its data"),
+        (None, "detect", "data= is missing: this checkpoint does not say what it was trained on"),
+        (None, "classify", "data= is missing: this checkpoint"),
+    ],
+)
+def test_a_model_that_is_validated_fetches_nothing(
+    data: str | None,
+    task: str,
+    reason: str,
+    tiny_checkpoint: Callable[..., Path],
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    saved = torch.load(tiny_checkpoint(), weights_only=False)
+    saved["train_args"] = {"imgsz": 64} if data is None else {"data": data, "imgsz": 64}
+    saved["model"].task = task
+    torch.save(saved, "sent.pt")
+    assert reason in said(["val", "model=sent.pt", "device=cpu"], capfd)
+
+
+@pytest.fixture
+def sent(tiny_data: Path, tiny_checkpoint: Callable[..., Path], tmp_path: Path) -> Study:
+    """A finished study of one training, with its checkpoint, as somebody may send it."""
+    places = {"teacher": str(tiny_checkpoint("yolo26s-few.yaml", seed=1)), "data": str(tiny_data)}
+    study = Study(tmp_path / "sent", {"holdout": None}, {"imgsz": 64}, places, (Arm("none", "none"),), (0,))
+    study.save()
+    (job,) = study.jobs()
+    score = {"map50_95": 0.5, "map50": 0.5, "map75": 0.5, "last_map50_95": 0.5, "map50_95_of_class": {}}
+    kept = {"arm": "none", "seed": 0, "settings": {}, "code": {}, "epochs": 1, "seconds": 1.0, "resumed": []}
+    write_json(study.result_path(job), {**kept, **score, "device": "cpu", "curves": [{"epoch": 1.0}]})
+    study.weights(job).parent.mkdir(parents=True)
+    shutil.copyfile(tiny_checkpoint(), study.weights(job))
+    return study
+
+
+def test_a_study_that_was_sent_runs_nothing(
+    sent: Study, poisoned: Path, tiny_data: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (job,) = sent.jobs()
+    content = torch.load(sent.weights(job), weights_only=False)
+    torch.save({**content, "modelopt": [1]}, sent.weights(job))
+    cases = {str(tiny_data): "is not what quantize=8 writes", str(poisoned): "carries code"}
+    Path("script.yaml").write_text(SCRIPT)
+    for data, reason in {**cases, "https://localhost:9/d.zip": "not fetched", "script.yaml": "not run"}.items():
+        write_json(sent.folder / "places.json", {**sent.places, "data": data})
+        assert cli.main(["report", f"study={sent.folder}"]) == 0
+        lines = "".join(capfd.readouterr())
+        assert f"the report goes without details of {job.name}: " in lines
+        assert reason in lines
+        assert not (sent.folder / "efficiency.json").exists()
+
+
+DAMAGED = {
+    "study.json": ["[]", '{"made_of": 5}', '{"made_of": {}}', '{"made_of": {}, "common": {}, "arms": [{"name": "a"}]}'],
+    "places.json": ["5", "[1]"],
+    "results/none-seed0.json": ["5", "{}", '{"arm": "none"}', '{"arm": "none", "seed": 0}', '{"arm": "a", "seed": 0}'],
+}
+
+
+@pytest.mark.parametrize(("file", "content"), [(file, text) for file, texts in DAMAGED.items() for text in texts])
+def test_a_damaged_study_costs_one_line(
+    file: str, content: str, sent: Study, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (sent.folder / file).write_text(content)
+    line = said(["report", f"study={sent.folder}"], capfd)
+    assert f"{'study' if file == 'places.json' else Path(file).stem}.json: " in line
+
+
+def test_an_arm_without_a_name_of_letters(sent: Study, capfd: pytest.CaptureFixture[str]) -> None:
+    content = json.loads((sent.folder / "study.json").read_text())
+    content["arms"][0]["name"] = 5
+    (sent.folder / "study.json").write_text(json.dumps(content))
+    assert "study.json: is damaged (arms)" in said(["report", f"study={sent.folder}"], capfd)
