@@ -154,8 +154,9 @@ def plot_growth(rows: Sequence[Mapping[str, Any]], output: Path) -> Path:
     axes.plot(line, line, color=BARS["teacher"][1], label="the teacher's forward pass itself")
     axes.set_xlabel("the teacher's forward pass up to its neck, seconds (PyTorch, float32)")
     axes.set_ylabel("added to a plain step, seconds")
-    axes.set_xscale("log")
-    axes.set_yscale("log")
+    for scale, axis in ((axes.set_xscale, axes.xaxis), (axes.set_yscale, axes.yaxis)):
+        scale("log", base=2)
+        axis.set_major_formatter(lambda seconds, _: f"{seconds:g}")
     axes.legend(frameon=False)
     return _saved(figure, axes, output)
 

@@ -145,6 +145,7 @@ def test_a_trained_file_keeps_its_accuracy(shared: Path, tmp_path: Path, capsys:
     assert report["before"]["accuracy"] > 0.4
     assert report["before"]["accuracy"] - report["after"]["accuracy"] <= 0.03
     assert report["after"]["size"] < report["before"]["size"] / 3
+    assert all(0 < report[when]["latency"] < 1000 for when in ("before", "after")), "milliseconds"
     detector = Detector(target)
     assert detector.metadata.args["quantize"] == 8
     assert len(detector(cv2.imread(str(next((data / "images" / "val").glob("*.jpg")))))) > 3
