@@ -71,6 +71,8 @@ def keeps_data_elsewhere(content: bytes) -> bool:
 def _field(content: bytes, at: int, end: int) -> tuple[int, int, int, int]:
     """Number, wire type, the place after it, and its length in bytes, of a varint its value."""
     tag, at = _varint(content, at, end)
+    if not 8 <= tag < 1 << 32:  # a reader of the format drops the bits above, or stops
+        raise ValueError(f"tag {tag}")
     wire, value = tag & 7, 0
     if wire in (VARINT, LENGTH):
         value, at = _varint(content, at, end)
@@ -78,7 +80,7 @@ def _field(content: bytes, at: int, end: int) -> tuple[int, int, int, int]:
         at += 8 if wire == EIGHT_BYTES else 4
     else:
         raise ValueError(f"wire type {wire}")
-    if at + (value if wire == LENGTH else 0) > end:
+    if at + (value if wire == LENGTH else 0) > end or (wire == LENGTH and value >= 1 << 31):
         raise ValueError("truncated")
     return tag >> 3, wire, at, value
 

@@ -16,12 +16,15 @@ from ultralytics.nn.modules import Conv
 from ultralytics.utils import LOGGER
 
 from ima_yolo.errors import IMAError
+from ima_yolo.pickled import check_growth
 from ima_yolo.plain_yaml import check_size
 from ima_yolo.trust import MOST_CHANNELS, shorten
 
 LAYERS = ("ultralytics.nn.modules.", "torch.nn.modules.", "torchvision.ops.")  # where classes of layers are defined
 MOST_LAYERS, MOST_FACTOR = 2000, 10  # Ultralytics' own stay below 100 and 2
+MOST_WIDTH = 8192  # of a layer's numbers: channels, repeats inside it
 MOST_PARAMETERS = 500_000_000  # 2 GB in single precision; Ultralytics' own stay below 160 million
+MOST_ACTIVATION = 256  # of an activation's numbers
 NUMBERS = ("nc", "reg_max", "kpt_shape", "ch", "channels", "depth_multiple", "width_multiple")
 
 
@@ -47,8 +50,8 @@ def check_architecture(description: Any) -> None:
             if not isinstance(layer, (list, tuple)) or len(layer) != 4 or not _is_layer(layer[2]):
                 raise IMAError(f"refused, since '{shorten(layer)}' in its {part} is no layer")
             layers += max(1.0, _largest(layer[1]))
-            if not _largest(layer[3]) <= MOST_CHANNELS:
-                raise IMAError(f"refused, since '{shorten(layer)}' in its {part} has a number above {MOST_CHANNELS}")
+            if not _largest(layer[3]) <= MOST_WIDTH:
+                raise IMAError(f"refused, since '{shorten(layer)}' in its {part} has a number above {MOST_WIDTH}")
     factor = _largest([_factors(description), description.get("depth_multiple"), description.get("width_multiple")])
     if not (layers <= MOST_LAYERS and factor <= MOST_FACTOR):
         raise IMAError(
@@ -80,6 +83,7 @@ def _check_parameters(description: Mapping[str, Any]) -> None:
             layers, _ = tasks.parse_model(deepcopy(dict(description)), ch=channels, verbose=False)
     except Exception:
         return
+    check_growth(layers)
     count = sum(value.numel() for value in layers.parameters())
     if count > MOST_PARAMETERS:
         raise IMAError(f"refused, since it describes {count:.3g} parameters; at most {MOST_PARAMETERS:.3g}")
@@ -131,8 +135,9 @@ def _is_activation(text: str) -> bool:
     try:
         call: Any = ast.parse(text.strip(), mode="eval").body
         place, _, name = ast.unparse(call.func).rpartition(".")
-        for value in (*call.args, *(keyword.value for keyword in call.keywords)):
-            ast.literal_eval(value)
+        values = [ast.literal_eval(value) for value in (*call.args, *(keyword.value for keyword in call.keywords))]
+        if _largest(values) > MOST_ACTIVATION:
+            return False
     except (AttributeError, RecursionError, SyntaxError, TypeError, ValueError):
         return False
     return place in ("nn", "torch.nn") and _is_layer(f"nn.{name}")

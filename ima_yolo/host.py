@@ -14,15 +14,16 @@ import ultralytics
 from torch import nn
 from ultralytics.cfg import DEFAULT_CFG_DICT, check_dict_alignment
 from ultralytics.nn.tasks import BaseModel, guess_model_task, torch_safe_load
-from ultralytics.utils import LOGGER, SETTINGS, nms
+from ultralytics.utils import LOGGER, SETTINGS, downloads, nms
 from ultralytics.utils.checks import check_yolov5u_filename
 from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES
 from ultralytics.utils.tal import make_anchors
 
 from ima_yolo.architecture import check_architecture
+from ima_yolo.calls import check_calls
 from ima_yolo.errors import IMAError, one_line
 from ima_yolo.features import Features, Predictions, tap
-from ima_yolo.pickled import check_content, check_paths, check_sizes
+from ima_yolo.pickled import check_content, check_growth, check_paths, check_sizes
 from ima_yolo.plain_yaml import check_size
 from ima_yolo.quantized import check_quantization, need_modelopt
 from ima_yolo.trust import check_archive, trusts
@@ -79,8 +80,11 @@ def load_model(path: str | Path, role: str, reopened: bool = False) -> tuple[Bas
     if taken_for != str(path):
         raise IMAError(f"{role}={path}: Ultralytics takes this name for {Path(taken_for).name}; rename the file")
     try:
+        if local_file(str(path)) is None:
+            path = downloads.attempt_download_asset(str(path))
         if (file := local_file(str(path))) is not None and not trusts():
             check_archive(file)
+            check_calls(file)
         checkpoint, _ = torch_safe_load(str(path), safe_only=not trusts())
         model = (checkpoint.get("ema") or checkpoint.get("model")) if isinstance(checkpoint, Mapping) else None
         if not isinstance(model, BaseModel):
@@ -89,6 +93,7 @@ def load_model(path: str | Path, role: str, reopened: bool = False) -> tuple[Bas
             check_size([checkpoint, vars(model)])
             check_content(checkpoint)
             check_paths(model)
+            check_growth(model)
             check_sizes(checkpoint, model)
             check_quantization(checkpoint)
             check_architecture(getattr(model, "yaml", None))

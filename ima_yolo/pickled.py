@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import types
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -18,15 +19,10 @@ MOST_PATHS = 100_000  # ways from the model to its layers; Ultralytics' largest 
 MOST_SHARED = 4.0  # how often a stored value is used: tied weights are used twice
 ROOM = 2**24  # bytes that a file may share beyond that
 MOST_STRIDE, MOST_SIDE = 1024, 4096  # pixels of a model's stride, and of the images that its file says it takes
-LIMITS = {
-    "scale_factor": 32,
-    "upscale_factor": 32,
-    "padding": 64,
-    "output_padding": 64,
-    "stride": 64,
-    "size": MOST_SIDE,
-}
-LIMITS |= {"_reversed_padding_repeated_twice": 64, "output_size": 1024}
+MOST_GROWTH = 128  # by which all layers of a model together enlarge its maps; Ultralytics' own stay below 64
+GROWING = ("scale_factor", "upscale_factor")
+LIMITS = {**dict.fromkeys(GROWING, 8), **dict.fromkeys(("padding", "output_padding"), 32), "stride": 64, "size": 1024}
+LIMITS |= {"_reversed_padding_repeated_twice": 32, "output_size": 1024}
 """Numbers of PyTorch's layers by which maps grow -> the most that is taken from a file."""
 
 
@@ -49,10 +45,17 @@ def check_content(content: Any) -> None:
             storages[value.untyped_storage().data_ptr()] = value.untyped_storage().nbytes()
         elif isinstance(value, nn.Module):
             _check_module(value)
-        elif isinstance(value, CODE) and not str(getattr(value, "__module__", "")).startswith(FUNCTIONAL):
+        elif isinstance(value, CODE) and not _is_of_a_layer(value):
             raise IMAError(f"refused, since it carries code or classes: {getattr(value, '__qualname__', 'a function')}")
     if claimed > MOST_SHARED * sum(storages.values()) + ROOM:
         raise IMAError("refused, since its tensors share so much that they unpack to more than the file holds")
+
+
+def _is_of_a_layer(function: Any) -> bool:
+    """Whether this is what checkpoints are known to keep: activations, and the ways in which a layer is run."""
+    module, name = str(getattr(function, "__module__", "")), str(getattr(function, "__name__", ""))
+    is_run = module.startswith("ultralytics.nn.modules") and name in ("forward", "forward_fuse")
+    return module.startswith(FUNCTIONAL) or is_run
 
 
 def _parts(content: Any) -> Iterator[Any]:
@@ -92,6 +95,8 @@ def _check_module(module: nn.Module) -> None:
 def _largest(value: Any) -> float:
     if isinstance(value, (list, tuple)):
         return max(map(_largest, value), default=0.0)
+    if isinstance(value, str):  # Ultralytics reads numbers out of texts
+        return max(map(float, re.findall(r"\d+", value)), default=0.0)
     return float(value) if isinstance(value, (int, float)) and value == value else 0.0
 
 
@@ -114,6 +119,24 @@ def _paths(module: nn.Module, known: dict[int, float]) -> float:
         children = [child for child in module._modules.values() if child is not None]
         known[id(module)] = 1 + sum(_paths(child, known) for child in children)
     return known[id(module)]
+
+
+def check_growth(model: nn.Module) -> None:
+    """Refuse a model whose layers enlarge its maps until no memory holds them.
+
+    Raises:
+        IMAError: With the reason, without the file's name.
+    """
+    growth = 1.0
+    for module in model.modules():
+        _check_module(module)
+        own = vars(module)
+        factors = [own.get(name) for name in GROWING]
+        if isinstance(module, (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)):
+            factors.append(own.get("stride"))
+        growth *= max(1.0, _largest(factors))
+    if growth > MOST_GROWTH:
+        raise IMAError(f"refused, since its layers enlarge its maps {growth:g} times; at most {MOST_GROWTH}")
 
 
 def check_sizes(checkpoint: Mapping[str, Any], model: nn.Module) -> None:

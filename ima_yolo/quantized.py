@@ -28,6 +28,8 @@ def check_quantization(checkpoint: Mapping[str, Any]) -> None:
         return
     try:
         steps = [(str(mode), step["metadata"]) for mode, step in state["modelopt"]["modelopt_state_dict"]]
+        if not all(_is_plain(step["config"]) for _, step in state["modelopt"]["modelopt_state_dict"]):
+            raise TypeError("config")
         sizes = [size for _, metadata in steps for size in _sizes(metadata["quantizer_state"])]
     except (AttributeError, KeyError, TypeError, ValueError):
         raise IMAError("refused, since what it says of its quantization is not what quantize=8 writes") from None
@@ -38,6 +40,15 @@ def check_quantization(checkpoint: Mapping[str, Any]) -> None:
             )
     if not max(sizes, default=0) <= MOST_CHANNELS:
         raise IMAError(f"refused, since its quantization has a range of more than {MOST_CHANNELS} values")
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether this is made of mappings, lists, texts and numbers: ModelOpt would call a class that stands there."""
+    if isinstance(value, Mapping):
+        return all(map(_is_plain, value.values()))
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, (str, int, float))
 
 
 def _sizes(quantizers: Mapping[str, Any]) -> Iterator[float]:

@@ -274,6 +274,28 @@ def test_the_soak_as_measured_grew_nowhere_and_is_what_the_readme_says() -> None
     assert said in (REPOSITORY / "README.md").read_text()
 
 
+def test_ways_to_ask_a_teacher_less_often(
+    tiny_data: Path, tiny_checkpoint: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cheaper import WAYS, train
+
+    from ima_yolo.distill import Distiller
+
+    seen: list[int] = []
+    original = Distiller._terms
+    monkeypatch.setattr(Distiller, "_terms", lambda self, *args: (seen.append(1), original(self, *args))[1])
+    models = {"model": str(tiny_checkpoint()), "teacher": str(tiny_checkpoint("yolo26s-few.yaml", seed=1))}
+    sizes = {"data": str(tiny_data), "imgsz": 64, "epochs": 1, "batch": 2, "nbs": 2, "device": "cpu", "cache": False}
+    looks = {}
+    for way in WAYS:
+        found = train(way, 0, {**models, **sizes})
+        assert found["settings"]["imgsz"] == 64
+        assert 0 <= found["mAP50-95"] <= 1
+        looks[way] = len(seen)
+        seen.clear()
+    assert looks == {"every batch": 4, "half of each batch": 4, "every second batch": 2, "fixed images": 4}
+
+
 def test_what_an_epoch_costs_beyond_its_steps_is_what_the_readme_says() -> None:
     found = json.loads((REPOSITORY / "benchmarks" / "results" / "epoch.json").read_text())
     ours, plain = (found[arm]["epoch / steps"] for arm in ("ours", "plain"))

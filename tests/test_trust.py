@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import pickle
 import shutil
@@ -18,7 +19,9 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 from torch import nn
-from ultralytics.nn.modules import Conv
+from ultralytics import YOLO
+from ultralytics.nn.distill_model import DistillationModel
+from ultralytics.nn.modules import Conv, Detect
 from ultralytics.nn.tasks import DetectionModel, WorldModel
 
 from ima_yolo import IMATrainer, cli
@@ -107,8 +110,24 @@ def enlarged(content: dict[str, Any]) -> None:
     next(part for part in content["model"].modules() if isinstance(part, nn.Upsample)).scale_factor = 3000.0
 
 
+def grown(content: dict[str, Any]) -> None:
+    first = content["model"].model[0]
+    content["model"].model[0] = nn.Sequential(first, *(nn.Upsample(scale_factor=8.0) for _ in range(4)))
+    content["model"].model[0].i, content["model"].model[0].f = first.i, first.f
+
+
 def of_large_images(content: dict[str, Any]) -> None:
     content["train_args"] = {**dict(content.get("train_args") or {}), "imgsz": 40000}
+
+
+class Call:
+    """Calls a class while it is unpickled."""
+
+    def __init__(self, kind: Any, *args: Any) -> None:
+        self.call = kind, args
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self.call
 
 
 def quantized(mode: str = "quantize", config: dict[str, Any] | None = None, shape: tuple[int, ...] = ()) -> Any:
@@ -130,13 +149,31 @@ HOSTILE: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "a model without layers": (hollow, "is not built as an Ultralytics model"),
     "an activation to evaluate": (evaluated, "its activation is '__import__"),
     "a layer that is a function": (called, "in its head is no layer"),
+    "upsampling layer by layer": (grown, "layers enlarge its maps 8192 times; at most 128"),
     "a hook": (hooked, "carries code or classes: _forward_hooks"),
     "a forward of its own": (with_a_forward, "carries code or classes: WorldModel.get_text_pe"),
     "tensors that share": (shared, "share so much that they unpack to more"),
     "modules that share": (branched, "no walk through them ends"),
-    "an upsampling by thousands": (enlarged, "a Upsample has scale_factor=3000.0; at most 32"),
+    "an upsampling by thousands": (enlarged, "a Upsample has scale_factor=3000.0; at most 8"),
     "large images": (of_large_images, "takes images of 40000 pixels; at most 4096"),
     "a large stride": (lambda content: setattr(content["model"], "stride", torch.tensor([30000.0])), "stride is 30000"),
+    "a call that opens another file": (
+        lambda content: content.update(more=Call(DistillationModel, "http://localhost:9/x.pt", content["model"])),
+        "called as it is loaded: DistillationModel",
+    ),
+    "a call that takes memory": (
+        lambda content: content.update(more=Call(nn.Linear, 50000, 50000)),
+        "called as it is loaded: Linear",
+    ),
+    "a call through another": (
+        lambda content: content.update(more=Call(functools.partial, nn.Linear, 5, 5)),
+        "called as it is loaded: partial",
+    ),
+    "a size in words": (
+        lambda content: content.update(train_args={"imgsz": "[16384, 64]"}),
+        "takes images of ",
+    ),
+    "a quantization that calls": (quantized(config={"calibrator": (nn.Linear, 5, 5)}), "is not what quantize=8 writes"),
     "a quantization that imports": (quantized("peft", IMPORTED), "quantize=8 does not write: peft"),
     "a quantization of a terabyte": (quantized(shape=(2**20, 2**20)), "a range of more than 65536 values"),
     "a quantization of another make": (lambda content: content.update(modelopt=[1]), "is not what quantize=8 writes"),
@@ -246,7 +283,7 @@ def test_a_state_file_is_looked_at_in_the_same_way(tmp_path: Path) -> None:
     torch.save({"a": Code()}, tmp_path / "code.pt")
     torch.save({"a": torch.zeros(1).expand(2**40)}, tmp_path / "swollen.pt")
     deflated(tmp_path / "good.pt", tmp_path / "bomb.pt")
-    for name, reason in (("code", "more than plain weights"), ("swollen", "claims to be"), ("bomb", "unpack to more")):
+    for name, reason in (("code", "carries code or classes"), ("swollen", "claims to be"), ("bomb", "unpack to more")):
         with pytest.raises(IMAError, match=rf"ima_teacher_weights=.*{name}\.pt: .*{reason}"):
             read_state(str(tmp_path / f"{name}.pt"), "t")
     assert not Path("touched").exists()
@@ -285,8 +322,18 @@ HUGE: dict[str, tuple[dict[str, Any], str]] = {
     "classes": ({"nc": 40_000_000}, "its nc is 40000000; at most 65536"),
     "bins": ({"reg_max": 10_000_000}, "its reg_max is 10000000"),
     "keypoints": ({"kpt_shape": [10**9, 3]}, "its kpt_shape is"),
-    "a number as text": ({"backbone": [[-1, 1, "Conv", ["40000000", 3, 2]]]}, "has a number above 65536"),
+    "a number as text": ({"backbone": [[-1, 1, "Conv", ["40000000", 3, 2]]]}, "has a number above 8192"),
     "a width as text": ({"scales": {"n": ("1", "4000", 1024)}}, "scales them by more than 10"),
+    "repeats inside a layer": ({"backbone": [[-1, 1, "RepNCSPELAN4", [8, 8, 8, 60000]]]}, "has a number above 8192"),
+    "an activation of a size": ({"activation": "nn.Linear(40000, 40000)"}, "its activation is"),
+    "upsampling": (
+        {"backbone": [[-1, 1, "Conv", [8, 3, 2]], [-1, 1, "nn.Upsample", [None, 80, "nearest"]]]},
+        "a Upsample has scale_factor=80",
+    ),
+    "padding": (
+        {"backbone": [[-1, 1, "Conv", [8, 3, 2]], [-1, 1, "nn.ZeroPad2d", [6000]]]},
+        "a ZeroPad2d has padding=",
+    ),
     "many wide ones": ({"backbone": [[-1, 200, "Conv", [8192, 3, 1]]]}, "it describes 1.44e"),
 }
 
@@ -300,6 +347,20 @@ def test_an_architecture_fits_a_memory(case: str) -> None:
     assert torch.equal(before, torch.get_rng_state()), "what is looked through draws no numbers"
     with pytest.raises(IMAError, match=f"^refused, since .*{reason}"):
         check_architecture({**sound, **change})
+
+
+def test_what_published_and_fused_checkpoints_keep_is_taken(tiny_checkpoint: Callable[..., Path]) -> None:
+    """Heads of YOLOv8 and YOLO11 kept `Detect.forward`; a fused layer keeps the way in which it is run."""
+
+    def old_head(content: dict[str, Any]) -> None:
+        content["model"].model[-1].detect = Detect.forward
+
+    load_model(rewrite(tiny_checkpoint(), Path("old.pt"), old_head), "teacher")
+    for name in ("yolo26n.yaml", "yolov8n.yaml", "yolov10n.yaml", "yolov8n-seg.yaml"):
+        yolo = YOLO(name, verbose=False)
+        yolo.fuse()
+        yolo.save("fused.pt")
+        load_model("fused.pt", "teacher")
 
 
 def test_looking_through_leaves_the_activation_of_other_models_alone() -> None:

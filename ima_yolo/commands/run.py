@@ -63,6 +63,13 @@ def predict(options: dict[str, Any]) -> int:
     return 0
 
 
+def _is_here(data: str) -> bool:
+    """Whether a data set of a classifier is a folder, named or among Ultralytics' own."""
+    from ultralytics.utils import SETTINGS
+
+    return any(Path(place, data).is_dir() for place in (".", SETTINGS["datasets_dir"]))
+
+
 def _check_data(options: dict[str, Any], model: str, task: str, own: str) -> None:
     """Look for the data before Ultralytics makes a folder for results.
 
@@ -85,7 +92,7 @@ def _check_data(options: dict[str, Any], model: str, task: str, own: str) -> Non
         raise IMAError(f"data= is missing: {kind} does not say what it was trained on")
     # which Ultralytics reads whatever the task
     described = task != "classify" or data.lower().endswith((".yaml", ".yml"))
-    if not named and ("://" in data or data.endswith(".ndjson") or not (described or Path(data).is_dir())):
+    if not named and ("://" in data or data.endswith(".ndjson") or not (described or _is_here(data))):
         raise IMAError(f"model={model}: it would fetch its data; if that is yours, add data={data}")
     if described and not data.endswith(".ndjson") and not data.startswith("ul://"):
         read_data_set(data, options.get("split") or "val", fetch=bool(named))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate, pad
 
+from ima_yolo.calls import check_calls
 from ima_yolo.errors import IMAError, one_line
 from ima_yolo.features import Features
 from ima_yolo.pickled import check_content
@@ -199,6 +200,7 @@ def read_state(path: str, name: str) -> dict[str, Tensor]:
     try:
         if Path(path).is_file():
             check_archive(Path(path))
+            check_calls(Path(path))
         state = torch.load(path, map_location="cpu", weights_only=True)
         check_content(state)
     except IMAError as error:

@@ -81,3 +81,14 @@ def test_kinds_of_attributes_are_those_of_onnx() -> None:
     known = {"f", "i", "s", "t", "g", "tp", "floats", "ints", "strings", "tensors", "graphs", "type_protos"}
     known |= {"sparse_tensor", "sparse_tensors", "name", "ref_attr_name", "doc_string", "type"}
     assert {field.name for field in AttributeProto.DESCRIPTOR.fields} == known
+
+
+def test_a_tag_with_bits_that_readers_drop_is_refused() -> None:
+    """External data to ONNX Runtime, an unknown field to whoever keeps all bits."""
+    entry = b"\x0a\x08location\x12\x01x"
+    tag = (1 << 32) | (13 << 3 | 2)
+    long = bytes([tag & 127 | 128, tag >> 7 & 127 | 128, tag >> 14 & 127 | 128, tag >> 21 & 127 | 128, tag >> 28])
+    tensor = long + bytes([len(entry)]) + entry
+    model = b"\x2a" + bytes([len(tensor)]) + tensor
+    with pytest.raises(IMAError, match="not a loadable ONNX file"):
+        check_alone(b"\x3a" + bytes([len(model)]) + model, "x")
