@@ -274,6 +274,20 @@ def test_the_soak_as_measured_grew_nowhere_and_is_what_the_readme_says() -> None
     assert said in (REPOSITORY / "README.md").read_text()
 
 
+def test_what_cheaper_ways_cost_in_accuracy_is_what_the_readme_says() -> None:
+    folder = REPOSITORY / "benchmarks" / "results"
+    names = {"without": "runtime/none", "with": "runtime/teacher_runtime-bf16"}
+    names |= {way: f"cheaper/{way}" for way in ("half-of-each-batch", "every-second-batch", "fixed-images")}
+    mean = {}
+    for way, name in names.items():
+        found = [json.loads((folder / f"{name}-seed{seed}.json").read_text()) for seed in range(3)]
+        mean[way] = f"{100 * sum(one.get('mAP50-95', one.get('map50_95')) for one in found) / 3:.1f}"
+    said = " ".join((REPOSITORY / "README.md").read_text().split())
+    assert f"had {mean['without']} mAP50-95 without a teacher, {mean['with']} with it" in said
+    assert f"{mean['half-of-each-batch']} with half of each batch, and {mean['every-second-batch']} where" in said
+    assert f"students had {mean['fixed-images']} there" in said
+
+
 def test_ways_to_ask_a_teacher_less_often(
     tiny_data: Path, tiny_checkpoint: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
