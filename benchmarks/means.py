@@ -83,12 +83,13 @@ def teacher_variants(path: Path, images: Tensor, compiles: bool = False) -> dict
     return found
 
 
-def loss_variants(side: int, batch: int) -> dict[str, Callable[[], Any]]:
+def loss_variants(side: int, batch: int, compiles: bool = False) -> dict[str, Callable[[], Any]]:
     """The feature loss of three levels, forward and backward: from the costly reading to the default.
 
     Args:
         side: Of the images in pixels.
         batch: Images.
+        compiles: Whether torch.compile is tried too.
     """
     rng = torch.Generator().manual_seed(0)
 
@@ -100,23 +101,28 @@ def loss_variants(side: int, batch: int) -> dict[str, Callable[[], Any]]:
     own = {stride: level.requires_grad_(True) for stride, level in maps(STUDENT).items()}
     nothing = Regions(torch.zeros(0, 5), {})
 
-    def variant(restore: str, closed: bool, fused: bool) -> Callable[[], None]:
+    def variant(restore: str, closed: bool, fused: bool, compiled: bool = False) -> Callable[[], None]:
         levels = {stride: IMALoss(STUDENT[stride], TEACHER[stride], restore=restore, rng=rng) for stride in STUDENT}
         for level in levels.values():
             level.closed, level.fused = closed, fused
             level.centred_before = closed and level.centred_before
+        calls: dict[int, Any] = {s: torch.compile(level) if compiled else level for s, level in levels.items()}
 
         def run() -> None:
-            torch.stack([levels[s](own[s], seen[s], s, nothing) for s in levels]).mean().backward()
+            torch.stack([calls[s](own[s], seen[s], s, nothing) for s in calls]).mean().backward()
 
         return run
 
-    return {
+    found = {
         "generator of 3 x 3 at the teacher's width": variant("conv", closed=False, fused=False),
         "light generator, loss by its definition": variant("light", closed=False, fused=False),
         "loss in closed form": variant("light", closed=True, fused=False),
         "adapter inside the closed form": variant("light", closed=True, fused=True),
     }
+    if compiles:
+        found["loss by its definition, compiled"] = variant("light", closed=False, fused=False, compiled=True)
+        found["loss in closed form, compiled"] = variant("light", closed=True, fused=False, compiled=True)
+    return found
 
 
 def main() -> None:
@@ -135,7 +141,7 @@ def main() -> None:
         path = teacher_file(words.teacher, Path(folder))
         parts = {
             "teacher": teacher_variants(path, images, words.compile),
-            "loss": loss_variants(words.imgsz, words.batch),
+            "loss": loss_variants(words.imgsz, words.batch, words.compile),
         }
         for part, variants in parts.items():
             seconds = alternate(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import re
 import types
 from collections.abc import Iterator, Mapping
@@ -127,16 +128,21 @@ def check_growth(model: nn.Module) -> None:
     Raises:
         IMAError: With the reason, without the file's name.
     """
-    growth = 1.0
-    for module in model.modules():
-        _check_module(module)
-        own = vars(module)
-        factors = [own.get(name) for name in GROWING]
-        if isinstance(module, (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)):
-            factors.append(own.get("stride"))
-        growth *= max(1.0, _largest(factors))
+    growth = _growth(model)
     if growth > MOST_GROWTH:
         raise IMAError(f"refused, since its layers enlarge its maps {growth:g} times; at most {MOST_GROWTH}")
+
+
+def _growth(module: nn.Module) -> float:
+    """By how much a module's layers enlarge a map, one after the other in a sequence, else side by side."""
+    _check_module(module)
+    own = vars(module)
+    factors = [own.get(name) for name in GROWING]
+    if isinstance(module, (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)):
+        factors.append(own.get("stride"))
+    inner = [_growth(child) for child in module.children()]
+    within = math.prod(inner) if isinstance(module, nn.Sequential) else max(inner, default=1.0)
+    return max(1.0, _largest(factors)) * within
 
 
 def check_sizes(checkpoint: Mapping[str, Any], model: nn.Module) -> None:

@@ -37,7 +37,7 @@ ROOMS: dict[str, Room] = {
     "config": Room("pydantic", "lists plain_yaml"),
     "features": Room("torch"),
     "trust": Room(),
-    "calls": Room(),
+    "calls": Room("torch"),
     "pickled": Room("torch"),
     "architecture": Room("torch torchvision ultralytics", "plain_yaml pickled trust"),
     "quantized": Room("", "trust"),
