@@ -84,9 +84,7 @@ def _check(what: str, args: Any) -> None:
             _check(what, (*arg, *arg.values()))
         elif isinstance(arg, (_Taken, _Function)) or (isinstance(arg, _Kind) and arg.is_refused):
             raise _Refused(what)
-        elif (
-            isinstance(arg, int) and arg > MOST and not what.startswith(REBUILD)
-        ):  # sizes of tensors are looked at later
+        elif isinstance(arg, int) and arg > MOST and not what.startswith(REBUILD):  # tensors are looked at later
             raise _Refused(f"{what} of {arg}")
 
 
