@@ -184,7 +184,10 @@ def test_the_command_measures_and_keeps(
         (["teacher=yolo26s.yaml"], "student= is missing"),
         (["teacher=yolo26s.yaml", "student=gone.pt"], "student=gone.pt: no such file"),
         (["teacher=yolo26s.yaml", "student=yolo26n-seg"], "student=yolo26n-seg: a model for segment; the steps of"),
-        (["teacher=yolo26s.yaml", "student=gone"], "student=gone.yaml: no such architecture (.yaml) or checkpoint"),
+        (
+            ["teacher=yolo26s.yaml", "student=gone"],
+            "student=gone.yaml: no such architecture (.yaml) or checkpoint (.pt), or not one to be read",
+        ),
         (["teacher=yolo26s.yaml", "student=yolo26n", "imgsz=100"], "imgsz=100: expected multiples of 32"),
         (
             ["teacher=yolo26s.yaml", "student=yolo26n", "threads=9999"],
