@@ -13,8 +13,10 @@ import pytest
 from ima_yolo import cli
 from ima_yolo.config import Settings, read_yaml, split, validate
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL)
+REPOSITORY = Path(__file__).parents[1]
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+PAGES = (README, (REPOSITORY / "benchmarks" / "README.md").read_text(encoding="utf-8"))
+BLOCKS = [block for page in PAGES for block in re.findall(r"```sh\n(.*?)```", page, flags=re.DOTALL)]
 COMMANDS = [
     shlex.split(line, comments=True)[1:]
     for block in BLOCKS
@@ -100,3 +102,16 @@ def read_yaml_keys() -> set[str]:
     text = (Path(__file__).parents[1] / "cfg" / "default.yaml").read_text(encoding="utf-8")
     assert read_yaml(Path(__file__).parents[1] / "cfg" / "default.yaml")
     return set(re.findall(r"^(ima_[a-z_]+):", text, flags=re.MULTILINE))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=["README", "benchmarks/README"])
+def test_links_between_sections_lead_somewhere(page: str) -> None:
+    anchors = {
+        name: {re.sub(r"[^\w -]", "", title.lower()).strip().replace(" ", "-") for title in titles}
+        for name, titles in (
+            (name, re.findall(r"^#+ (.+)$", text, re.MULTILINE))
+            for name, text in zip(("", "benchmarks/README.md"), PAGES, strict=True)
+        )
+    }
+    for name, anchor in re.findall(r"\]\(([\w/.]*)#([\w-]+)\)", page):
+        assert anchor in anchors[name], f"{name}#{anchor}"
