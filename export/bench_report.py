@@ -31,7 +31,8 @@ def table(result: Benchmark) -> str:
             + f" | {cell.throughput:.1f} | {cell.before:.2f} | {cell.after:.2f}"
             + f" | {cell.outside:.1%} | {'' if ratio is None else f'{ratio:.2f}'} |"
         )
-    lines += ["", "| | " + " | ".join(result.cold_start) + " | ours / Ultralytics |", "|---|---:|---:|---:|"]
+    titles = ["", *result.cold_start, "ours / Ultralytics"]
+    lines += ["", f"| {' | '.join(titles)} |", "|---" + "|---:" * (len(titles) - 1) + "|"]
     starts = {side: float(np.median(times)) for side, times in result.cold_start.items()}
     lines.append(_row("cold start, s", starts, 1, 2))
     lines.append(_row("peak memory, MB", {side: float(size) for side, size in result.memory.items()}, 1e6, 0))

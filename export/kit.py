@@ -9,25 +9,23 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from ima_yolo.errors import IMAError
 
+from .expected import differs, form
 from .metadata import GraphKind, Metadata
-from .results import ClassMap, Detections, Result
+from .results import ClassMap, Result
 from .runtime import Detector
 from .samples import sample_images
 from .sources import READ_AS, need_image
 
 CONF = 0.25
-"""Threshold of the expected detections; where nothing is above it, the lowest of `LOWER` that finds something."""
+"""Threshold of the expected detections; where nothing is above it, the first of `LOWER` that finds something."""
 
 LOWER = (0.1, 0.01, 0.001)
 
-PIXELS, SCORE = 1.0, 0.01
-"""How far another processor's arithmetic may move a box and a score."""
+LOOKED_AT = 20
+"""Pictures of which the first is the sample in which something is found."""
 
 CHECK = '''"""Run the model on the sample picture and compare with what it gave where this kit was made.
 
@@ -56,13 +54,13 @@ def write_kit(model: Path, images: Sequence[Path] | None = None) -> Path:
 
     Args:
         model: An ONNX file that `Detector` takes.
-        images: Pictures; the first is the sample, one is drawn if there is none.
+        images: Pictures; the first in which something is found is the sample, one is drawn if there are none.
 
     Returns:
         The folder, which must not exist before.
 
     Raises:
-        IMAError: The folder exists or cannot be written, or the model cannot be used.
+        IMAError: The folder exists or cannot be written, the model cannot be used, or finds nothing in the pictures.
     """
     folder = free_folder(model)
     detector = Detector(model)
@@ -91,33 +89,33 @@ def free_folder(model: Path) -> Path:
 
 def _fill(kit: Path, model: Path, detector: Detector, images: Sequence[Path] | None) -> None:
     shutil.copyfile(model, kit / model.name)
-    channels = detector.metadata.channels
     with tempfile.TemporaryDirectory() as drawn:
-        source = images[0] if images else sample_images(Path(drawn), channels)[0]
+        pictures = images or sample_images(Path(drawn), detector.metadata.channels)
+        source, conf, found = _expected(detector, pictures[:LOOKED_AT])
         sample = kit / f"sample{source.suffix.lower()}"
         shutil.copyfile(source, sample)
-    image = need_image(sample, channels)
-    conf, found = _expected(detector, image)
-    content = {"model": model.name, "sample": sample.name, "conf": conf, **_form(found)}
+    content = {"model": model.name, "sample": sample.name, "conf": conf, **form(found)}
     (kit / "expected.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     (kit / "self_check.py").write_text(CHECK, encoding="utf-8")
-    (kit / "README.md").write_text(_readme(model, sample, detector.metadata, found), encoding="utf-8")
+    (kit / "README.md").write_text(_readme(model, sample, detector.metadata, conf, found), encoding="utf-8")
 
 
-def _expected(detector: Detector, image: np.ndarray) -> tuple[float, Result]:
-    """The result at a threshold at which there is one; at the usual one if nothing is found at any."""
-    usual = detector(image, conf=CONF)
+def _expected(detector: Detector, pictures: Sequence[Path]) -> tuple[Path, float, Result]:
+    """A picture in which something is found, the threshold at which it is, and what it is.
+
+    Raises:
+        IMAError: Nothing is found in any, so that a check would prove nothing.
+    """
+    images = [need_image(picture, detector.metadata.channels) for picture in pictures]
     for conf in (CONF, *LOWER):
-        found = detector(image, conf=conf)
-        if isinstance(found, ClassMap) or len(found):
-            return conf, found
-    return CONF, usual
-
-
-def _form(found: Result) -> dict[str, Any]:
-    if isinstance(found, ClassMap):
-        return {"shares": {str(index): share for index, share in found.shares().items()}}
-    return {"detections": found.to_dicts(), "boxes": found.boxes.tolist()}
+        for picture, image in zip(pictures, images, strict=True):
+            found = detector(image, conf=conf)
+            if isinstance(found, ClassMap) or len(found):
+                return picture, conf, found
+    raise IMAError(
+        f"kit=True: the model finds nothing in the sample pictures, with conf={LOWER[-1]} either, so that no check "
+        "could fail; give pictures of what it knows by images="
+    )
 
 
 def self_check(folder: Path) -> int:
@@ -145,35 +143,7 @@ def self_check(folder: Path) -> int:
     return 1 if fault else 0
 
 
-def differs(expected: dict[str, Any], found: Result) -> str:
-    """What differs between an expected and a found result, "" if nothing does."""
-    if isinstance(found, ClassMap):
-        shares = {str(index): share for index, share in found.shares().items()}
-        gaps = [abs(shares.get(k, 0) - expected["shares"].get(k, 0)) for k in {*shares, *expected["shares"]}]
-        return f"the share of a class differs by {max(gaps):.3f}" if max(gaps, default=0) > SCORE else ""
-    return _differing_boxes(expected, found)
-
-
-def _differing_boxes(expected: dict[str, Any], found: Detections) -> str:
-    if len(found) != len(expected["boxes"]):
-        return f"{len(found)} detections in place of {len(expected['boxes'])}"
-    free = list(range(len(found)))
-    for box, entry in zip(expected["boxes"], expected["detections"], strict=True):
-        gaps = [np.abs(found.boxes[index] - box).max() for index in free]
-        near = [
-            index
-            for index, gap in zip(free, gaps, strict=True)
-            if gap <= PIXELS
-            and found.classes[index] == entry["class"]
-            and abs(float(found.scores[index]) - entry["confidence"]) <= SCORE
-        ]
-        if not near:
-            return f"no {entry['name']} of confidence {entry['confidence']:.2f} at {[round(side) for side in box]}"
-        free.remove(near[0])
-    return ""
-
-
-def _readme(model: Path, sample: Path, metadata: Metadata, found: Result) -> str:
+def _readme(model: Path, sample: Path, metadata: Metadata, conf: float, found: Result) -> str:
     """The exact commands for this model."""
     height, width = metadata.imgsz
     names, file = ", ".join(metadata.names.values()), shlex.quote(model.name)
@@ -204,7 +174,7 @@ python self_check.py
 Run it on {what}:
 
 ```sh
-ima-yolo predict model={file} source={sample.name} conf=0.25{nms} save_json=True
+ima-yolo predict model={file} source={sample.name} conf={conf}{nms} save_json=True
 {videos}ima-yolo benchmark model={file} source={sample.name}
 ```
 
@@ -214,7 +184,7 @@ In Python:
 {imported}
 
 detector = Detector({json.dumps(model.name)})
-found = detector({read})
+found = detector({read}, conf={conf})
 print(found.summary())
 ```
 """

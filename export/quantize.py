@@ -219,9 +219,9 @@ def _check_float(session: ort.InferenceSession, metadata: Metadata, model: Path)
     entry = session.get_inputs()[0]
     if entry.type != "tensor(float)" or metadata.args.get("quantize") in (8, 16):
         raise IMAError(f"model={model}: expected a float32 file to quantize, export it without quantize=")
-    if metadata.batch != 1:
+    if entry.shape[0] != 1 and isinstance(entry.shape[0], int):
         raise IMAError(
-            f"model={model}: made for batches of {metadata.batch}, quantize one with batch=1 or dynamic=True"
+            f"model={model}: made for batches of {entry.shape[0]}, quantize one with batch=1 or dynamic=True"
         )
 
 

@@ -16,7 +16,7 @@ from .postprocess import Rows, Thresholds, decoder_for
 from .preprocess import InputBuffer, Letterbox, as_input
 from .results import ClassMap, Detections, Result
 from .rotated import enclosing
-from .session import CPU, INPUT_TYPES, check_shapes, cores, first_line, open_session, session_metadata
+from .session import CPU, INPUT_TYPES, Providers, check_shapes, cores, first_line, open_session, session_metadata
 from .team import Team
 
 TASKS = ("detect", "segment", "pose", "obb", "semantic")
@@ -36,7 +36,7 @@ class Detector:
         self,
         path: str | Path,
         threads: int | None = None,
-        providers: Sequence[str] | None = None,
+        providers: Providers | None = None,
         imgsz: int | Sequence[int] | None = None,
     ) -> None:
         """Open the file and choose how to read its outputs.
@@ -44,7 +44,8 @@ class Detector:
         Args:
             path: An ONNX file exported from Ultralytics.
             threads: Threads within an operator, None for one a core.
-            providers: Execution providers of ONNX Runtime in order of preference, None for the CPU.
+            providers: Execution provider of ONNX Runtime, or several in order of preference, None for the CPU; each a
+                name or, with options, a pair of name and dictionary.
             imgsz: Side, or height and width, of the network input in pixels, for files exported with dynamic=True;
                 None for what the file was exported with.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -19,6 +20,9 @@ INPUT_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 
 CPU = "CPUExecutionProvider"
 
+Provider = str | tuple[str, dict[str, Any]]
+Providers = str | Sequence[Provider]
+
 WRONG = ["Pad_Fusion"]
 """Optimizers of ONNX Runtime that change results: this one lets a MaxPool ignore zeros that were padded on before it,
 though they are larger than its negative numbers. The boxes of YOLOv3-tiny moved by pixels (1.31)."""
@@ -30,14 +34,15 @@ def cores() -> int:
 
 
 def open_session(
-    model: str | Path | bytes, threads: int | None = None, providers: Sequence[str] | None = None
+    model: str | Path | bytes, threads: int | None = None, providers: Providers | None = None
 ) -> ort.InferenceSession:
     """Open an ONNX model.
 
     Args:
         model: The file, or its content.
         threads: Threads within an operator, None for one a core.
-        providers: Execution providers of ONNX Runtime in order of preference, None for the CPU.
+        providers: Execution provider of ONNX Runtime, or several in order of preference, None for the CPU; each a name
+            or, with options, a pair of name and dictionary.
 
     Raises:
         IMAError: No such file, not an ONNX file, or a provider that this ONNX Runtime does not have.
@@ -45,10 +50,7 @@ def open_session(
     source = "(bytes)" if isinstance(model, bytes) else str(model)
     if not isinstance(model, bytes) and not Path(model).is_file():
         raise IMAError(f"model={source}: no such file")
-    available = ort.get_available_providers()
-    unknown = [name for name in providers or () if name not in available]
-    if unknown:
-        raise IMAError(f"providers={unknown}: not in this ONNX Runtime, available: {', '.join(available)}")
+    wanted = _checked_providers(providers)
     if threads is not None and (type(threads) is not int or not 1 <= threads <= MOST_THREADS):
         raise IMAError(f"threads={threads!r}: expected a whole number from 1 to {MOST_THREADS}")
     options = ort.SessionOptions()
@@ -65,11 +67,23 @@ def open_session(
         # file the graph points to, outside its folder as well; of a content, 1.31 reads them from the current folder.
         content = model if isinstance(model, bytes) else Path(model).read_bytes()
         check_alone(content, source)
-        return ort.InferenceSession(content, options, list(providers or [CPU]), disabled_optimizers=WRONG)
+        # A second attempt on the CPU follows a provider's failure, but not one on the CPU, which it would announce on
+        # the output that belongs to our results.
+        settings = {"disabled_optimizers": WRONG, "enable_fallback": int(wanted != [CPU])}
+        return ort.InferenceSession(content, options, wanted, **settings)
     except IMAError:
         raise
     except Exception as error:  # ONNX Runtime's exceptions have no common class of their own
         raise IMAError(f"model={source}: not a loadable ONNX file ({first_line(error)}); export it again") from error
+
+
+def _checked_providers(providers: Providers | None) -> list[Provider]:
+    wanted: list[Provider] = [providers] if isinstance(providers, str) else list(providers or [CPU])
+    names = [item if isinstance(item, str) else item[0] for item in wanted]
+    available = ort.get_available_providers()
+    if unknown := [name for name in names if name not in available]:
+        raise IMAError(f"providers={unknown}: not in this ONNX Runtime, available: {', '.join(available)}")
+    return wanted
 
 
 def session_metadata(session: ort.InferenceSession, source: str) -> Metadata:

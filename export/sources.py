@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import cv2
 import numpy as np
@@ -36,6 +37,9 @@ READ_AS = {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR}
 
 OPEN_TIMEOUT = 10_000
 """Milliseconds that a stream may take to open, and to give its next frame."""
+
+LOST, LOST_SHARE = 2, 0.05
+"""Frames that may be missing at the end of a video, and their share: some containers count them roughly."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,9 @@ def find_sources(source: object) -> list[str | int]:
         source: A picture or video file, a folder, a glob pattern, a stream's address, a camera's number, a text file
             with one of these a line (.txt, .streams), or several of them, as a list or with commas; None is refused.
 
+    Returns:
+        What was found; of several, one that is not there stays, to be reported when its turn comes.
+
     Raises:
         IMAError: Nothing is there.
     """
@@ -85,9 +92,7 @@ def find_sources(source: object) -> list[str | int]:
     elif isinstance(source, str) and "," in source and not _is_one(source):
         source = [int(word) if word.isdecimal() else word for word in listed_files(source.strip("[]"))]
     if isinstance(source, (list, tuple)):
-        if not source:
-            raise IMAError("source=[]: expected at least one picture, folder, video, stream or camera")
-        return [found for item in source for found in find_sources(item)]
+        return _each_of(source)
     if isinstance(source, int) and not isinstance(source, bool) and source >= 0:
         return [source]
     if isinstance(source, str) and source.lower().startswith(STREAMS):
@@ -97,27 +102,44 @@ def find_sources(source: object) -> list[str | int]:
     return [str(path) for path in _find_files(source, IMAGE_SUFFIXES | VIDEO_SUFFIXES, "pictures or videos")]
 
 
+def _each_of(sources: Sequence[object]) -> list[str | int]:
+    if not sources:
+        raise IMAError("source=[]: expected at least one picture, folder, video, stream or camera")
+    found: list[str | int] = []
+    faults: list[IMAError] = []
+    for item in sources:
+        try:
+            found += find_sources(item)
+        except IMAError as error:
+            found.append(str(item))
+            faults.append(error)
+    if len(faults) == len(sources):
+        raise faults[0]
+    return found
+
+
 def _is_one(source: str) -> bool:
     """Whether a text with commas is a single source all the same."""
     is_address = source.lower().startswith(STREAMS) and len(re.findall("://", source)) == 1
     return is_address or Path(source).exists() or bool(glob.has_magic(source) and glob.glob(source, recursive=True))
 
 
-def _lines_of(path: Path) -> list[str]:
+def _lines_of(path: Path) -> list[str | int]:
     """The sources in a text file; paths are meant from the file's own folder or, if they are not there, from this one.
 
     Raises:
         IMAError: It is no text, empty, or names lists in turn.
     """
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise IMAError(f"source={path}: cannot be read as a list of sources ({one_line(error)})") from error
     if not lines:
         raise IMAError(f"source={path}: expected a picture, folder, video or stream on each line, it has none")
     if nested := [line for line in lines if Path(line).suffix.lower() in LISTS]:
         raise IMAError(f"source={path}: names {nested[0]}, a list in a list")
-    return [str(path.parent / line) if (path.parent / line).exists() else line for line in lines]
+    found = [str(path.parent / line) if (path.parent / line).exists() else line for line in lines]
+    return [int(line) if line.isdecimal() and not Path(line).exists() else line for line in found]
 
 
 def is_single_picture(source: str | int) -> bool:
@@ -125,9 +147,15 @@ def is_single_picture(source: str | int) -> bool:
     return isinstance(source, str) and not is_endless(source) and Path(source).suffix.lower() not in VIDEO_SUFFIXES
 
 
+def is_picture_address(source: str) -> bool:
+    """Whether an address is that of a single picture, by the ending of its path."""
+    parts = urlsplit(source)
+    return parts.scheme.lower() in ("http", "https") and Path(parts.path).suffix.lower() in IMAGE_SUFFIXES
+
+
 def is_endless(source: str | int) -> bool:
     """Whether one of `find_sources` is a camera or a stream."""
-    return isinstance(source, int) or source.lower().startswith(STREAMS)
+    return isinstance(source, int) or (source.lower().startswith(STREAMS) and not is_picture_address(source))
 
 
 def read_frames(
@@ -146,19 +174,19 @@ def read_frames(
     """
     for source in sources:
         if is_single_picture(source):
-            yield read_picture(Path(str(source)), channels)
+            yield read_picture(str(source), channels)
         elif channels not in READ_AS:
             yield Frame(str(source), None, f"its frames have 3 channels, the model takes {channels}")
         else:
             yield from islice(_read_video(source, stride), most)
 
 
-def read_picture(path: Path, channels: int = 3) -> Frame:
-    """Read a picture file as `load_image` does; of an animation the first picture."""
+def read_picture(source: str | Path, channels: int = 3) -> Frame:
+    """Read a picture as `load_image` does; of an animation the first picture."""
     try:
-        return Frame(str(path), load_image(path, channels))
+        return Frame(str(source), load_image(source, channels))
     except IMAError as error:
-        return Frame(str(path), None, str(error))
+        return Frame(str(source), None, str(error))
 
 
 def need_image(path: Path, channels: int = 3) -> np.ndarray:
@@ -173,11 +201,11 @@ def need_image(path: Path, channels: int = 3) -> np.ndarray:
     return frame.image
 
 
-def load_image(path: Path, channels: int = 3) -> np.ndarray:
-    """Read a picture file as Ultralytics reads the data of a model.
+def load_image(source: str | Path, channels: int = 3) -> np.ndarray:
+    """Read a picture as Ultralytics reads the data of a model.
 
     Args:
-        path: The file.
+        source: The file, or its address.
         channels: That the model takes. With 1 or 3 every picture is brought to grey or to BGR and turned upright by its
             EXIF note; with any other number it is taken as it is, the pages of a TIFF as channels.
 
@@ -187,15 +215,11 @@ def load_image(path: Path, channels: int = 3) -> np.ndarray:
     Raises:
         IMAError: Why it cannot be read.
     """
-    try:
-        # Decoded from bytes, because cv2.imread does not open every file name on every system.
-        data = np.fromfile(path, np.uint8)
-    except OSError as error:
-        raise IMAError(f"cannot be opened ({error.strerror or one_line(error)})") from error
+    data = _bytes_of(source)
     if not data.size:
         raise IMAError("is empty")
     try:
-        image = _decode(data, path.suffix.lower() in (".tif", ".tiff"), channels)
+        image = _decode(data, str(source).lower().endswith((".tif", ".tiff")), channels)
     except (cv2.error, MemoryError) as error:
         raise IMAError("is damaged, or too large (OPENCV_IO_MAX_IMAGE_PIXELS)") from error
     if image is None or not image.size:
@@ -208,6 +232,18 @@ def load_image(path: Path, channels: int = 3) -> np.ndarray:
     if image.dtype != np.uint8:
         raise IMAError(f"holds values of type {image.dtype}, expected 8 or 16 bits without sign")
     return image
+
+
+def _bytes_of(source: str | Path) -> np.ndarray:
+    """A picture's bytes, (N,) uint8, since cv2.imread does not open every file name on every system."""
+    if isinstance(source, str) and is_picture_address(source):
+        from .fetched import fetch  # its imports take longer than a picture
+
+        return np.frombuffer(fetch(source, OPEN_TIMEOUT / 1000), np.uint8)
+    try:
+        return np.fromfile(source, np.uint8)
+    except OSError as error:
+        raise IMAError(f"cannot be opened ({error.strerror or one_line(error)})") from error
 
 
 def _decode(data: np.ndarray, is_tiff: bool, channels: int) -> np.ndarray | None:
@@ -240,7 +276,7 @@ def _find_files(source: object, suffixes: frozenset[str], what: str, key: str = 
 
 
 def _read_video(source: str | int, stride: int) -> Iterator[Frame]:
-    """Read frames until the video or stream ends; one that gives none is one frame that cannot be read."""
+    """Read frames until the video or stream ends; that there is none, or that it ends too early, is the last one."""
     name = str(source)
     capture = _open(source)
     try:
@@ -254,10 +290,29 @@ def _read_video(source: str | int, stride: int) -> Iterator[Frame]:
                 broken = not read or image is None or not image.size
                 yield Frame(name, None if broken else image, "a frame is damaged" if broken else "", number, fps)
             number += 1
+        for image in _pages_left(name, number):
+            if number % stride == 0:
+                yield Frame(name, image, "", number, fps)
+            number += 1
+        count = 0 if is_endless(source) else int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
         if not number:
             yield Frame(name, None, "holds no frame that OpenCV reads")
+        elif count - number > max(LOST, LOST_SHARE * count):
+            yield Frame(name, None, f"is damaged or cut off: ends after {number} of {count} frames")
     finally:
         capture.release()
+
+
+def _pages_left(name: str, number: int) -> Sequence[np.ndarray]:
+    """The pictures of a GIF from one on: as a video it ends at the first that is shown for no time."""
+    if Path(name).suffix.lower() != ".gif" or not Path(name).is_file():
+        return ()
+    data = np.fromfile(name, np.uint8)
+    try:
+        read, pages = cv2.imdecodemulti(data, cv2.IMREAD_COLOR)
+    except cv2.error:
+        return ()
+    return pages[number:] if read else ()
 
 
 def _open(source: str | int) -> cv2.VideoCapture:

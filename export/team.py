@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -18,6 +20,9 @@ Part = TypeVar("Part")
 Done = TypeVar("Done")
 
 
+_TEAMS: weakref.WeakSet[Team] = weakref.WeakSet()
+
+
 class Team:
     """Threads that run one file at the same time, in a session that itself has one thread; made on first use."""
 
@@ -29,6 +34,11 @@ class Team:
             size: Threads; 1 is no team.
         """
         self._path, self._size, self._stamp = path, size, _stamp(path)
+        self.disband()
+        _TEAMS.add(self)
+
+    def disband(self) -> None:
+        """Forget the threads; the next use makes new ones."""
         self._lock = threading.Lock()
         self._members: tuple[ort.InferenceSession, ThreadPoolExecutor] | None = None
 
@@ -66,3 +76,12 @@ def _stamp(path: Path) -> tuple[int, ...] | None:
     except OSError:
         return None
     return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _disband_all() -> None:
+    for team in list(_TEAMS):
+        team.disband()
+
+
+if hasattr(os, "register_at_fork"):  # a forked process has none of the threads, though it has the objects
+    os.register_at_fork(after_in_child=_disband_all)
