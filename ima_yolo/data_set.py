@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import glob
-import pickle
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ from ultralytics.utils.checks import check_file
 from ultralytics.utils.downloads import safe_download
 from ultralytics.utils.patches import imread
 
+from ima_yolo.calls import check_pickles
 from ima_yolo.data_archive import check_data_archive, is_archive
 from ima_yolo.errors import IMAError, one_line
 from ima_yolo.plain_yaml import read_plain
@@ -32,9 +31,6 @@ from ima_yolo.trust import trusts
 OWN = Path(ultralytics.__file__).parent
 PARTS = ("train", "val", "test", "minival")
 SUFFIXES = (".yaml", ".yml")
-ARRAYS = {"dtype", "ndarray", "_reconstruct", "_frombuffer", "scalar", "encode", "PosixPath", "WindowsPath"}
-HOMES = re.compile(r"numpy|numpy\._?core\.(multiarray|numeric)|_codecs|pathlib(\._local)?")
-"""What a cache of labels is made of, and where that lies."""
 
 
 def read_data_set(data: str, split: str = "", fetch: bool = True) -> dict[str, Any]:
@@ -156,23 +152,12 @@ def _check_cache(cache: Path) -> None:
     try:
         with cache.open("rb") as file:
             if npy.read_magic(file) != (1, 0):
-                raise _Code("another form")
+                raise IMAError("refused, since it has another form")
             npy.read_array_header_1_0(file)
-            _Plain(file).load()
+            check_pickles(file)
     except Exception as error:
-        reason = f"carries code ({error})" if isinstance(error, _Code) else "is damaged"
-        raise IMAError(f"{cache}: refused, since it {reason}; remove it, and it is made again") from None
-
-
-class _Code(Exception):
-    """A pickle names something beside arrays and paths."""
-
-
-class _Plain(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if name not in ARRAYS or not HOMES.fullmatch(module):
-            raise _Code(f"{module}.{name}")
-        return super().find_class(module, name)
+        reason = str(error) if isinstance(error, IMAError) else "refused, since it is damaged"
+        raise IMAError(f"{cache}: {reason}; remove it, and it is made again") from None
 
 
 def images_in(places: str | list[str]) -> Iterator[Path]:

@@ -86,12 +86,13 @@ def load_model(path: str | Path, role: str, reopened: bool = False) -> tuple[Bas
             check_archive(file)
             check_calls(file)
         checkpoint, _ = torch_safe_load(str(path), safe_only=not trusts())
+        if not trusts():
+            check_content(checkpoint)  # before anything of it is called
         model = (checkpoint.get("ema") or checkpoint.get("model")) if isinstance(checkpoint, Mapping) else None
         if not isinstance(model, BaseModel):
             raise IMAError(f"no Ultralytics model inside (found {type(model).__name__})")
         if not trusts():
             check_size([checkpoint, vars(model)])
-            check_content(checkpoint)
             check_paths(model)
             check_growth(model)
             check_sizes(checkpoint, model)

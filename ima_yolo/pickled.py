@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import math
 import re
 import types
@@ -13,7 +14,8 @@ from torch import Tensor, nn
 
 from ima_yolo.errors import IMAError
 
-CODE = (types.FunctionType, types.MethodType, types.BuiltinFunctionType, functools.partial)
+CODE = (types.FunctionType, types.MethodType, types.BuiltinFunctionType, functools.partial, type)
+RUNS = ("forward", "forward_fuse")  # methods by which a layer is run: fusing puts the second in the place of the first
 FUNCTIONAL = ("torch.nn.functional", "torch._C._nn")  # where layers of PyTorch find their activations
 PARTS = {"_modules": nn.Module, "_parameters": Tensor, "_buffers": Tensor}
 MOST_PATHS = 100_000  # ways from the model to its layers; Ultralytics' largest has some 2,000
@@ -28,7 +30,7 @@ LIMITS |= {"_reversed_padding_repeated_twice": 32, "output_size": 1024}
 
 
 def check_content(content: Any) -> None:
-    """Refuse tensors that claim or share more than is stored, and layers that call what a file names.
+    """Refuse tensors that claim or share more than is stored, and anything that would be called when it is used.
 
     Args:
         content: Nested mappings, lists, tuples and modules; may contain itself.
@@ -48,6 +50,7 @@ def check_content(content: Any) -> None:
             _check_module(value)
         elif isinstance(value, CODE) and not _is_of_a_layer(value):
             raise IMAError(f"refused, since it carries code or classes: {getattr(value, '__qualname__', 'a function')}")
+        _check_attributes(value)
     if claimed > MOST_SHARED * sum(storages.values()) + ROOM:
         raise IMAError("refused, since its tensors share so much that they unpack to more than the file holds")
 
@@ -55,12 +58,27 @@ def check_content(content: Any) -> None:
 def _is_of_a_layer(function: Any) -> bool:
     """Whether this is what checkpoints are known to keep: activations, and the ways in which a layer is run."""
     module, name = str(getattr(function, "__module__", "")), str(getattr(function, "__name__", ""))
-    is_run = module.startswith("ultralytics.nn.modules") and name in ("forward", "forward_fuse")
+    is_run = module.startswith("ultralytics.nn.modules") and name in RUNS
     return module.startswith(FUNCTIONAL) or is_run
 
 
+def _check_attributes(value: Any) -> None:
+    """Refuse an object whose attributes stand in for methods of its class: whoever uses it would call them."""
+    for name, attribute in _attributes(value).items():
+        if not callable(attribute) or not callable(inspect.getattr_static(type(value), name, None)):
+            continue
+        is_own = isinstance(attribute, types.MethodType) and attribute.__self__ is value
+        if not (name == RUNS[0] and is_own and attribute.__name__ in RUNS):
+            raise IMAError(f"refused, since it carries code or classes: {name} of a {type(value).__name__}")
+
+
+def _attributes(value: Any) -> dict[str, Any]:
+    own = getattr(value, "__dict__", {})
+    return {} if isinstance(value, CODE) or not isinstance(own, dict) else own
+
+
 def _parts(content: Any) -> Iterator[Any]:
-    """All that is reached, each once."""
+    """All that is reached, each once; nothing of it is called."""
     waiting, seen = [content], set()
     while waiting:
         value = waiting.pop()
@@ -68,12 +86,13 @@ def _parts(content: Any) -> Iterator[Any]:
             continue
         seen.add(id(value))
         yield value
-        if isinstance(value, Mapping):
-            waiting.extend(value.values())
-        elif isinstance(value, (list, tuple, set)):
+        if isinstance(value, dict):
+            waiting.extend(part for pair in dict.items(value) for part in pair)
+        elif isinstance(value, (list, tuple, set, frozenset)):
             waiting.extend(value)
-        elif isinstance(value, nn.Module):
-            waiting.append(vars(value))
+        if isinstance(value, Tensor):
+            waiting.append(value._backward_hooks)
+        waiting.append(_attributes(value))
 
 
 def _check_module(module: nn.Module) -> None:

@@ -23,6 +23,7 @@ from ultralytics import YOLO
 from ultralytics.nn.distill_model import DistillationModel
 from ultralytics.nn.modules import Conv, Detect
 from ultralytics.nn.tasks import DetectionModel, WorldModel
+from ultralytics.utils import IterableSimpleNamespace
 
 from ima_yolo import IMATrainer, cli
 from ima_yolo.architecture import check_architecture
@@ -150,8 +151,33 @@ HOSTILE: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "an activation to evaluate": (evaluated, "its activation is '__import__"),
     "a layer that is a function": (called, "in its head is no layer"),
     "upsampling layer by layer": (grown, "layers enlarge its maps 8192 times; at most 128"),
-    "a hook": (hooked, "carries code or classes: _forward_hooks"),
-    "a forward of its own": (with_a_forward, "carries code or classes: WorldModel.get_text_pe"),
+    "a hook": (
+        lambda content: content["model"]._forward_hooks.update({0: nn.Identity()}),
+        "or classes: _forward_hooks",
+    ),
+    "a hook that installs": (hooked, "not part of an Ultralytics model: getattr"),
+    "a forward that installs": (with_a_forward, "not part of an Ultralytics model: getattr"),
+    "a forward that is another layer": (
+        lambda content: vars(content["model"].model[0]).update(forward=nn.Identity()),
+        "carries code or classes: forward of a",
+    ),
+    "a forward that is a class": (
+        lambda content: vars(content["model"].model[0]).update(forward=DistillationModel),
+        "carries code or classes: ",
+    ),
+    "a method that is a layer": (
+        lambda content: vars(content["model"]).update(float=nn.Identity()),
+        "carries code or classes: float of a",
+    ),
+    "a class as a key": (lambda content: content.update(more={nn.Linear: 1}), "carries code or classes: Linear"),
+    "a class in a namespace": (
+        lambda content: content.update(more=IterableSimpleNamespace(kind=nn.Linear)),
+        "carries code or classes: Linear",
+    ),
+    "a tensor in a namespace": (
+        lambda content: content.update(more=IterableSimpleNamespace(kind=torch.zeros(1).expand(2**40))),
+        "claims to be",
+    ),
     "tensors that share": (shared, "share so much that they unpack to more"),
     "modules that share": (branched, "no walk through them ends"),
     "an upsampling by thousands": (enlarged, "a Upsample has scale_factor=3000.0; at most 8"),
@@ -159,21 +185,21 @@ HOSTILE: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "a large stride": (lambda content: setattr(content["model"], "stride", torch.tensor([30000.0])), "stride is 30000"),
     "a call that opens another file": (
         lambda content: content.update(more=Call(DistillationModel, "http://localhost:9/x.pt", content["model"])),
-        "called as it is loaded: DistillationModel",
+        "not part of an Ultralytics model: DistillationModel",
     ),
     "a call that takes memory": (
         lambda content: content.update(more=Call(nn.Linear, 50000, 50000)),
-        "called as it is loaded: Linear",
+        "not part of an Ultralytics model: Linear",
     ),
     "a call through another": (
         lambda content: content.update(more=Call(functools.partial, nn.Linear, 5, 5)),
-        "called as it is loaded: partial",
+        "not part of an Ultralytics model: functools.partial",
     ),
     "a size in words": (
         lambda content: content.update(train_args={"imgsz": "[16384, 64]"}),
         "takes images of ",
     ),
-    "a quantization that calls": (quantized(config={"calibrator": (nn.Linear, 5, 5)}), "is not what quantize=8 writes"),
+    "a quantization that calls": (quantized(config={"calibrator": (nn.Linear, 5, 5)}), "or classes: Linear"),
     "a quantization that imports": (quantized("peft", IMPORTED), "quantize=8 does not write: peft"),
     "a quantization of a terabyte": (quantized(shape=(2**20, 2**20)), "a range of more than 65536 values"),
     "a quantization of another make": (lambda content: content.update(modelopt=[1]), "is not what quantize=8 writes"),
