@@ -290,12 +290,13 @@ def check_calls(path: Path) -> None:
         check_pickles(path if is_archive else file, LEGACY)
 
 
-def check_pickles(source: Path | IO[bytes], count: int = 1) -> None:
+def check_pickles(source: Path | IO[bytes], count: int = 1, whole: str = "an Ultralytics model") -> None:
     """Refuse pickles that do what they should not.
 
     Args:
         source: An archive of `torch.save`, or a file at the beginning of the first.
         count: How many follow each other in it.
+        whole: What they are part of, for the message.
 
     Raises:
         IMAError: With the reason, without the file's name.
@@ -306,9 +307,7 @@ def check_pickles(source: Path | IO[bytes], count: int = 1) -> None:
         for _ in range(count):
             _Dry(source).load()
     except _Refused as error:
-        raise IMAError(
-            f"refused, since it carries code or classes that are not part of an Ultralytics model: {error}"
-        ) from None
+        raise IMAError(f"refused, since it carries code or classes that are not part of {whole}: {error}") from None
     except (EOFError, OSError, RuntimeError, pickle.UnpicklingError) as error:
         raise IMAError("the file is empty, truncated or not a checkpoint") from error
     except Exception as error:  # what the stand-ins do not know is in no checkpoint

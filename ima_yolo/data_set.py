@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,14 @@ from ultralytics.utils.patches import imread
 from ima_yolo.calls import check_pickles
 from ima_yolo.data_archive import check_data_archive, is_archive
 from ima_yolo.errors import IMAError, one_line
-from ima_yolo.plain_yaml import read_plain
+from ima_yolo.plain_yaml import MOST_BYTES, read_plain
 from ima_yolo.trust import trusts
 
 OWN = Path(ultralytics.__file__).parent
 PARTS = ("train", "val", "test", "minival")
 SUFFIXES = (".yaml", ".yml")
+MOST_CLASSES = 20_000  # a matrix of which class is taken for which then holds 3 GB
+MOST_POINTS = 10_000
 
 
 def read_data_set(data: str, split: str = "", fetch: bool = True) -> dict[str, Any]:
@@ -84,10 +87,30 @@ def converted(data: str, fraction: Any, split: str) -> str:
     Raises:
         IMAError: If it cannot be converted.
     """
+    if is_converted(data) and Path(data).is_file():
+        _check_numbering(Path(data))
     try:
         return str(convert_ndjson_to_yolo_if_needed(data, fraction, split=split))
     except Exception as error:
         raise IMAError(f"data={data}: cannot be converted ({one_line(error)})") from error
+
+
+def is_converted(data: str) -> bool:
+    """Whether a data set lists its images, and where to fetch them, in a file that is converted before it is used."""
+    return data.lower().endswith(".ndjson")
+
+
+def _check_numbering(file: Path) -> None:
+    """Refuse numbers of classes for which lists of any length would be made; the rest is Ultralytics' to check."""
+    with file.open("rb") as lines:
+        head = lines.readline(MOST_BYTES)
+    try:
+        names = json.loads(head)["class_names"]
+        numbers = [int(number) for number in names]
+    except (LookupError, TypeError, ValueError, RecursionError):
+        return
+    if max(numbers, default=0) >= MOST_CLASSES:
+        raise IMAError(f"data={file}: has a class of number {max(numbers)}; there may be {MOST_CLASSES}")
 
 
 def _unpacked(file: Path, data: str) -> Path:
@@ -116,7 +139,19 @@ def _check_description(file: Path, data: str) -> Mapping[str, Any]:
         for place in value if isinstance(value, list) else [value]:
             if not isinstance(place, (str, type(None))) or "\0" in (place or ""):
                 raise IMAError(f"data={data}: {key}={value!r}: expected a path")
+    _check_numbers(described, data)
     return described
+
+
+def _check_numbers(described: Mapping[str, Any], data: str) -> None:
+    """Refuse numbers for which lists and tables of any size would be made."""
+    names, points = described.get("names"), described.get("kpt_shape")
+    count = described.get("nc") or (len(names) if isinstance(names, (list, dict)) else 0)
+    if isinstance(count, (int, float)) and count > MOST_CLASSES:
+        raise IMAError(f"data={data}: asks for {count:g} classes; there may be {MOST_CLASSES}")
+    for number in points if isinstance(points, list) else ():
+        if isinstance(number, (int, float)) and number > MOST_POINTS:
+            raise IMAError(f"data={data}: kpt_shape asks for {number:g} keypoints; there may be {MOST_POINTS}")
 
 
 def _is_script(described: Mapping[str, Any]) -> bool:
@@ -154,7 +189,7 @@ def _check_cache(cache: Path) -> None:
             if npy.read_magic(file) != (1, 0):
                 raise IMAError("refused, since it has another form")
             npy.read_array_header_1_0(file)
-            check_pickles(file)
+            check_pickles(file, whole="a cache of labels")
     except Exception as error:
         reason = str(error) if isinstance(error, IMAError) else "refused, since it is damaged"
         raise IMAError(f"{cache}: {reason}; remove it, and it is made again") from None

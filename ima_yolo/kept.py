@@ -10,6 +10,7 @@ from ultralytics.cfg import get_cfg
 from ultralytics.utils import DEFAULT_CFG_DICT
 
 from ima_yolo.config import Settings
+from ima_yolo.data_set import is_converted
 from ima_yolo.errors import IMAError, one_line
 from ima_yolo.host import is_published
 from ima_yolo.teachers.load import is_file, is_function
@@ -51,6 +52,6 @@ def check_kept(last: Path, args: Any, settings: Settings, given: Collection[str]
     if published and "teacher" not in given and not all(is_file(name) for name in settings.teachers):
         reason = f"it would fetch the weights {published[0]} of its teacher"
         raise IMAError(f"resume={last}: {reason}; if that is yours, add teacher={settings.teacher}")
-    if "data" not in given and "://" in str(checked["data"]):
+    if "data" not in given and ("://" in str(checked["data"]) or is_converted(str(checked["data"]))):
         raise IMAError(f"resume={last}: it would fetch its data; if that is yours, add data={checked['data']}")
     return checked

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ultralytics.nn.tasks import (
@@ -15,10 +17,12 @@ from ultralytics.nn.tasks import (
     SemanticSegmentationModel,
     yaml_model_load,
 )
+from ultralytics.utils.checks import check_yaml
 
 from ima_yolo.architecture import check_architecture
 from ima_yolo.errors import IMAError, one_line
 from ima_yolo.host import load_model, task_of
+from ima_yolo.plain_yaml import read_plain
 from ima_yolo.random_streams import repeatable
 
 RTDETR = "rtdetr"  # a detector, but one that Ultralytics trains by a trainer of its own
@@ -103,6 +107,9 @@ def read_architecture(path: str, role: str) -> Mapping[str, Any]:
     Raises:
         IMAError: If it is missing, cannot be read, or names anything but layers.
     """
+    for name in (path, re.sub(r"(\d+)([nslmx])(.+)?$", r"\1\3", path)):  # Ultralytics reads the second for the first
+        if found := check_yaml(name, hard=False):
+            read_plain(Path(found), role)  # before its own reader, which nests until the process dies
     try:
         description: Mapping[str, Any] = yaml_model_load(path)
         check_architecture(description)

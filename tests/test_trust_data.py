@@ -19,7 +19,7 @@ import torch
 from ima_yolo import IMATrainer, cli
 from ima_yolo.checkpoint import pack
 from ima_yolo.config import validate
-from ima_yolo.data_set import images_in, read_data_set
+from ima_yolo.data_set import converted, images_in, read_data_set
 from ima_yolo.errors import IMAError
 from ima_yolo.host import load_model
 from ima_yolo.preflight import prepare
@@ -238,6 +238,49 @@ def test_an_ndjson_file_that_cannot_be_converted_costs_one_line(
     assert not Path("runs").exists()
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ("names:", "nc: 150000\nno_names:", "asks for 150000 classes; there may be 20000"),
+        ("names:", "names: [" + "a, " * 20001 + "]\nno_names:", "asks for 20001 classes"),
+        ("names:", "kpt_shape: [1000000, 3]\nnames:", "kpt_shape asks for 1e+06 keypoints"),
+    ],
+)
+def test_numbers_that_no_memory_holds_are_refused(
+    old: str, new: str, reason: str, own_set: Path, tiny_checkpoint: Callable[..., Path], capfd
+) -> None:
+    data = own_set / "data.yaml"
+    data.write_text(data.read_text().replace(old, new))
+    words = [f"teacher={tiny_checkpoint('yolo26s-few.yaml', seed=1)}", "student=yolo26n.yaml", "epochs=1"]
+    assert cli.main(["train", *words, f"data={data}", "project=runs"]) == 2
+    assert reason in capfd.readouterr().err.splitlines()[-1]
+    assert not Path("runs").exists()
+
+
+@pytest.mark.timeout(60)
+def test_a_list_of_images_numbers_no_class_beyond_any_use(datasets: Path) -> None:
+    Path("many.ndjson").write_text('{"type": "dataset", "task": "detect", "class_names": {"2000000000": "a"}}\n')
+    with pytest.raises(IMAError, match=r"many\.ndjson: has a class of number 2000000000; there may be 20000"):
+        converted("many.ndjson", 1.0, "val")
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("opening", ["[", "{a: "])
+@pytest.mark.parametrize("name", ["deep.yaml", "yolo26n-deep.yaml"])
+def test_an_architecture_that_nests_without_end_costs_one_line(
+    opening: str, name: str, tiny_data: Path, tiny_checkpoint: Callable[..., Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Ultralytics' own reader ends the process there; for the second name it reads yolo26-deep.yaml."""
+    Path(name.replace("26n", "26")).write_text(f"nc: 1\nbackbone: {opening * 300_000}")
+    teacher = tiny_checkpoint("yolo26s-few.yaml", seed=1)
+    words = [f"student={name}", f"teacher={teacher}", f"data={tiny_data}", "epochs=1"]
+    calls = [["train", *words], ["val", f"model={name}", f"data={tiny_data}"]]
+    for call in calls if Path(name).exists() else calls[:1]:
+        assert cli.main(call) == 2
+        assert capfd.readouterr().err.splitlines()[-1].endswith("deep.yaml: nested too deeply")
+
+
 def checkpoint_of(
     tiny_checkpoint: Callable[..., Path], settings: dict[str, Any], args: Any, place: Path = Path("last.pt")
 ) -> str:
@@ -266,6 +309,7 @@ KEPT: dict[str, tuple[dict[str, Any], Any, str]] = {
     ),
     "one of two": ({"teacher": "GOOD,harm:teach"}, {}, "it would run its teacher"),
     "data at an address": ({}, {"data": "https://localhost:9/d.zip"}, "it would fetch its data"),
+    "a list of addresses": ({}, {"data": "list.ndjson"}, "it would fetch its data; .* add data=list.ndjson"),
     "data that Ultralytics fetches": (
         {},
         {"data": "coco8.yaml"},
