@@ -39,18 +39,12 @@ CASES = {
 
 
 @pytest.fixture(scope="module")
-def exported(lively: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Factory of ONNX files, one a case, each written once."""
-    from ima_yolo.export import export_onnx
-
-    folder, made = tmp_path_factory.mktemp("exported"), {}
+def exported(written: Callable[..., Path]) -> Callable[[str], Path]:
+    """Factory of ONNX files, one a case."""
 
     def make(case: str) -> Path:
-        if case not in made:
-            name, args = CASES[case]
-            target = folder / f"{case.replace(' ', '-')}.onnx"
-            made[case] = export_onnx(lively(name), target, imgsz=IMGSZ, **args).path
-        return made[case]
+        name, args = CASES[case]
+        return written(name, **args)
 
     return make
 
