@@ -91,6 +91,31 @@ def test_an_unreadable_picture_is_told_and_the_rest_goes_on(
     assert sorted(p.name for p in Path("runs/detect/predict").iterdir()) == ["a.png", "b.jpg"]
 
 
+def test_of_several_sources_a_missing_one_is_told_in_its_turn(
+    model: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", f"model={model}", f"source={pictures / 'a.png'},gone.png,{pictures / 'b.jpg'}"]) == 1
+    first, second, third, last = capsys.readouterr().out.splitlines()
+    assert first.startswith(f"image 1/3 {pictures / 'a.png'}: 200x100")
+    assert second == "image 2/3 gone.png: cannot be read, left out (cannot be opened (No such file or directory))"
+    assert third.startswith(f"image 3/3 {pictures / 'b.jpg'}: 200x100")
+    assert last.endswith(", 1 pictures could not be read")
+    assert main(["predict", f"model={model}", "source=gone.png,lost.png"]) == 2
+    assert "source=gone.png: no such file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("bad", [False, True])
+def test_where_nothing_is_saved_no_folder_is_made(
+    bad: bool, model: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if bad:
+        (pictures / "c.png").write_bytes(b"")
+    assert run(model, pictures, save=False) == int(bad)
+    told = "Nothing was saved, since no save key is on" + (", 1 pictures could not be read" if bad else "")
+    assert capsys.readouterr().out.splitlines()[-1] == told
+    assert not Path("runs").exists()
+
+
 def test_two_pictures_of_one_name_and_a_format_that_cannot_be_written(model: Path, pictures: Path) -> None:
     image = np.zeros((40, 60, 3), np.uint8)
     cv2.imencode(".bmp", image)[1].tofile(pictures / "a.bmp")
