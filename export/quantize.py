@@ -131,6 +131,11 @@ def quantize_onnx(model: Path, target: Path, options: QuantizeOptions) -> Quanti
     LOGGER.info(f"Calibrating on {len(blobs)} pictures ({options.calibration})")
     ranges = calibrate(model, blobs, options.calibration, plan.nodes(), options.percentile)
     metric, before = accuracy_of(model, metadata, options.data)
+    if before <= options.max_loss:
+        LOGGER.warning(
+            f"The float file's {metric} is {before:.4f}, no larger than max_loss={options.max_loss}: a loss within it "
+            "proves nothing"
+        )
     with tempfile.TemporaryDirectory(prefix=".ima-quantize-", dir=target.parent) as name:
         candidate = Path(name) / "candidate.onnx"
 
@@ -233,6 +238,8 @@ def _calibration_inputs(options: QuantizeOptions, metadata: Metadata) -> list[np
     files = list(images_in(found["train"]))
     if found["channels"] != metadata.channels:
         raise IMAError(f"data={options.data}: has {found['channels']} channels, the model takes {metadata.channels}")
+    if len(found["names"]) != len(metadata.names):
+        raise IMAError(f"data={options.data}: has {len(found['names'])} classes, the model has {len(metadata.names)}")
     step = max(1, len(files) // options.calibration_images)
     images = [need_image(file, metadata.channels) for file in files[::step][: options.calibration_images]]
     if not images:

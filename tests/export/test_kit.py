@@ -204,6 +204,25 @@ def test_a_kit_of_an_exported_file_with_a_sample_of_ones_own(toy: Callable[..., 
     assert (model.with_name("toy_kit") / "sample.jpg").read_bytes() == photos[0].read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["kit=True", "output=there.onnx"], "output=there.onnx: the kit of an .onnx file is written beside it; leave "),
+        (["kitt=True"], "'kitt' is not a setting (did you mean 'kit'?)"),
+        (["kit=True", "imagse=a.png"], "'imagse' is not a setting (did you mean 'images'?)"),
+        (["quantize=8", "data=x.yaml", "calibratoin=entropy"], "(did you mean 'calibration'?)"),
+    ],
+)
+def test_words_that_would_be_ignored_are_refused(
+    words: list[str], message: str, toy: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = toy(RAW)
+    assert main(["export", f"model={model}", *words]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+    assert [path.name for path in model.parent.iterdir()] == ["toy.onnx"]
+
+
 def test_pictures_that_are_not_there_are_told_by_their_key(
     toy: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:

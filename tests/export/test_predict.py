@@ -91,6 +91,25 @@ def test_an_unreadable_picture_is_told_and_the_rest_goes_on(
     assert sorted(p.name for p in Path("runs/detect/predict").iterdir()) == ["a.png", "b.jpg"]
 
 
+def test_the_ending_of_a_file_may_be_in_capitals(
+    toy: Callable[..., Path], pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = toy(RAW, "TOY.ONNX")
+    assert main(["predict", f"model={model}", f"source={pictures / 'a.png'}", "save_txt=True", "threads=1"]) == 0
+    assert capsys.readouterr().out.startswith(f"image 1/1 {pictures / 'a.png'}: 200x100 1 disc, 1 square, ")
+    assert main(["export", f"model={model}", "kit=True"]) == 0
+    assert model.with_name("TOY_kit").is_dir()
+    assert main(["predict", "model=GONE.ONNX", "source=a.png"]) == 2
+    assert main(["benchmark", "model=GONE.ONNX"]) == 2
+    assert main(["benchmark", f"model={model}", "rounds=0"]) == 2
+    told = capsys.readouterr().err.splitlines()
+    assert [line.removeprefix("ima-yolo: ") for line in told] == [
+        "model=GONE.ONNX: no such file",
+        "model=GONE.ONNX: no such file",
+        "rounds=0: expected a whole number above 0",
+    ]
+
+
 def test_of_several_sources_a_missing_one_is_told_in_its_turn(
     model: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
