@@ -139,6 +139,11 @@ def test_a_list_gives_what_single_pictures_give(
         alone = detector(image)
         np.testing.assert_allclose(found.boxes, alone.boxes, rtol=0, atol=1e-2)
         np.testing.assert_array_equal(found.classes, alone.classes)
+        np.testing.assert_allclose(found.scores, alone.scores, rtol=0, atol=1e-4)
+        if alone.keypoints is not None:
+            np.testing.assert_allclose(found.keypoints, alone.keypoints, rtol=0, atol=1e-2)
+        if alone.masks is not None:
+            assert np.mean([(a != b).mean() for a, b in zip(found.masks, alone.masks, strict=True)]) < 1e-4
     assert sum(len(found) for found in together) > 0
     assert detector.detect([], Thresholds()) == []
 
