@@ -189,7 +189,7 @@ def _check_tasks(detectors: Mapping[str, Detector], files: Mapping[str, Path]) -
     ours, theirs = (detectors[side].metadata.task for side in (OURS, THEIRS))
     if ours != theirs:
         raise IMAError(
-            f"against={files[THEIRS]}: a {theirs} model, {files[OURS]} is a {ours} model; compare two of one task"
+            f"against={files[THEIRS]}: of task {theirs}, {files[OURS]} is of task {ours}; compare two of one task"
         )
 
 

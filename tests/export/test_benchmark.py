@@ -161,7 +161,7 @@ def test_files_of_two_tasks_are_not_compared(toy: Callable[..., Path], capsys: p
     rotated = toy(np.zeros((1, 7, 2)), "rotated.onnx", task="obb")
     assert main(["benchmark", f"model={toy(RAW)}", f"against={rotated}"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"ima-yolo: against={rotated}: a obb model, ")
+    assert line.startswith(f"ima-yolo: against={rotated}: of task obb, ")
     assert not Path("runs").exists()
 
 
