@@ -208,6 +208,18 @@ def test_data_of_other_classes_are_refused(graphs: dict[str, Path], tiny_data: P
 
 
 @pytest.mark.parametrize(
+    ("classes", "message"), [(3, "has 4 classes, the model has 3"), (4, "has no convolutions to quantize")]
+)
+def test_outlines_have_a_background_beside_their_classes(
+    classes: int, message: str, toy: Callable[..., Path], task_data: Callable[[str], Path], tmp_path: Path
+) -> None:
+    names = {number: str(number) for number in range(classes)}
+    model = toy(np.zeros((1, 64, 64)), task="semantic", names=str(names))
+    with pytest.raises(IMAError, match=message):
+        quantize_onnx(model, tmp_path / "x_int8.onnx", QuantizeOptions(str(task_data("segment"))))
+
+
+@pytest.mark.parametrize(
     ("words", "message"),
     [
         (["quantize=8", "data=nowhere.yaml"], "ima-yolo: data=nowhere.yaml: "),
