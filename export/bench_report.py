@@ -73,7 +73,8 @@ def plot(result: Benchmark, path: Path) -> Path | None:
         axes.set_title(title, fontsize=10)
         axes.grid(axis="y", alpha=0.3)
         axes.set_axisbelow(True)
-    throughput.legend(fontsize=9)
-    figure.suptitle(f"{Path(result.files[OURS]).name}, {result.imgsz[0]}x{result.imgsz[1]} px", fontsize=11)
+    figure.legend(*throughput.get_legend_handles_labels(), fontsize=9, ncols=len(sides), loc="outside lower center")
+    names = " against ".join(dict.fromkeys(Path(file).name for file in result.files.values()))
+    figure.suptitle(f"{names}, {result.imgsz[0]}x{result.imgsz[1]} px", fontsize=11)
     figure.savefig(path, dpi=120)
     return path

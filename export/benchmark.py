@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -133,6 +133,7 @@ class _Worker:
             self._process.wait()
             self._errors.seek(0)
             last = (self._errors.read().strip().splitlines() or ["no message"])[-1]
+            last = last.removeprefix(f"{IMAError.__module__}.{IMAError.__name__}: ")
             raise IMAError(f"benchmark: the side {self.side!r} stopped ({last})")
         return json.loads(line)
 
@@ -166,8 +167,9 @@ def run_benchmark(
         IMAError: A file cannot be used, or a side failed.
     """
     detectors = {OURS: Detector(model, imgsz=imgsz), THEIRS: Detector(against, imgsz=imgsz)}
-    sides = [side for side in WORKERS if side == OURS or find_spec("ultralytics")]
     files = {OURS: model, THEIRS: against}
+    _check_tasks(detectors, files)
+    sides = [side for side in WORKERS if side == OURS or find_spec("ultralytics")]
     setups = {
         side: {**_setup(files[side], detectors[side]), "images": [str(path) for path in images]} for side in sides
     }
@@ -181,6 +183,14 @@ def run_benchmark(
             for batch in batches:
                 result.cells += _measure_cell(workers, count, batch, rounds, seconds)
     return result
+
+
+def _check_tasks(detectors: Mapping[str, Detector], files: Mapping[str, Path]) -> None:
+    ours, theirs = (detectors[side].metadata.task for side in (OURS, THEIRS))
+    if ours != theirs:
+        raise IMAError(
+            f"against={files[THEIRS]}: of task {theirs}, {files[OURS]} is of task {ours}; compare two of one task"
+        )
 
 
 def _setup(path: Path, detector: Detector) -> dict[str, Any]:

@@ -28,9 +28,10 @@ def differs(expected: Mapping[str, Any], found: Result) -> str:
     if not isinstance(found, ClassMap):
         return _differing_detections(expected, found)
     data = np.frombuffer(base64.b64decode(expected["map"]), np.uint8)
-    classes = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
+    classes = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
     if classes is None or classes.shape != found.classes.shape:
-        return f"a map of {found.classes.shape} pixels in place of another size"
+        there = "none" if classes is None else classes.shape
+        return f"a map of {found.classes.shape} pixels in place of {there}"
     share = float(np.mean(classes != found.classes))
     return f"{share:.1%} of the pixels have another class" if share > SCORE else ""
 

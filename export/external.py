@@ -21,6 +21,9 @@ INSIDE = {
 }
 """Kind of a message -> its fields that may hold a tensor, by number, and what they are (onnx.proto)."""
 
+OWN_FORMAT = b"ORTM"
+"""What stands in bytes 4 to 7 of a file in ONNX Runtime's own format, which it opens under any name."""
+
 EXTERNAL_DATA, DATA_LOCATION = 13, 14
 VARINT, EIGHT_BYTES, LENGTH, FOUR_BYTES = 0, 1, 2, 5
 
@@ -35,6 +38,8 @@ def check_alone(content: bytes, source: str) -> None:
     Raises:
         IMAError: It would, or it is no ONNX file.
     """
+    if content[4:8] == OWN_FORMAT:
+        raise IMAError(f"model={source}: in ONNX Runtime's own format (.ort); give the .onnx file that it was made of")
     try:
         elsewhere = keeps_data_elsewhere(content)
     except ValueError as error:

@@ -135,7 +135,7 @@ def self_check(folder: Path) -> int:
         detector = Detector(folder / content["model"])
         image = need_image(folder / content["sample"], detector.metadata.channels)
         fault = differs(content, detector(image, conf=content["conf"]))
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         if isinstance(error, IMAError):
             raise
         raise IMAError(f"{folder}: the kit is not complete ({type(error).__name__}: {error})") from error

@@ -59,6 +59,28 @@ class Masks:
         found = sorted((line for line in found if len(line) >= 3), key=cv2.contourArea, reverse=True)
         return [self.place.points_to_image(line.reshape(-1, 2).astype(np.float32)) for line in found]
 
+    def polygon(self, index: int) -> np.ndarray:
+        """The outlines of one mask as one, (K, 2) float32 x and y in pixels of the picture; K is 0 without any.
+
+        Bridges of no width lead from the largest part to each other one and back, so that the area within is that of
+        all of them.
+        """
+        outlines = self.polygons(index)
+        return _bridged(outlines) if outlines else np.empty((0, 2), np.float32)
+
+
+def _bridged(outlines: Sequence[np.ndarray]) -> np.ndarray:
+    """Walk the first outline; at its point nearest to another one go there, round it, and come back."""
+    first, *others = outlines
+    detours: dict[int, list[np.ndarray]] = {}
+    for other in others:
+        apart = ((first[:, None] - other) ** 2).sum(axis=-1)  # (K, 2), (L, 2) -> (K, L)
+        leave, reach = np.unravel_index(apart.argmin(), apart.shape)
+        around = np.roll(other, -int(reach), axis=0)
+        detours.setdefault(int(leave), []).extend((around, around[:1], first[leave : leave + 1]))
+    walk = [part for at in range(len(first)) for part in (first[at : at + 1], *detours.get(at, ()))]
+    return np.concatenate(walk)
+
 
 def decode_masks(protos: np.ndarray, coefficients: np.ndarray, boxes: np.ndarray, place: Letterbox) -> Masks:
     """Mix the prototypes, enlarge to the network input, and cut at 0 and at the box.

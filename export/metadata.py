@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -14,6 +15,10 @@ DENSE_TASKS = ("semantic", "depth")
 
 MOST_SIDE = 8192
 """Pixels of a side of the network input, at most: a picture of that size takes 0.8 GB before anything is done."""
+
+
+UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
+"""Runs of characters in a class name that a terminal or a text would obey, or that have no encoding."""
 
 
 class GraphKind(str, Enum):
@@ -37,7 +42,7 @@ class Metadata:
 
     Attributes:
         task: Ultralytics task, "detect" for boxes.
-        names: Class index to class name.
+        names: Class index to class name, where control characters are blanks.
         imgsz: Height and width of the network input in pixels.
         stride: Largest stride of the network in pixels.
         head: Class name of the head, "" in files older than this key.
@@ -139,7 +144,7 @@ class _Reader:
         names: dict[int, str] = self.value("names", dict, None)
         if set(names) != set(range(len(names))) or not names or not all(isinstance(n, str) for n in names.values()):
             raise self.wrong("names", "class names numbered from 0")
-        return names
+        return {index: UNPRINTABLE.sub(" ", name) for index, name in names.items()}
 
     def imgsz(self) -> tuple[int, int]:
         size: list[int] = self.value("imgsz", list, None)

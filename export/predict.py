@@ -57,7 +57,7 @@ class PredictOptions:
         save_conf: Whether labels carry the score.
         save_json: Whether to write predictions.json.
         save_csv: Whether to write predictions.csv.
-        save_coco: Whether to write coco.json, in COCO's format of results.
+        save_coco: Whether to write coco.json, in COCO's format of results; classes are numbered as in `yolo val`.
         verbose: Whether to print a line for each picture; those that cannot be read are told in any case.
         task: What the model is expected to do, None for whatever it does.
     """
@@ -161,7 +161,8 @@ def run(model: str | Path, source: object, **options: Any) -> int:
         _say("stopped")  # the only way to end a camera; what was seen so far is written
     finally:
         writer.close()
-    _say(f"Results saved to {writer.folder}" + (f", {unread} pictures could not be read" if unread else ""))
+    told = f"Results saved to {writer.folder}" if formats else "Nothing was saved, since no save key is on"
+    _say(told + (f", {unread} pictures could not be read" if unread else ""))
     return 1 if unread else 0
 
 

@@ -131,6 +131,11 @@ def quantize_onnx(model: Path, target: Path, options: QuantizeOptions) -> Quanti
     LOGGER.info(f"Calibrating on {len(blobs)} pictures ({options.calibration})")
     ranges = calibrate(model, blobs, options.calibration, plan.nodes(), options.percentile)
     metric, before = accuracy_of(model, metadata, options.data)
+    if before <= options.max_loss:
+        LOGGER.warning(
+            f"The float file's {metric} is {before:.4f}, no larger than max_loss={options.max_loss}: a loss within it "
+            "proves nothing"
+        )
     with tempfile.TemporaryDirectory(prefix=".ima-quantize-", dir=target.parent) as name:
         candidate = Path(name) / "candidate.onnx"
 
@@ -227,12 +232,17 @@ def _check_float(session: ort.InferenceSession, metadata: Metadata, model: Path)
 
 def _calibration_inputs(options: QuantizeOptions, metadata: Metadata) -> list[np.ndarray]:
     """Training pictures, spread evenly over the set, as network inputs."""
+    from ultralytics.data.utils import add_polygon_background
+
     from ima_yolo.data_set import images_in, read_data_set
 
     found = read_data_set(options.data, "val")
     files = list(images_in(found["train"]))
     if found["channels"] != metadata.channels:
         raise IMAError(f"data={options.data}: has {found['channels']} channels, the model takes {metadata.channels}")
+    classes = len((add_polygon_background(found) if metadata.task == "semantic" else found)["names"])
+    if classes != len(metadata.names):
+        raise IMAError(f"data={options.data}: has {classes} classes, the model has {len(metadata.names)}")
     step = max(1, len(files) // options.calibration_images)
     images = [need_image(file, metadata.channels) for file in files[::step][: options.calibration_images]]
     if not images:

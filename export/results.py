@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,10 @@ from .rotated import corners
 
 DECIMALS = 5
 """Digits behind the point in COCO records."""
+
+
+COCO_LEFT_OUT = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
+"""Numbers from 1 to 90 that none of COCO's 80 classes has."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ class Detections:
         """One plain dictionary a detection, fit for JSON.
 
         Each holds name, class, confidence and box (x1, y1, x2, y2 in pixels; of rotated boxes four corners, x1 to y4),
-        and where the model gives them segments (the largest outline) and keypoints, as lists of x and y.
+        and where the model gives them segments (the mask's outlines as one polygon) and keypoints, as lists of x and y.
         """
         points = self.boxes.reshape(-1, 2, 2) if self.rotated is None else corners(self.rotated)
         records = []
@@ -66,7 +70,7 @@ class Detections:
             box = {f"{axis}{n}": value for n, xy in enumerate(points[index].tolist(), 1) for axis, value in _xy(xy)}
             record: dict[str, Any] = {"name": self.label(c), "class": c, "confidence": score, "box": box}
             if self.masks is not None:
-                record["segments"] = _columns(next(iter(self.masks.polygons(index)), np.empty((0, 2))), "xy")
+                record["segments"] = _columns(self.masks.polygon(index), "xy")
             if self.keypoints is not None:
                 record["keypoints"] = _columns(self.keypoints[index], ("x", "y", "visible"))
             records.append(record)
@@ -76,7 +80,7 @@ class Detections:
         """YOLO label lines, coordinates as shares of the picture, then the score if asked.
 
         A line holds the class and centre x, centre y, width, height; of a rotated box its four corners; of a mask its
-        largest outline, without which the line is left out; after a box its keypoints.
+        outlines as one polygon (`Masks.polygon`), without which the line is left out; after a box its keypoints.
 
         Returns:
             One line a detection, each ended by a newline; "" without detections.
@@ -94,8 +98,7 @@ class Detections:
         if self.rotated is not None:
             return list((corners(self.rotated) / size).reshape(-1, 8))  # (N, 4, 2) -> (N, 8)
         if self.masks is not None:
-            outlines = (self.masks.polygons(index) for index in range(len(self)))
-            return [(found[0] / size).ravel() if found else np.empty(0) for found in outlines]
+            return [(self.masks.polygon(index) / size).ravel() for index in range(len(self))]
         low, high = self.boxes[:, :2] / size, self.boxes[:, 2:] / size
         table = [(low + high) / 2, high - low]
         if self.keypoints is not None:
@@ -105,8 +108,9 @@ class Detections:
         return list(np.concatenate(table, axis=1))
 
     def to_coco(self, image_id: int | str) -> list[dict[str, Any]]:
-        """Records of the COCO results format; category_id is the class index.
+        """Records of the COCO results format.
 
+        category_id is the class index plus 1, or of COCO's own 80 classes COCO's number, as in `yolo val save_json`;
         bbox is x, y, width, height in pixels, segmentation the outlines of a mask or of a rotated box, keypoints
         x, y, visibility one after the other.
         """
@@ -115,7 +119,7 @@ class Detections:
         for index, box in enumerate(np.concatenate([corner, size], axis=1)):
             record: dict[str, Any] = {
                 "image_id": image_id,
-                "category_id": int(self.classes[index]),
+                "category_id": category_id(int(self.classes[index]), self.names),
                 "bbox": _rounded(box),
                 "score": round(float(self.scores[index]), DECIMALS),
             }
@@ -188,6 +192,23 @@ class ClassMap:
 
 Result = Detections | ClassMap
 """What a `Detector` gives for one picture."""
+
+
+def category_id(index: int, names: Mapping[int, str]) -> int:
+    """The number of a class in COCO's formats, as Ultralytics' validator writes it.
+
+    Args:
+        index: Class index.
+        names: Class index to class name; COCO's own are told by their count, the first and the last.
+
+    Returns:
+        COCO's number, 1 to 90, of its classes; else the index plus 1.
+    """
+    number = index + 1
+    if (len(names), names.get(0), names.get(79)) == (80, "person", "toothbrush"):
+        for left_out in COCO_LEFT_OUT:
+            number += number >= left_out
+    return number
 
 
 def _xy(point: Sequence[float]) -> list[tuple[str, float]]:

@@ -34,6 +34,22 @@ def asks_for_int8(options: Mapping[str, Any]) -> bool:
     return options.get("quantize") in INT8_SCHEMES or options.get("int8") is True
 
 
+def check_int8_alone(options: Mapping[str, Any]) -> None:
+    """Refuse another precision beside int8.
+
+    Args:
+        options: Export arguments that ask for int8.
+
+    Raises:
+        IMAError: Naming it.
+    """
+    scheme = options.get("quantize")
+    if scheme is not None and scheme not in INT8_SCHEMES:
+        raise IMAError(f"int8=True with quantize={scheme}: expected one of them")
+    if options.get("half"):
+        raise IMAError("half=True with quantize=8: expected one of them; int8 is made of a float32 file")
+
+
 def nearest_key(key: str, valid: Sequence[str]) -> str:
     """The end of an error message about an unknown key: the nearest valid one, or all of them."""
     found = closest(key, valid)
@@ -75,7 +91,7 @@ def find_target(source: Path, output: Path | None) -> Path:
     target = source.with_suffix(".onnx") if output is None else Path(output)
     if target.is_dir():
         target = target / f"{source.stem}.onnx"
-    if target.suffix != ".onnx":
+    if target.suffix.lower() != ".onnx":
         raise IMAError(f"output={target}: expected a file name that ends in .onnx, or a folder")
     if not target.parent.is_dir():
         raise IMAError(f"output={target}: no such folder as {target.parent}, make it first")

@@ -30,7 +30,7 @@ class Writer:
     """Writes each result as it comes; what is one file for all is complete after `close`."""
 
     def __init__(self, folder: Path, exist_ok: bool, formats: Sequence[str], with_conf: bool = False) -> None:
-        """Make the folder.
+        """Make the folder, where there is something to write.
 
         Args:
             folder: Where to write; the first free of folder, folder-2, ... unless `exist_ok`.
@@ -41,7 +41,7 @@ class Writer:
         Raises:
             IMAError: It cannot be made.
         """
-        self.folder = new_folder(folder, exist_ok)
+        self.folder = new_folder(folder, exist_ok) if formats else folder
         self.formats, self.with_conf = frozenset(formats), with_conf
         self._stems: dict[str, str] = {}
         self._last: dict[str, int] = {}  # frame of each clip: one that is named twice begins anew

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -146,11 +146,11 @@ def _check_task(rest: Mapping[str, Any], found: str, kind: str | None, data: Map
     return task
 
 
-def check_keys(rest: Mapping[str, Any]) -> None:
-    """Refuse keys that neither Ultralytics nor this package knows."""
+def check_keys(rest: Mapping[str, Any], own: Collection[str] = ()) -> None:
+    """Refuse keys that neither Ultralytics nor this package knows; the nearest may be one of a command's `own`."""
     for key in rest:
         if key not in ultralytics_keys() and not is_ultralytics_key(key):
-            raise IMAError(f"'{key}' is not a setting{nearest(key, ultralytics_keys() | own_keys())}")
+            raise IMAError(f"'{key}' is not a setting{nearest(key, ultralytics_keys() | own_keys() | set(own))}")
     if rest.get("distill_model") is not None:
         raise IMAError("distill_model= is Ultralytics' own distillation; use it or teacher=, not both")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from ima_yolo.commands.options import no_bare_words
+from ima_yolo.commands.options import is_onnx, no_bare_words
 from ima_yolo.errors import IMAError, nearest
 
 KEYS = ("model", "against", "source", "imgsz", "threads", "batch", "rounds", "seconds", "output")
@@ -67,8 +67,8 @@ def _file(options: dict[str, Any], key: str, default: Path | None) -> Path:
     if value is None:
         raise IMAError(f"{key}= is missing: give an .onnx file")
     path = Path(str(value))
-    if path.suffix != ".onnx" or not path.is_file():
-        raise IMAError(f"{key}={path}: " + ("no such file" if path.suffix == ".onnx" else "expected an .onnx file"))
+    if not is_onnx(path.name) or not path.is_file():
+        raise IMAError(f"{key}={path}: " + ("no such file" if is_onnx(path.name) else "expected an .onnx file"))
     return path
 
 

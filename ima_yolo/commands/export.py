@@ -11,6 +11,7 @@ from typing import Any
 from ima_yolo.commands.options import (
     checked_keys,
     faults_of_the_user,
+    is_onnx,
     load_safely,
     model_of,
     no_bare_words,
@@ -21,6 +22,7 @@ from ima_yolo.commands.options import (
 from ima_yolo.errors import IMAError
 
 QUANTIZE_KEYS = ("calibration", "percentile", "calibration_images", "max_loss")
+OWN_KEYS = ("output", "images", "kit", *QUANTIZE_KEYS)
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ def _check_format(form: str) -> None:
 
 def _read(model: str, options: dict[str, Any]) -> _Order:
     """Take our keys out of the options and check the rest."""
-    from ima_yolo.export.settings import asks_for_int8
+    from ima_yolo.export.settings import asks_for_int8, check_int8_alone
     from ima_yolo.export.sources import find_images
 
     output, images, kit = (options.pop(key, None) for key in ("output", "images", "kit"))
@@ -72,16 +74,20 @@ def _read(model: str, options: dict[str, Any]) -> _Order:
     quantize = None
     chosen = {key: options.pop(key) for key in QUANTIZE_KEYS if key in options}
     if asks_for_int8(options):
-        options.pop("quantize", None), options.pop("int8", None)
+        check_int8_alone(options)
+        for key in ("quantize", "int8", "half"):
+            options.pop(key, None)
         quantize = {"data": str(options.pop("data", None) or ""), **chosen}
         if options.get("batch", 1) != 1 and not options.get("dynamic"):
             raise IMAError(f"batch={options['batch']} with quantize=8: expected 1, or dynamic=True")
     elif chosen:
         raise IMAError(f"{next(iter(chosen))}= belongs to quantize=8")
-    checked_keys(options)
+    checked_keys(options, OWN_KEYS)
     foreign = [*options, *(["images"] if images is not None and not kit else [])]
-    if model.endswith(".onnx") and foreign:
+    if is_onnx(model) and foreign:
         raise IMAError(f"{foreign[0]}= belongs to the export of a .pt model; {model} is exported")
+    if is_onnx(model) and kit and output is not None and quantize is None:
+        raise IMAError(f"output={output}: the kit of an .onnx file is written beside it; leave output= out")
     chosen_images = None if images is None else find_images(str(images), "images")
     return _Order(
         Path(model), None if output is None else Path(str(output)), chosen_images, options, quantize, bool(kit)
@@ -93,7 +99,7 @@ def _write(order: _Order) -> Path:
     from ima_yolo.export.kit import free_folder
     from ima_yolo.export.settings import find_target
 
-    exported = order.model.suffix == ".onnx"
+    exported = is_onnx(order.model.name)
     int8 = order.model.with_name(f"{order.model.stem}_int8.onnx")
     made = order.model if order.quantize is None else int8
     target = made if exported and order.quantize is None else find_target(made, order.output)
@@ -112,7 +118,10 @@ def _write(order: _Order) -> Path:
     options = QuantizeOptions(**order.quantize)
     if exported:
         return quantize_onnx(order.model, target, options).path
+    from ima_yolo.data_set import read_data_set
     from ima_yolo.export.onnx import export_onnx
+
+    read_data_set(options.data, "val")  # before the work of an export is done
 
     with TemporaryDirectory() as folder:
         graph = export_onnx(order.model, Path(folder), order.images, **order.args).path
@@ -124,7 +133,7 @@ def _export_with_ultralytics(model: str, form: str, options: dict[str, Any]) -> 
         options.pop(key, None)
     if options.pop("kit", False):
         raise IMAError(f"kit=True with format={form}: a kit holds an ONNX file")
-    checked_keys(options)
+    checked_keys(options, OWN_KEYS)
     if data := str(options.get("data") or ""):
         from ima_yolo.data_set import read_data_set
 

@@ -48,6 +48,8 @@ A .onnx model runs with numpy, OpenCV and ONNX Runtime alone:
   project= name= exist_ok= verbose=                 where, and whether a line is printed for each
   vid_stride= max_frames=                           which frames of videos, streams and cameras
   batch= imgsz= threads= providers=                 how it runs
+coco.json numbers classes as `yolo val save_json=True` does: from 1, the 80 of COCO as COCO does. In labels and
+predictions.json a mask of several parts is one polygon, whose parts are connected by bridges of no width.
 Keys of `yolo predict` that ask for what happens anyway (device=cpu, half=False) are taken as well.
 Models of other kinds (.pt and so on) go to Ultralytics, with every key of `yolo predict`.""",
     "export": """\

@@ -103,7 +103,7 @@ def model_of(options: dict[str, Any]) -> str:
     model = str(options.pop("model", None) or "")
     if not model:
         raise IMAError("model= is missing: give a .pt or .onnx file")
-    if not Path(model).exists() and (model.endswith(".onnx") or not _is_checkpoint(model)):
+    if not Path(model).exists() and (is_onnx(model) or not _is_checkpoint(model)):
         raise IMAError(f"model={model}: no such file")
     return model
 
@@ -141,7 +141,7 @@ def opened(model: str) -> Any:
         load_model(file, "model", reopened=True)
     elif file.lower().endswith((".yaml", ".yml")):
         read_architecture(file, "model")
-    elif file.lower().endswith(".onnx"):
+    elif is_onnx(file):
         check_alone(Path(file).read_bytes(), file)
     return YOLO(model)
 
@@ -151,8 +151,17 @@ def is_pt(model: str) -> bool:
     return model.lower().endswith(".pt")
 
 
-def checked_keys(options: Mapping[str, Any]) -> None:
+def is_onnx(model: str) -> bool:
+    """Whether a name is that of an ONNX file, whatever the case."""
+    return model.lower().endswith(".onnx")
+
+
+def checked_keys(options: Mapping[str, Any], own: Collection[str] = ()) -> None:
     """Refuse keys that neither Ultralytics nor this package knows, and a project that cannot be written to.
+
+    Args:
+        options: What is left once the command has taken its own keys out.
+        own: Those keys, one of which may have been misspelt.
 
     Raises:
         IMAError: Naming the nearest valid one, or saying that it belongs to a training.
@@ -162,6 +171,6 @@ def checked_keys(options: Mapping[str, Any]) -> None:
 
     if training := sorted(own_keys() & options.keys()):
         raise IMAError(f"'{training[0]}' is a setting of `ima-yolo train` alone")
-    check_keys(options)
+    check_keys(options, own)
     if project := options.get("project"):
         check_folder(Path(str(project)), f"project={project}")

@@ -9,6 +9,7 @@ from typing import Any
 from ima_yolo.commands.options import (
     checked_keys,
     faults_of_the_user,
+    is_onnx,
     is_pt,
     load_safely,
     model_of,
@@ -43,7 +44,7 @@ def predict(options: dict[str, Any]) -> int:
     """Detect in images: an .onnx model with our runtime, without torch, anything else with Ultralytics."""
     options = with_recipe(options)
     model = model_of(options)
-    if model.endswith(".onnx"):
+    if is_onnx(model):
         # OpenCV reads this once, when it is loaded; by itself it decodes pictures of up to 3 GB.
         os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS))
         for key, value in QUIET.items():

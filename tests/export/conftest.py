@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 
@@ -64,6 +65,30 @@ def graphs(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> dict[s
     return {
         kind: export_onnx(checkpoint, folder / f"{kind}.onnx", imgsz=IMGSZ, **args).path for kind, args in KINDS.items()
     }
+
+
+@pytest.fixture(scope="session")
+def written(tmp_path_factory: pytest.TempPathFactory, lively: Callable[[str], Path]) -> Callable[..., Path]:
+    """Factory of ONNX files, each exported once: `written("yolo26n-seg", nms=False)`."""
+    from ima_yolo.export import export_onnx
+
+    folder, made = tmp_path_factory.mktemp("written"), {}
+
+    def make(name: str, **args: object) -> Path:
+        case = (name, *args.items())
+        if case not in made:
+            made[case] = export_onnx(lively(name), folder / f"{len(made)}.onnx", imgsz=IMGSZ, **args).path
+        return made[case]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def opens_quietly() -> bool:
+    """Whether this ONNX Runtime can be kept from printing about a file that it cannot open."""
+    import onnxruntime as ort
+
+    return "enable_fallback" in inspect.getsource(ort.InferenceSession.__init__)
 
 
 @pytest.fixture

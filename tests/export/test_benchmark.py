@@ -50,6 +50,40 @@ def test_table_and_plot(tmp_path: Path) -> None:
     assert bench_report.plot(made_up(), tmp_path / "x.png").stat().st_size > 5000
 
 
+@pytest.mark.parametrize("sides", [(OURS,), (OURS, THEIRS)])
+def test_every_row_of_a_table_has_as_many_columns_as_its_head(sides: tuple[str, ...]) -> None:
+    whole = made_up()
+    result = Benchmark(
+        whole.machine,
+        {side: whole.files[side] for side in sides},
+        whole.imgsz,
+        [cell for cell in whole.cells if cell.side in sides],
+        {side: whole.cold_start[side] for side in sides},
+        {side: whole.memory[side] for side in sides},
+    )
+    tables = [part.splitlines() for part in bench_report.table(result).split("\n\n")[1:]]
+    assert [len(lines) for lines in tables] == [2 + len(sides), 4]
+    for lines in tables:
+        assert len({line.count("|") for line in lines}) == 1
+        assert set(lines[1]) == set("|-:")
+
+
+def test_the_legend_lies_beside_the_bars(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from matplotlib.figure import Figure
+
+    seen: list[bool] = []
+
+    def save(figure: Figure, *_: object, **__: object) -> None:
+        figure.draw_without_rendering()
+        (legend,) = figure.legends
+        box = legend.get_window_extent()
+        seen.extend(box.overlaps(axes.get_window_extent()) for axes in figure.axes)
+
+    monkeypatch.setattr(Figure, "savefig", save)
+    bench_report.plot(made_up(), tmp_path / "x.png")
+    assert seen == [False, False]
+
+
 def test_a_side_counts_its_calls() -> None:
     calls: list[int] = []
 
@@ -91,8 +125,8 @@ def test_both_sides_in_turns(graphs: dict[str, Path], tmp_path: Path, monkeypatc
 
 
 def test_files_of_two_sizes_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes = {"small.onnx": (64, 96), "large.onnx": (128, 192)}
-    monkeypatch.setattr(bench, "Detector", lambda path, imgsz: SimpleNamespace(imgsz=sizes[str(path)]))
+    sizes, meta = {"small.onnx": (64, 96), "large.onnx": (128, 192)}, SimpleNamespace(task="detect")
+    monkeypatch.setattr(bench, "Detector", lambda path, imgsz: SimpleNamespace(imgsz=sizes[str(path)], metadata=meta))
     for part, nothing in (("_setup", {}), ("_measure_starts", None)):
         monkeypatch.setattr(bench, part, lambda *_, nothing=nothing: nothing)
     small, large = Path("small.onnx"), Path("large.onnx")
@@ -119,7 +153,16 @@ def test_a_side_that_fails_is_named(
 ) -> None:
     (tmp_path / "a.jpg").write_bytes(b"no picture")
     assert main(["benchmark", f"model={toy(RAW)}", f"source={tmp_path}"]) == 2
-    assert "benchmark: the side 'ours' stopped" in capsys.readouterr().err
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"ima-yolo: benchmark: the side 'ours' stopped ({tmp_path / 'a.jpg'}: cannot be read")
+
+
+def test_files_of_two_tasks_are_not_compared(toy: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
+    rotated = toy(np.zeros((1, 7, 2)), "rotated.onnx", task="obb")
+    assert main(["benchmark", f"model={toy(RAW)}", f"against={rotated}"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"ima-yolo: against={rotated}: of task obb, ")
+    assert not Path("runs").exists()
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
 from ima_yolo.errors import IMAError
+from ima_yolo.export import Detector
 from ima_yolo.export.external import check_alone, keeps_data_elsewhere
 
 
@@ -92,3 +97,17 @@ def test_a_tag_with_bits_that_readers_drop_is_refused() -> None:
     model = b"\x2a" + bytes([len(tensor)]) + tensor
     with pytest.raises(IMAError, match="not a loadable ONNX file"):
         check_alone(b"\x3a" + bytes([len(model)]) + model, "x")
+
+
+def test_the_format_of_onnx_runtime_is_refused(toy: Callable[..., Path], tmp_path: Path) -> None:
+    options, other = ort.SessionOptions(), tmp_path / "other.onnx"
+    options.optimized_model_filepath = str(other)
+    options.add_session_config_entry("session.save_model_format", "ORT")
+    ort.InferenceSession(str(toy(np.zeros((1, 6, 2)))), options, providers=["CPUExecutionProvider"])
+    assert ort.InferenceSession(other.read_bytes(), providers=["CPUExecutionProvider"]).get_inputs(), (
+        "or it proves nothing"
+    )
+    with pytest.raises(
+        IMAError, match=r"^model=.*other\.onnx: in ONNX Runtime's own format \(\.ort\); give the \.onnx"
+    ):
+        Detector(other)

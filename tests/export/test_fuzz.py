@@ -91,7 +91,7 @@ def test_mutated_pictures(toy: Callable[..., Path], seeds: list[tuple[str, bytes
     assert f"{unread} pictures could not be read" in done.stdout
 
 
-def test_mutated_models(toy: Callable[..., Path], graphs: dict[str, Path], tmp_path: Path) -> None:
+def test_mutated_models(toy: Callable[..., Path], graphs: dict[str, Path], opens_quietly: bool, tmp_path: Path) -> None:
     rng, folder = np.random.default_rng(1), tmp_path / "models"
     folder.mkdir()
     small, real = toy(RAW).read_bytes(), graphs["nms-free"].read_bytes()
@@ -106,6 +106,8 @@ def test_mutated_models(toy: Callable[..., Path], graphs: dict[str, Path], tmp_p
     worked, refused = (int(count) for count in done.stdout.split()[-2:])
     assert worked + refused == MODELS
     assert refused > MODELS / 4
+    if opens_quietly:
+        assert done.stdout == f"{worked} {refused}\n", "the output belongs to the results"
 
 
 def test_unusual_pictures_in_one_folder(

@@ -48,6 +48,12 @@ def test_older_files_without_the_newer_keys_are_raw() -> None:
     assert (metadata.kind, metadata.channels) == (GraphKind.RAW, 3)
 
 
+def test_what_a_terminal_would_obey_is_no_part_of_a_name() -> None:
+    names = {0: "a\r\nb", 1: "\x1b[2Jred", 2: "\u2028x\u0085", 3: "\ud800", 4: "白血球 é"}
+    found = parse_metadata({**WRITTEN, "names": repr(names)}, "x.onnx").names
+    assert found == {0: "a b", 1: " [2Jred", 2: " x ", 3: " ", 4: "白血球 é"}
+
+
 @pytest.mark.parametrize("key", ["task", "names", "stride", "imgsz"])
 def test_a_missing_key_is_named(key: str) -> None:
     rest = {k: v for k, v in WRITTEN.items() if k != key}

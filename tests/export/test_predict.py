@@ -91,6 +91,50 @@ def test_an_unreadable_picture_is_told_and_the_rest_goes_on(
     assert sorted(p.name for p in Path("runs/detect/predict").iterdir()) == ["a.png", "b.jpg"]
 
 
+def test_the_ending_of_a_file_may_be_in_capitals(
+    toy: Callable[..., Path], pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = toy(RAW, "TOY.ONNX")
+    assert main(["predict", f"model={model}", f"source={pictures / 'a.png'}", "save_txt=True", "threads=1"]) == 0
+    assert capsys.readouterr().out.startswith(f"image 1/1 {pictures / 'a.png'}: 200x100 1 disc, 1 square, ")
+    assert main(["export", f"model={model}", "kit=True"]) == 0
+    assert model.with_name("TOY_kit").is_dir()
+    assert main(["predict", "model=GONE.ONNX", "source=a.png"]) == 2
+    assert main(["benchmark", "model=GONE.ONNX"]) == 2
+    assert main(["benchmark", f"model={model}", "rounds=0"]) == 2
+    told = capsys.readouterr().err.splitlines()
+    assert [line.removeprefix("ima-yolo: ") for line in told] == [
+        "model=GONE.ONNX: no such file",
+        "model=GONE.ONNX: no such file",
+        "rounds=0: expected a whole number above 0",
+    ]
+
+
+def test_of_several_sources_a_missing_one_is_told_in_its_turn(
+    model: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", f"model={model}", f"source={pictures / 'a.png'},gone.png,{pictures / 'b.jpg'}"]) == 1
+    first, second, third, last = capsys.readouterr().out.splitlines()
+    assert first.startswith(f"image 1/3 {pictures / 'a.png'}: 200x100")
+    assert second == "image 2/3 gone.png: cannot be read, left out (cannot be opened (No such file or directory))"
+    assert third.startswith(f"image 3/3 {pictures / 'b.jpg'}: 200x100")
+    assert last.endswith(", 1 pictures could not be read")
+    assert main(["predict", f"model={model}", "source=gone.png,lost.png"]) == 2
+    assert "source=gone.png: no such file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("bad", [False, True])
+def test_where_nothing_is_saved_no_folder_is_made(
+    bad: bool, model: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if bad:
+        (pictures / "c.png").write_bytes(b"")
+    assert run(model, pictures, save=False) == int(bad)
+    told = "Nothing was saved, since no save key is on" + (", 1 pictures could not be read" if bad else "")
+    assert capsys.readouterr().out.splitlines()[-1] == told
+    assert not Path("runs").exists()
+
+
 def test_two_pictures_of_one_name_and_a_format_that_cannot_be_written(model: Path, pictures: Path) -> None:
     image = np.zeros((40, 60, 3), np.uint8)
     cv2.imencode(".bmp", image)[1].tofile(pictures / "a.bmp")

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import re
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
 import numpy as np
 import onnx
 import pytest
+from ultralytics.utils import LOGGER
 
 from ima_yolo.cli import main
 from ima_yolo.errors import IMAError
@@ -169,6 +173,78 @@ def test_a_dynamic_file_takes_other_sizes_and_batches_in_fewer_bits(
     assert found.shape == expected.shape
     assert np.abs(found - expected).max() < np.ptp(expected) * 0.05
     assert len(detector.detect(images, Thresholds(conf=0.0, max_det=5))) == 2
+
+
+def test_a_dynamic_file_made_for_several_pictures_is_quantized(
+    tiny_checkpoint: Callable[..., Path], tiny_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = export_onnx(tiny_checkpoint(), tmp_path / "x.onnx", imgsz=64, dynamic=True, batch=4).path
+    options = QuantizeOptions(str(tiny_data), calibration="minmax", calibration_images=2, max_loss=1)
+    with attached(caplog):
+        made = quantize_onnx(path, tmp_path / "x_int8.onnx", options).path
+    assert len(Detector(made).detect([np.zeros((64, 64, 3), np.uint8)] * 3, Thresholds())) == 3
+    (told,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert re.search(
+        r"The float file's mAP50-95\(B\) is 0\.\d{4}, no larger than max_loss=1: a loss within it proves nothing$", told
+    )
+
+
+@contextmanager
+def attached(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Hear Ultralytics' log, which it does not pass on."""
+    LOGGER.addHandler(caplog.handler)
+    try:
+        yield
+    finally:
+        LOGGER.removeHandler(caplog.handler)
+
+
+def test_data_of_other_classes_are_refused(graphs: dict[str, Path], tiny_data: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data.yaml"
+    data.write_text(tiny_data.read_text() + "  3: ring\n")
+    with pytest.raises(IMAError, match=r"^data=.*data\.yaml: has 4 classes, the model has 3$"):
+        quantize_onnx(graphs["raw"], tmp_path / "x_int8.onnx", QuantizeOptions(str(data)))
+    assert not (tmp_path / "x_int8.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"), [(3, "has 4 classes, the model has 3"), (4, "has no convolutions to quantize")]
+)
+def test_outlines_have_a_background_beside_their_classes(
+    classes: int, message: str, toy: Callable[..., Path], task_data: Callable[[str], Path], tmp_path: Path
+) -> None:
+    names = {number: str(number) for number in range(classes)}
+    model = toy(np.zeros((1, 64, 64)), task="semantic", names=str(names))
+    with pytest.raises(IMAError, match=message):
+        quantize_onnx(model, tmp_path / "x_int8.onnx", QuantizeOptions(str(task_data("segment"))))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["quantize=8", "data=nowhere.yaml"], "ima-yolo: data=nowhere.yaml: "),
+        (["quantize=8", "data={data}", "half=True"], "half=True with quantize=8: expected one of them"),
+        (["int8=True", "data={data}", "quantize=16"], "int8=True with quantize=16: expected one of them"),
+        (["int8=True", "data={data}", "quantize=32"], "int8=True with quantize=32: expected one of them"),
+    ],
+)
+def test_what_int8_cannot_do_is_told_before_an_export(
+    words: list[str],
+    message: str,
+    tiny_checkpoint: Callable[..., Path],
+    tiny_data: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def export(*_: object, **__: object) -> None:
+        pytest.fail("the export began")
+
+    monkeypatch.setattr("ima_yolo.export.onnx.export_onnx", export)
+    given = [word.format(data=tiny_data) for word in words]
+    assert main(["export", f"model={tiny_checkpoint()}", "imgsz=64", *given]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+    assert tempfile.gettempdir() not in line.replace(str(tiny_data), "")
 
 
 @pytest.mark.parametrize(

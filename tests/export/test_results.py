@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from ima_yolo.export.results import Detections
+from ima_yolo.export.results import Detections, category_id
 
 NAMES = {0: "RBC", 1: "WBC"}
 
@@ -44,6 +44,17 @@ def test_dictionaries_are_plain_json() -> None:
     box = {"x1": 20.0, "y1": 10.0, "x2": 60.0, "y2": 30.0}
     assert records[0] == {"name": "RBC", "class": 0, "confidence": 0.75, "box": box}
     assert len(records) == 3
+
+
+def test_coco_numbers_classes_as_ultralytics_does() -> None:
+    from ultralytics.data.converter import coco80_to_coco91_class
+    from ultralytics.utils import YAML
+    from ultralytics.utils.checks import check_yaml
+
+    names = YAML.load(check_yaml("coco.yaml"))["names"]
+    assert [category_id(index, names) for index in names] == coco80_to_coco91_class()
+    assert [category_id(index, {**names, 79: "brush"}) for index in names] == list(range(1, 81))
+    assert [record["category_id"] for record in FOUND.to_coco("a")] == [1, 2, 1]
 
 
 def test_drawing_leaves_the_picture_alone_and_marks_the_box() -> None:

@@ -109,6 +109,29 @@ def test_a_file_that_is_no_model(tmp_path: Path, graphs: dict[str, Path]) -> Non
         Detector("missing.onnx")
 
 
+def test_a_damaged_file_leaves_the_output_to_the_results(
+    tmp_path: Path, graphs: dict[str, Path], opens_quietly: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    if not opens_quietly:
+        pytest.skip("this ONNX Runtime announces its second attempt in any case")
+    content = graphs["raw"].read_bytes()
+    for number, damaged in enumerate((content[:100_000], content[:-2000], content.replace(b"Conv", b"Cnov"))):
+        (tmp_path / f"{number}.onnx").write_bytes(damaged)
+        with pytest.raises(IMAError, match=rf"^model=.*{number}\.onnx: not a loadable ONNX file"):
+            Detector(tmp_path / f"{number}.onnx")
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    "providers",
+    ["CPUExecutionProvider", ("CPUExecutionProvider",), [("CPUExecutionProvider", {})]],
+)
+def test_a_provider_may_be_a_name_or_a_pair(providers: object, toy: Callable[..., Path]) -> None:
+    detector = Detector(toy(RAW), providers=providers)
+    assert detector.session.get_providers() == ["CPUExecutionProvider"]
+    assert len(detector(PICTURE)) == 1
+
+
 @pytest.mark.parametrize(
     ("metadata", "message"),
     [
@@ -149,8 +172,9 @@ def test_settings_out_of_range(toy: Callable[..., Path]) -> None:
         Detector(path, threads=0)
     with pytest.raises(IMAError, match=r"^threads=9999: expected a whole number from 1 to 1024"):
         Detector(path, threads=9999)
-    with pytest.raises(IMAError, match=r"^providers=\['NoSuch'\].*CPUExecutionProvider"):
-        Detector(path, providers=["NoSuch"])
+    for providers in ("NoSuch", ["NoSuch"], [("NoSuch", {}), "CPUExecutionProvider"]):
+        with pytest.raises(IMAError, match=r"^providers=\['NoSuch'\].*CPUExecutionProvider"):
+            Detector(path, providers=providers)
     with pytest.raises(IMAError, match=r"^conf=2"):
         Detector(path)(PICTURE, conf=2)
     with pytest.raises(IMAError, match=r"^classes=\[2\]: .*0 to 1"):

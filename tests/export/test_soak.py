@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
 from ima_yolo.export import Detector
+from ima_yolo.export.postprocess import Thresholds
 
 PICTURES, THREADS = 5000, 50
 GROWTH = 20_000_000  # bytes that the process may grow by after the first tenth
@@ -55,6 +57,32 @@ def test_threads_that_share_one(graphs: dict[str, Path], images: list[np.ndarray
     for number, found in enumerate([*together, *again]):
         np.testing.assert_array_equal(found.boxes, expected[number % len(images)].boxes)
         np.testing.assert_array_equal(found.scores, expected[number % len(images)].scores)
+
+
+@pytest.mark.parametrize("name", ["yolo26n-pose", "yolo26n-seg"])
+def test_lists_from_several_threads_with_threads_of_their_own(
+    name: str, written: Callable[..., Path], images: list[np.ndarray]
+) -> None:
+    path = written(name)
+    expected = [Detector(path, threads=1)(image) for image in images]
+    detector, shifts = Detector(path), range(6)
+
+    def look(shift: int) -> list[Any]:
+        return detector.detect(images[shift:] + images[:shift], Thresholds())
+
+    with ThreadPoolExecutor(len(shifts)) as pool:
+        together = list(pool.map(look, shifts))
+    for shift, results in zip(shifts, together, strict=True):
+        for found, alone in zip(results, expected[shift:] + expected[:shift], strict=True):
+            np.testing.assert_array_equal(found.classes, alone.classes)
+            np.testing.assert_array_equal(found.boxes, alone.boxes)
+            np.testing.assert_array_equal(found.scores, alone.scores)
+            if alone.keypoints is not None:
+                np.testing.assert_array_equal(found.keypoints, alone.keypoints)
+            if alone.masks is not None:
+                for ours, theirs in zip(found.masks.patches, alone.masks.patches, strict=True):
+                    np.testing.assert_array_equal(ours, theirs)
+    assert sum(len(found) for found in expected) > 20
 
 
 def test_a_result_outlives_the_next_picture(toy: Callable[..., Path]) -> None:

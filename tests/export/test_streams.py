@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from ima_yolo.cli import main
-from ima_yolo.export import sources
+from ima_yolo.export import fetched, sources
 from ima_yolo.export.predict import run
 
 RAW = np.array([[[32, 32, 32, 16, 0.1, 0.9]]]).transpose(0, 2, 1)
@@ -44,11 +44,38 @@ def server(body: Callable[[int], bytes]) -> Iterator[str]:
         def log_message(self, *_: Any) -> None:
             pass
 
-    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    with serving(Handler) as address:
+        yield f"{address}/live.mjpg"
+
+
+@contextmanager
+def pictures(content: bytes) -> Iterator[str]:
+    """Serve a picture as a.png and nothing else; gives the address of its folder."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if not self.path.startswith("/a.png"):
+                self.send_error(404)
+                return
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with serving(Handler) as address:
+        yield address
+
+
+@contextmanager
+def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """Answer requests on this machine; gives the address."""
+    httpd = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=httpd.serve_forever, daemon=True)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{httpd.server_address[1]}/live.mjpg"
+        yield f"http://127.0.0.1:{httpd.server_address[1]}"
     finally:
         httpd.shutdown()
         httpd.server_close()
@@ -105,6 +132,40 @@ def test_a_server_that_says_nothing_is_left(
         assert run(toy(RAW), f"http://127.0.0.1:{mute.getsockname()[1]}/x.mjpg", save=False) == 1
         assert time.monotonic() - start < 20
     assert "cannot be read, left out (" in capsys.readouterr().out
+
+
+def test_a_picture_by_its_address(toy: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
+    content = cv2.imencode(".png", np.zeros((100, 200, 3), np.uint8))[1].tobytes()
+    with pictures(content) as folder:
+        words = [f"model={toy(RAW)}", f"source={folder}/a.png?size=full,{folder}/gone.png"]
+        assert main(["predict", *words, "save_csv=True"]) == 1
+    first, second, last = capsys.readouterr().out.splitlines()
+    assert first.startswith(f"image 1/2 {folder}/a.png?size=full: 200x100 1 square, ")
+    assert second.startswith(
+        f"image 2/2 {folder}/gone.png: cannot be read, left out (cannot be fetched (HTTP Error 404"
+    )
+    assert last.endswith(", 1 pictures could not be read")
+    names = sorted(path.name for path in Path("runs/detect/predict").iterdir())
+    assert len(names) == 2
+    assert "predictions.csv" in names
+
+
+@pytest.mark.parametrize("content", [b"", b"no picture"])
+def test_what_lies_there_is_no_picture(
+    content: bytes, toy: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pictures(content) as folder:
+        assert run(toy(RAW), f"{folder}/a.png", save=False) == 1
+    assert "cannot be read, left out (is " in capsys.readouterr().out
+
+
+def test_a_picture_larger_than_can_be_meant(
+    toy: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(fetched, "MOST_BYTES", 2**20)
+    with pictures(bytes(2**20 + 1)) as folder:
+        assert run(toy(RAW), f"{folder}/a.png", save=False) == 1
+    assert "left out (cannot be fetched (larger than 1 MB))" in capsys.readouterr().out
 
 
 class Camera:

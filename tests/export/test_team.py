@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +30,35 @@ def test_a_list_gives_what_its_pictures_give(count: int, graphs: dict[str, Path]
     for ours, theirs in zip(found, expected, strict=True):
         np.testing.assert_array_equal(ours.boxes, theirs.boxes)
         np.testing.assert_array_equal(ours.classes, theirs.classes)
+
+
+IN_A_CHILD = """
+import os, signal, sys
+import cv2
+import numpy as np
+from ima_yolo.export import Detector
+from ima_yolo.export.postprocess import Thresholds
+images = [cv2.imread(name) for name in sys.argv[2:]] * 3
+detector = Detector(sys.argv[1], threads=2)
+expected = detector.detect(images, Thresholds())
+child = os.fork()
+if not child:
+    signal.alarm(60)  # ends a child that waits for threads which it does not have
+    alike = all(
+        np.array_equal(one.boxes, other.boxes)
+        for found in (detector.detect(images, Thresholds()), [detector(image) for image in images])
+        for one, other in zip(found, expected, strict=True)
+    )
+    os._exit(0 if alike and len(expected[0]) else 1)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_process_has_threads_of_its_own(graphs: dict[str, Path], photos: list[Path]) -> None:
+    words = [sys.executable, "-c", IN_A_CHILD, graphs["raw"], *photos]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
 
 
 def test_full_rounds_by_as_many_threads_and_the_rest_by_nobody(toy: Callable[..., Path]) -> None:

@@ -54,7 +54,7 @@ def test_csv_and_coco(toy: Callable[..., Path], tmp_path: Path) -> None:
     records = json.loads(Path("runs/detect/predict/coco.json").read_text())
     assert [record["image_id"] for record in records] == [42, 42, "b", "b"]
     assert records[0]["bbox"] == pytest.approx([50, 25, 100, 50], abs=1e-3)
-    assert (records[0]["category_id"], records[0]["score"]) == (1, 0.9)
+    assert (records[0]["category_id"], records[0]["score"]) == (2, 0.9)
 
 
 def test_frames_of_a_video(
@@ -127,6 +127,32 @@ def test_masks_in_every_form() -> None:
     assert result.masks.in_image(0).sum() == pytest.approx((4 / 0.32) ** 2, rel=0.2)
     empty = Masks([np.zeros((0, 0), bool)], np.array([[0, 0]]), square_mask().place)
     assert found(masks=empty).to_yolo_txt() == ""
+
+
+def test_a_mask_of_several_parts_is_one_polygon_of_their_area() -> None:
+    patch = np.zeros((30, 40), np.uint8)
+    cv2.rectangle(patch, (2, 2), (12, 22), 1, cv2.FILLED)
+    cv2.circle(patch, (30, 8), 6, 1, cv2.FILLED)
+    cv2.rectangle(patch, (20, 22), (26, 27), 1, cv2.FILLED)
+    masks = Masks([patch.astype(bool)], np.array([[4, 20]]), square_mask().place)
+    parts, whole = masks.polygons(0), masks.polygon(0)
+    assert len(parts) == 3
+    assert len(whole) == sum(len(part) for part in parts) + 2 * 2  # of each detour the point that it leaves, and closes
+    assert area(whole) == pytest.approx(sum(area(part) for part in parts), rel=1e-5)
+    inside = {tuple(point) for part in parts for point in part.tolist()}
+    assert {tuple(point) for point in whole.tolist()} == inside
+    result = found(masks=masks)
+    segments = result.to_dicts()[0]["segments"]
+    np.testing.assert_array_equal(np.array([segments["x"], segments["y"]]).T, whole)
+    shares = np.array(result.to_yolo_txt().split()[1:], float).reshape(-1, 2)
+    np.testing.assert_allclose(shares * [200, 100], whole, atol=0.01)
+    assert len(result.to_coco(1)[0]["segmentation"]) == 3
+
+
+def area(polygon: np.ndarray) -> float:
+    """By the shoelace formula, in square pixels; its sign is the direction."""
+    x, y = polygon.astype(float).T
+    return float(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2
 
 
 def test_keypoints_in_every_form() -> None:
