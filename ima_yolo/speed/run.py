@@ -97,8 +97,11 @@ def _measured(
     with tempfile.TemporaryDirectory() as scratch:
         teacher = teacher_file(case.teacher, Path(scratch))
         memory = {arm: _peak(case, arm, device, threads, teacher, PEAKS if in_depth else 1) for arm in case.arms}
-        actions = build(case, device)
+        actions: dict[str, Any] = dict(build(case, device))
         row = summarize(case.name, alternate(actions, rounds, device, told), memory)
+        for arm in case.arms:
+            if arm in actions and actions[arm].has_skipped:
+                told(f"gradients of '{arm}' overflowed in counted rounds, whose optimizer took no time")
         if ours := actions.get("ours"):
             row["periodic"] = _periodic(ours, rounds)
         if in_depth:

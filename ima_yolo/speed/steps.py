@@ -102,6 +102,7 @@ class Step:
         self.average = ModelEMA(self.model)
         self.half = in_half(device)
         self.scaler = torch.amp.GradScaler(device.type, init_scale=INIT_SCALE, enabled=self.half)
+        self._scale = self.scaler.get_scale()
 
     def __call__(self) -> None:
         """Do it."""
@@ -116,6 +117,11 @@ class Step:
         """Seconds of the last step that do not count: of periodic work, what is beyond its share."""
         done = self.history[-1]
         return sum(done.get(name, 0.0) * (1 - 1 / every) for name, every in self.periods.items())
+
+    @property
+    def has_skipped(self) -> bool:
+        """Whether gradients overflowed since the warm-up, so that the optimizer skipped a step and took less time."""
+        return self.scaler.get_scale() < self._scale
 
     def forward(self) -> Tensor:
         """Return the loss of the batch, a scalar."""
@@ -146,6 +152,7 @@ class Step:
         for _ in range(MOST_SKIPPED):
             self()
             if self.optimizer.state:
+                self._scale = self.scaler.get_scale()
                 return
         raise IMAError(f"{self.name} trains nothing: its gradients overflowed {MOST_SKIPPED} times in a row")
 

@@ -132,12 +132,15 @@ def test_in_half_precision_the_first_step_trains(arm: str, tmp_path: Path, monke
     step = Step(SMALL, arm, CPU, teacher)
     step()
     assert step.optimizer.state
+    assert not step.has_skipped
     monkeypatch.setattr(steps, "INIT_SCALE", 65536.0)
     step = Step(SMALL, arm, CPU, teacher)
     step()
     assert not step.optimizer.state
+    assert step.has_skipped
     step.warm_up()
     assert step.optimizer.state
+    assert not step.has_skipped, "since then"
 
 
 def test_a_step_that_never_trains_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
