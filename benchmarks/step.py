@@ -3,7 +3,8 @@
     python benchmarks/step.py                                  # the pairs of the README, on the CPU or GPU at hand
     python benchmarks/step.py --pairs yolo26n:yolo26m --sizes 320 --rounds 5 --output benchmarks/results/step/cpu
 
-Stop it at any time: the next call goes on with the pairs that have no result in the folder yet.
+Stop it at any time: the next call goes on with the pairs that have no result in the folder yet. A result of other
+models, rounds, code or machine is measured anew.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from pathlib import Path
 import torch
 
 from ima_yolo.cli import read_options
+from ima_yolo.speed.case import Case
 from ima_yolo.speed.run import run
-from ima_yolo.speed.steps import Case
 
 PAIRS = ("yolo26n:yolo26m", "yolo26n:yolo26s", "yolo26n:yolo26x", "yolo26s:yolo26l", "yolo26n:rtdetr-l")
 

@@ -14,3 +14,9 @@ def peak_memory(device: torch.device) -> float:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / MEBIBYTE
     return machine.peak_memory() / MEBIBYTE
+
+
+def reset_peak(device: torch.device) -> None:
+    """Let `peak_memory` begin anew from what is in use, on a GPU; a process's own peak on a CPU stays."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)

@@ -384,26 +384,57 @@ def test_a_leak_is_seen(tmp_path: Path) -> None:
     assert after["files"] - before["files"] == 1
 
 
+EPOCHS: dict[str, Any] = {"model": "yolo26n.yaml", "imgsz": 64, "epochs": 3, "workers": 0, "amp": False}
+
+
 def test_an_epoch_is_timed_with_a_teacher_and_without(tiny_data: Path, lively_teacher: Path, tmp_path: Path) -> None:
+    import torch
     from epoch import measure
 
-    options: dict[str, Any] = {
-        "model": "yolo26n.yaml",
-        "data": str(tiny_data),
-        "imgsz": 64,
-        "epochs": 3,
-        "workers": 0,
-        "plots": False,
-    }
+    options = {**EPOCHS, "data": str(tiny_data), "optimizer": "SGD"}
     with pytest.raises(SystemExit, match="epochs=2: expected at least 3"):
         measure(str(lively_teacher), {**options, "epochs": 2}, tmp_path)
-    found = measure(str(lively_teacher), {**options, "amp": False, "optimizer": "SGD"}, tmp_path)
-    for name in ("plain", "ours"):
-        (epoch,) = found[name]["epochs"]  # the first and the last are not counted
-        assert 0 < epoch["steps"] < epoch["epoch"]
-        assert found[name]["epoch / steps"] > 1
+    found = measure(str(lively_teacher), options, tmp_path)
+    for part in (found, found["without plots"]):
+        for name in ("plain", "ours"):
+            (epoch,) = part[name]["epochs"]  # the first and the last are not among them
+            assert 0 < epoch["steps"] < epoch["epoch"]
+            assert part[name]["run / steps"] > part[name]["epoch / steps"] > 1
+    assert (tmp_path / "ours-True" / "results.png").exists()
+    assert not (tmp_path / "ours-False" / "results.png").exists()
     beyond = found["ours"]["beyond"] - found["plain"]["beyond"]
     assert found["added beyond steps / steps"] == pytest.approx(beyond / found["ours"]["epochs"][0]["steps"])
+    assert found["machine"]["device"].startswith("cpu")
+    assert found["machine"]["threads"] == str(torch.get_num_threads())
+
+
+@pytest.mark.parametrize(("nbs", "optimized"), [(2, 4), (8, 1)])
+def test_a_step_is_a_batch_whether_the_optimizer_steps_or_not(
+    nbs: int, optimized: int, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of four batches of two images, three only gather gradients with nbs=8; their time counts as that of steps."""
+    from epoch import DEFAULTS, train
+    from ultralytics.models.yolo.detect import DetectionTrainer
+
+    done: list[int] = []
+    step = DetectionTrainer.optimizer_step
+    monkeypatch.setattr(DetectionTrainer, "optimizer_step", lambda self: (done.append(1), step(self))[1])
+    sizes = {"batch": 2, "nbs": nbs, "warmup_epochs": 0, "plots": False, "optimizer": "SGD"}
+    place = {"data": str(tiny_data), "project": str(tmp_path)}
+    found, (device, threads) = train(DetectionTrainer, {**DEFAULTS, **EPOCHS, **sizes, **place})
+    assert [epoch["count"] for epoch in found["epochs"]] == [4]
+    assert len(done) == 3 * optimized
+    assert device.type == "cpu"
+    assert threads > 0
+
+
+def test_what_a_run_costs_beyond_its_steps_by_hand() -> None:
+    from epoch import figures
+
+    epochs = [{"epoch": 9.0, "steps": 4.0}, {"epoch": 6.0, "steps": 5.0}, {"epoch": 20.0, "steps": 6.0}]
+    found = figures(epochs, 45.0)
+    assert found["epochs"] == epochs[1:2]
+    assert (found["beyond"], found["epoch / steps"], found["run / steps"]) == (1.0, 1.2, 3.0)
 
 
 def test_each_means_is_timed() -> None:

@@ -56,6 +56,7 @@ ROOMS: dict[str, Room] = {
         "torch ultralytics", "config features random_streams teachers align masks losses weighting merit"
     ),
     "files": Room(),
+    "versions": Room(),
     "checkpoint": Room("torch ultralytics", "config files host"),
     "finite": Room("torch ultralytics", "features"),
     "distill": Room("torch ultralytics", "config features finite host teachers masks weighting labels merit criterion"),
@@ -92,13 +93,13 @@ ROOMS: dict[str, Room] = {
     "export": Room("numpy cv2 onnx onnxruntime torch ultralytics", "host checkpoint data_set preflight runtime"),
     "speed": Room(
         "torch ultralytics",
-        "attach config features files host labels teachers memory weighting distill pairing runtime",
+        "attach config features files host labels teachers memory weighting merit versions distill pairing runtime",
     ),
     "demo": Room("numpy cv2 yaml torch ultralytics", "config host trainer summary pictures runtime export"),
     "experiment": Room(
         "PIL cv2 faster_coco_eval filelock jinja2 matplotlib numpy scipy yaml torch ultralytics",
         "lists config features files host masks teachers data_set preflight distill pairing trainer summary pictures "
-        "runtime export",
+        "versions runtime export",
     ),
     "__init__": Room("", "", lazy="*"),
     "cli": Room("", "config", lazy="*"),

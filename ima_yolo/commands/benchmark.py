@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from ima_yolo.commands.options import is_onnx, no_bare_words
+from ima_yolo.commands.options import folder_to_write, is_onnx, no_bare_words
 from ima_yolo.errors import IMAError, nearest
 
 KEYS = ("model", "against", "source", "imgsz", "threads", "batch", "rounds", "seconds", "output")
@@ -38,9 +38,7 @@ def benchmark(options: dict[str, Any]) -> int:
         raise IMAError(f"rounds={rounds}: expected a whole number above 0")
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds <= 3600:
         raise IMAError(f"seconds={seconds}: expected a number above 0")
-    output = Path(str(options.get("output") or "runs/benchmark"))
-    if any(path.exists() and not path.is_dir() for path in (output, *output.parents)):
-        raise IMAError(f"output={output}: expected a folder, a file is there")
+    output = folder_to_write(options.get("output") or "runs/benchmark")
     from ima_yolo.export.bench_report import plot, table
     from ima_yolo.export.benchmark import run_benchmark
     from ima_yolo.export.samples import sample_images

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ima_yolo.commands.options import faults_of_the_user, load_safely, whole_number
+from ima_yolo.commands.options import faults_of_the_user, folder_to_write, load_safely, whole_number
 from ima_yolo.errors import IMAError, nearest
 
 OWN = ("student", "imgsz", "batch", "rounds", "device", "threads", "output")
@@ -14,15 +14,7 @@ OWN = ("student", "imgsz", "batch", "rounds", "device", "threads", "output")
 def benchmark_train(options: dict[str, Any]) -> int:
     """Time plain, Ultralytics' distilling and our steps in turns; print the table, write plot and figures."""
     load_safely()
-    from ima_yolo.config import own_keys, validate
-
-    for key in options:
-        if key not in own_keys() | set(OWN):
-            raise IMAError(f"'{key}' is not a setting of benchmark train{nearest(key, own_keys() | set(OWN))}")
-    if "ima_unlabelled" in options:
-        raise IMAError("ima_unlabelled= is not measured by benchmark train: its steps are of one labelled batch")
-    settings = {key: value for key, value in options.items() if key not in OWN}
-    teacher = validate(settings).teacher
+    settings, teacher = _settings(options)
     student = str(options.get("student") or "")
     if not student:
         raise IMAError("student= is missing: give an architecture or a checkpoint, for example student=yolo26n.yaml")
@@ -33,8 +25,8 @@ def benchmark_train(options: dict[str, Any]) -> int:
     from ima_yolo.export.machine import MOST_THREADS
     from ima_yolo.pairing import located
     from ima_yolo.preflight import check_device
+    from ima_yolo.speed.case import Case
     from ima_yolo.speed.run import run
-    from ima_yolo.speed.steps import Case
     from ima_yolo.students import kind_of_path
 
     device = check_device(options.get("device"))
@@ -47,10 +39,33 @@ def benchmark_train(options: dict[str, Any]) -> int:
                 f"student={student}: a model for {kind}; the steps of detectors with YOLO's head are measured"
             )
         cases = [Case(*pair, size, batch, changed) for size in sizes]
-        output = Path(str(options.get("output") or f"runs/benchmark-train/{device.type}"))
+        output = folder_to_write(options.get("output") or f"runs/benchmark-train/{device.type}")
         report = run(cases, device, rounds, output, lambda line: print(line, flush=True))
     print(f"\n{report.read_text(encoding='utf-8')}\nResults saved to {output}")
     return 0
+
+
+def _settings(options: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """Our settings among the options, and the one teacher that is measured."""
+    from ima_yolo.config import own_keys, validate
+
+    if "cfg" in options:
+        raise IMAError("cfg= is not read by benchmark train: give the settings that it shall measure as key=value")
+    for key in options:
+        if key not in own_keys() | set(OWN):
+            raise IMAError(f"'{key}' is not a setting of benchmark train{nearest(key, own_keys() | set(OWN))}")
+    if "ima_unlabelled" in options:
+        raise IMAError("ima_unlabelled= is not measured by benchmark train: its steps are of one labelled batch")
+    settings = {key: value for key, value in options.items() if key not in OWN}
+    teachers = validate(settings).teachers
+    from ima_yolo.teachers.load import is_file
+
+    if len(teachers) != 1 or not is_file(teachers[0]):
+        raise IMAError(
+            f"teacher={','.join(teachers)}: benchmark train measures one teacher, an architecture or a checkpoint of "
+            "Ultralytics"
+        )
+    return settings, teachers[0]
 
 
 def _file(key: str, name: str) -> str:

@@ -80,9 +80,12 @@ Both sides run in processes of their own; without Ultralytics only ours is measu
   ima-yolo benchmark train teacher=yolo26m.yaml student=yolo26n.yaml imgsz=320,640
 
 times a training step instead: plain, with Ultralytics' own distillation, with ours, the teacher alone, and the parts
-of our step (of the first size), in turns, with peak memory. Models are architectures or checkpoints, the images are
-random.
-imgsz=320 batch=8 rounds=7 device= threads= output= and every ima_ key; what is measured already is not run again""",
+of our step (of the first size), in turns, with peak memory. Models are architectures or checkpoints, one teacher, the
+images are random.
+floor          a plain step and the teacher's forward pass up to its neck, by PyTorch
+floor as run   a plain step and the teacher as our step asks it, in the runtime that our step uses
+imgsz=320 batch=8 rounds=7 device= threads= output= and every ima_ key; what is measured already is not run again
+where models, rounds, code and machine are the same""",
     "compare": f"""\
   ima-yolo compare teacher=yolo26m.pt student=yolo26n.pt data=my.yaml epochs=50 arms=none,builtin,ima seeds=0,1,2
 

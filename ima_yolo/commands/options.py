@@ -74,6 +74,18 @@ def whole_number(options: Mapping[str, Any], key: str, default: int, most: int |
     return value
 
 
+def folder_to_write(name: Any) -> Path:
+    """Return the folder that `output=` names, which may not be there yet.
+
+    Raises:
+        IMAError: If a file is there, or in place of a folder above it.
+    """
+    output = Path(str(name))
+    if any(path.exists() and not path.is_dir() for path in (output, *output.parents)):
+        raise IMAError(f"output={output}: expected a folder, a file is there")
+    return output
+
+
 def recipe_path(name: str) -> Path:
     """Return the file of a recipe: a path, or the name of one that is installed with the package."""
     return Path(name) if name.endswith((".yaml", ".yml")) else Path(str(files("ima_yolo.cfg") / f"{name}.yaml"))

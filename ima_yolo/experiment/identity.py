@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from ima_yolo.data_set import images_in
 from ima_yolo.experiment.images import label_path, relative_names
 from ima_yolo.host import load_model
 from ima_yolo.teachers.module import weights_digest
+from ima_yolo.versions import DIGITS, versions
 
 # What can change the outcome of a training and its measurement; reports and commands cannot.
 TRAINING_CODE = (
@@ -24,16 +24,11 @@ TRAINING_CODE = (
     *("architecture.py", "calls.py", "pickled.py", "quantized.py", "experiment/worker.py", "summary.py"),
 )
 TRAINING_PACKAGES = ("torch", "torchvision", "ultralytics", "numpy", "opencv-python")
-DIGITS = 16  # hexadecimal digits of a digest that are kept
 
 
 def code_version() -> dict[str, str]:
     """Versions of the packages that train, and a digest of our own files that do."""
-    package = Path(__file__).resolve().parents[1]
-    digest = hashlib.sha256()
-    for file in sorted({file for pattern in TRAINING_CODE for file in package.glob(pattern)}):
-        digest.update(file.relative_to(package).as_posix().encode() + file.read_bytes())
-    return {"ima_yolo": digest.hexdigest()[:DIGITS], **{name: version(name) for name in TRAINING_PACKAGES}}
+    return versions(TRAINING_CODE, TRAINING_PACKAGES)
 
 
 def model_identity(path: str, role: str) -> dict[str, str]:

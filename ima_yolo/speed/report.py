@@ -16,6 +16,7 @@ from ima_yolo.export.machine import processor
 from ima_yolo.speed.rounds import ratio
 
 FLOOR = ("plain", "teacher")
+FLOOR_AS_RUN = ("plain", "teacher as run")
 BARS = {
     "builtin": ("Ultralytics' distillation", "#c7553b"),
     "ours": ("ours", "#e0a22e"),
@@ -23,6 +24,7 @@ BARS = {
     "teacher": ("+ teacher to its neck: the floor", "#5b7ea4"),
 }
 """Label and colour of what is drawn."""
+LONGEST = 60  # characters of a line beside a plot
 
 
 def machine(device: torch.device) -> dict[str, str]:
@@ -48,7 +50,10 @@ def summarize(
         seconds: As `ima_yolo.speed.rounds.alternate` returns them.
         memory: As `ima_yolo.speed.memory.peak` returns them, by arm; may be empty.
     """
-    ratios = {"ours / floor": ratio(seconds, "ours", FLOOR)}
+    ratios = {
+        "ours / floor": ratio(seconds, "ours", FLOOR),
+        "ours / floor as run": ratio(seconds, "ours", FLOOR_AS_RUN),
+    }
     if "builtin" in seconds:
         ratios["ours / builtin"] = ratio(seconds, "ours", ("builtin",))
     if {"ours", "builtin"} <= memory.keys():
@@ -71,9 +76,12 @@ def _spread(values: Sequence[float]) -> float:
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The cases as a Markdown table: medians of seconds a step, ratios in the same rounds, and peak memory."""
-    columns = ("plain", "teacher", "builtin", "ours")
-    ratios = ("ours / builtin", "ours / floor", "memory")
+    """The cases as a Markdown table: medians of seconds a step, ratios in the same rounds, and peak memory.
+
+    What a result of an earlier version lacks is a "-".
+    """
+    columns = ("plain", "teacher", "teacher as run", "builtin", "ours")
+    ratios = ("ours / builtin", "ours / floor", "ours / floor as run", "memory")
     lines = [["case", *(f"{name} (s)" for name in columns), *ratios]]
     lines.append(["---", *["---:"] * (len(columns) + len(ratios))])
     for row in rows:
@@ -84,18 +92,29 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def parts_table(parts: Mapping[str, list[float]], step: float) -> str:
+def parts_table(parts: Mapping[str, float], step: float) -> str:
     """The parts of a step as a Markdown table.
 
     Args:
         parts: Seconds by part.
-        step: Median seconds of our whole step.
+        step: Seconds of our whole step.
     """
     lines = ["| part | ms | share of our step |", "| --- | ---: | ---: |"]
-    for name, values in parts.items():
-        found = median(values)
-        lines.append(f"| {name} | {1000 * found:.1f} | {100 * found / step:.1f}% |")
+    lines += [f"| {name} | {1000 * found:.1f} | {100 * found / step:.1f}% |" for name, found in parts.items()]
     return "\n".join(lines)
+
+
+def parts_of(row: Mapping[str, Any]) -> list[str]:
+    """Lines on the parts of a case's step; none where they were not timed."""
+    found = row.get("parts")
+    if not found:
+        return []
+    lines = ["", f"## Parts of our step: {row['case']}", ""]
+    if isinstance(found, str):  # of an earlier version: a table
+        return [*lines, found]
+    step = row["seconds"]["ours"]["median"]
+    within, alone = parts_table(found["step"], step), parts_table(found["alone"], step)
+    return [*lines, within, "", "Timed alone, outside of a step:", "", alone]
 
 
 def plot(rows: Sequence[Mapping[str, Any]], output: Path) -> Path:
@@ -122,47 +141,16 @@ def plot(rows: Sequence[Mapping[str, Any]], output: Path) -> Path:
             if name in ("builtin", "ours") and name in seconds:
                 axes.bar_label(drawn, fmt=" %.2f", fontsize=9)
     handles = [axes.barh([0], [0], color=colour, label=label) for label, colour in BARS.values()]
-    axes.set_yticks(range(len(rows)), [row["case"].replace(", ima_", "\nima_") for row in rows])
+    names = ["\n".join(line[:LONGEST] for line in row["case"].replace(", ima_", "\nima_").split("\n")) for row in rows]
+    axes.set_yticks(range(len(rows)), names)
     axes.invert_yaxis()
     axes.set_xlabel("seconds a step, median")
     figure.legend(handles=handles, loc="outside lower center", ncols=len(BARS), frameon=False)
-    return _saved(figure, axes, output)
+    return save_figure(figure, axes, output)
 
 
-def plot_growth(rows: Sequence[Mapping[str, Any]], output: Path) -> Path:
-    """Draw what a teacher adds to a plain step against its own forward pass, over teachers, batches and image sizes.
-
-    Both scales are logarithmic: what grows in proportion to the forward pass lies on a parallel to its line.
-
-    Args:
-        rows: As `summarize` returns them.
-        output: A .png or .svg file.
-    """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 5), layout="constrained")
-    axes = figure.subplots()
-    ends: list[float] = []
-    for name in ("builtin", "ours"):
-        found = [row["seconds"] for row in rows if name in row["seconds"]]
-        looks = [seconds["teacher"]["median"] for seconds in found]
-        added = [seconds[name]["median"] - seconds["plain"]["median"] for seconds in found]
-        label, colour = BARS[name]
-        axes.scatter(looks, added, s=36, color=colour, label=label, zorder=3)
-        ends += looks
-    line = [min(ends), max(ends)]
-    axes.plot(line, line, color=BARS["teacher"][1], label="the teacher's forward pass itself")
-    axes.set_xlabel("the teacher's forward pass up to its neck, seconds (PyTorch, float32)")
-    axes.set_ylabel("added to a plain step, seconds")
-    for scale, axis in ((axes.set_xscale, axes.xaxis), (axes.set_yscale, axes.yaxis)):
-        scale("log", base=2)
-        axis.set_major_formatter(lambda seconds, _: f"{seconds:g}")
-    axes.legend(frameon=False)
-    return _saved(figure, axes, output)
-
-
-def _saved(figure: Any, axes: Any, output: Path) -> Path:
-    """Write a figure, without the frame's upper and right side."""
+def save_figure(figure: Any, axes: Any, output: Path) -> Path:
+    """Write a figure and return its file, without the frame's upper and right side."""
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     figure.savefig(output, dpi=150)

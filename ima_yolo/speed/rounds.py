@@ -5,17 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from statistics import median
+from typing import Any
 
 import torch
 
+from ima_yolo.speed.clock import wait
+
 
 def alternate(
-    actions: Mapping[str, Callable[[], None]], rounds: int, device: torch.device, say: Callable[[str], None]
+    actions: Mapping[str, Callable[[], Any]], rounds: int, device: torch.device, say: Callable[[str], None]
 ) -> dict[str, list[float]]:
     """Run every action once a round, in an order that turns by one from round to round, and time each.
 
     Args:
-        actions: What to time, by name.
+        actions: What to time, by name. One may say by an attribute `surplus` how many of its last seconds do not count.
         rounds: How often, besides a first round that is not counted.
         device: Where the actions run; a GPU is waited for before a clock is read.
         say: Receives a line a round.
@@ -47,14 +50,9 @@ def ratio(seconds: Mapping[str, list[float]], over: str, under: tuple[str, ...])
     return median(first / sum(others) for first, *others in pairs)
 
 
-def _timed(action: Callable[[], None], device: torch.device) -> float:
-    _wait(device)
+def _timed(action: Callable[[], Any], device: torch.device) -> float:
+    wait(device)
     start = time.perf_counter()
     action()
-    _wait(device)
-    return time.perf_counter() - start
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    wait(device)
+    return time.perf_counter() - start - float(getattr(action, "surplus", 0.0))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,11 +11,14 @@ from typing import Any
 import torch
 
 from ima_yolo.files import write_json
+from ima_yolo.speed.case import Case
+from ima_yolo.speed.growth import growth_of, plot_growth
 from ima_yolo.speed.memory import peak
-from ima_yolo.speed.parts import build_parts
-from ima_yolo.speed.report import machine, parts_table, plot, plot_growth, summarize, table
+from ima_yolo.speed.parts import time_parts
+from ima_yolo.speed.report import parts_of, plot, summarize, table
+from ima_yolo.speed.results import differences, key_of, read_results, today
 from ima_yolo.speed.rounds import alternate
-from ima_yolo.speed.steps import ARMS, Case, build, teacher_file
+from ima_yolo.speed.steps import build, teacher_file
 
 PEAKS = 5  # processes of the first case whose memory is measured
 
@@ -29,7 +31,7 @@ def run(
     say: Callable[[str], None],
     in_depth: bool = True,
 ) -> Path:
-    """Time every case that has no result of this machine in the folder yet, then write table, plot and JSON.
+    """Time every case that has no such result in the folder yet, then write table, plots and JSON.
 
     Args:
         cases: Pairs of models.
@@ -43,14 +45,18 @@ def run(
         The Markdown report.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    rows = [_row(case, device, rounds, folder, say, in_depth and case == cases[0]) for case in cases]
-    asked = {f"{case.file_name}.json" for case in cases}
-    others = sorted(file for file in folder.glob("*.json") if file.name not in asked)
-    rows += [json.loads(file.read_text(encoding="utf-8")) for file in others]
-    lines = ["# Time and memory of a training step", "", table(rows), "", *_words(rows)]
+    kept = read_results(folder, say)
+    rows = {}
+    for case in cases:
+        deep = in_depth and case == cases[0]
+        rows[case.file_name] = _row(case, device, rounds, folder, say, deep, kept.pop(case.file_name, None))
+    return _report([*rows.values(), *kept.values()], folder)
+
+
+def _report(rows: Sequence[Mapping[str, Any]], folder: Path) -> Path:
+    lines = ["# Time and memory of a training step", "", table(rows), "", *_words(rows), *growth_of(rows)]
     for row in rows:
-        if parts := row.get("parts"):
-            lines += ["", f"## Parts of our step: {row['case']}", "", parts]
+        lines += parts_of(row)
     plot(rows, folder / "step.png")
     plot_growth(rows, folder / "growth.png")
     report = folder / "step.md"
@@ -59,28 +65,57 @@ def run(
 
 
 def _row(
-    case: Case, device: torch.device, rounds: int, folder: Path, say: Callable[[str], None], in_depth: bool
+    case: Case,
+    device: torch.device,
+    rounds: int,
+    folder: Path,
+    say: Callable[[str], None],
+    in_depth: bool,
+    kept: dict[str, Any] | None,
 ) -> dict[str, Any]:
-    """Read a case's result, or measure it: also where a file of this name is of other models or another machine."""
+    """Take a case's result, or measure it: also where one of this name is of something else."""
     path = folder / f"{case.file_name}.json"
-    made = {"models": [case.student, case.teacher], "machine": machine(device)}
-    if path.exists():
-        kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if all(kept.get(key, value) == value for key, value in made.items()):
+    key = key_of(case, device, rounds)
+    if kept is not None:
+        other = differences(kept, key)
+        if not other:
             say(f"{case.name}: measured already, {path}")
             return kept
-        say(f"{case.name}: {path} is of other models or of another machine, and is measured anew")
-    arms = [arm for arm in ARMS if arm != "builtin" or case.builtin_takes]
+        say(f"{case.name}: {path} differs in its {', '.join(other)}, and is measured anew")
+    row = {**_measured(case, device, rounds, say, in_depth), **key, "date": today()}
+    write_json(path, row)
+    return row
+
+
+def _measured(
+    case: Case, device: torch.device, rounds: int, say: Callable[[str], None], in_depth: bool
+) -> dict[str, Any]:
+    def told(line: str) -> None:
+        say(f"{case.name}: {line}")
+
     threads = torch.get_num_threads()
     with tempfile.TemporaryDirectory() as scratch:
         teacher = teacher_file(case.teacher, Path(scratch))
-        memory = {arm: _peak(case, arm, device, threads, teacher, PEAKS if in_depth else 1) for arm in arms}
-    seconds = alternate(build(case, device), rounds, device, lambda line: say(f"{case.name}: {line}"))
-    row = {**summarize(case.name, seconds, memory), **made}
-    if in_depth:
-        row["parts"] = _parts(case, device, rounds, median(seconds["ours"]), say)
-    write_json(path, row)
+        memory = {arm: _peak(case, arm, device, threads, teacher, PEAKS if in_depth else 1) for arm in case.arms}
+        actions: dict[str, Any] = dict(build(case, device))
+        row = summarize(case.name, alternate(actions, rounds, device, told), memory)
+        for arm in case.arms:
+            if arm in actions and actions[arm].has_skipped:
+                told(f"gradients of '{arm}' overflowed in counted rounds, whose optimizer took no time")
+        if ours := actions.get("ours"):
+            row["periodic"] = _periodic(ours, rounds)
+        if in_depth:
+            row["parts"] = time_parts(case, device, teacher, rounds, lambda line: told(f"parts, {line}"))
     return row
+
+
+def _periodic(step: Any, rounds: int) -> dict[str, dict[str, float]]:
+    """What our step does only every few steps: seconds of one time, median over rounds, and steps between two."""
+    found = step.history[-rounds:]
+    return {
+        name: {"seconds": median(done.get(name, 0.0) for done in found), "every": every}
+        for name, every in step.periods.items()
+    }
 
 
 def _peak(case: Case, arm: str, device: torch.device, threads: int, teacher: Path, times: int) -> dict[str, float]:
@@ -89,20 +124,27 @@ def _peak(case: Case, arm: str, device: torch.device, threads: int, teacher: Pat
     return {key: median(each[key] for each in found) for key in found[0]}
 
 
-def _parts(case: Case, device: torch.device, rounds: int, step: float, say: Callable[[str], None]) -> str:
-    with tempfile.TemporaryDirectory() as scratch:
-        parts = build_parts(case, device, teacher_file(case.teacher, Path(scratch)))
-    return parts_table(alternate(parts, rounds, device, lambda line: say(f"{case.name}: parts, {line}")), step)
-
-
 def _words(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     places: dict[str, list[str]] = {}
     for row in rows:
-        places.setdefault("; ".join(f"{key} {value}" for key, value in row["machine"].items()), []).append(row["case"])
+        places.setdefault(_origin(row), []).append(row["case"])
     told = [f"{', '.join(cases)}: {where}" if len(places) > 1 else where for where, cases in places.items()]
     return [
         "Medians, ± half the distance between the quartiles. Ratios are medians over rounds in which each was run",
-        "once. The floor is a plain step and the teacher's forward pass up to its neck. Memory: peak of the process",
-        "(CPU) or of PyTorch's allocations (GPU), ours divided by the built-in's. Measured on",
+        "once. The floor is a plain step and the teacher's forward pass up to its neck, by PyTorch; the floor as run",
+        "is a plain step and the teacher as ours asks it, in the runtime that ours uses. Ours counts what it does",
+        "only every few steps (automatic weight, gate, watch) by its share. Memory: peak of the process (CPU) or of",
+        "PyTorch's allocations (GPU), ours divided by the built-in's. Measured on",
         *("", *(f"- {line}" for line in told)),
     ]
+
+
+def _origin(row: Mapping[str, Any]) -> str:
+    """Machine, code and day of a result; the last two are missing in those of earlier versions."""
+    parts = [f"{key} {value}" for key, value in row["machine"].items()]
+    code = row.get("code")
+    if isinstance(code, dict):
+        parts.append(f"code {code.get('ima_yolo')}")
+    if date := row.get("date"):
+        parts.append(f"measured {str(date)[:10]}")
+    return "; ".join(parts)

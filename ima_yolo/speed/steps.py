@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from ultralytics import RTDETR, YOLO
 from ultralytics.nn.distill_model import DistillationModel
 from ultralytics.nn.modules import head as heads
-from ultralytics.nn.tasks import BaseModel, DetectionModel, yaml_model_load
+from ultralytics.nn.tasks import BaseModel, DetectionModel
 from ultralytics.utils import DEFAULT_CFG_DICT
 from ultralytics.utils.torch_utils import ModelEMA, autocast
 
@@ -23,65 +22,17 @@ from ima_yolo import host
 from ima_yolo.attach import attach
 from ima_yolo.config import validate
 from ima_yolo.distill import build_distiller
+from ima_yolo.errors import IMAError
 from ima_yolo.pairing import choose_heads, fit_teachers, load_teachers
+from ima_yolo.speed.case import Case, head_of
+from ima_yolo.speed.clock import Clock
+from ima_yolo.speed.periodic import in_every_step
 from ima_yolo.teachers.load import choose_runtime
 
-ARMS = ("plain", "builtin", "ours")
-CLASSES = 80  # of models that are built here; a checkpoint keeps its own
 BOXES = 8  # objects an image
 MAX_NORM = 10.0  # Ultralytics clips the gradient to it
-
-
-@dataclass(frozen=True)
-class Case:
-    """A pair of models at one size.
-
-    Attributes:
-        student: Architecture (.yaml) or checkpoint (.pt).
-        teacher: The same.
-        imgsz: Side of the images in pixels.
-        batch: Images a step.
-        settings: Our keys beyond their defaults.
-    """
-
-    student: str
-    teacher: str
-    imgsz: int = 320
-    batch: int = 8
-    settings: tuple[tuple[str, Any], ...] = ()
-
-    @property
-    def name(self) -> str:
-        """Name in tables."""
-        changed = "".join(f", {key}={value}" for key, value in self.settings)
-        return f"{Path(self.student).stem} <- {Path(self.teacher).stem}, {self.imgsz} px, batch {self.batch}{changed}"
-
-    @property
-    def file_name(self) -> str:
-        """Name of its file."""
-        changed = "".join(f"-{key.removeprefix('ima_')}-{value}" for key, value in self.settings)
-        name = f"{Path(self.student).stem}-{Path(self.teacher).stem}-{self.imgsz}-{self.batch}{changed}"
-        return name.replace("/", "_")  # of a setting that is a path
-
-    @property
-    def builtin_takes(self) -> bool:
-        """Whether Ultralytics' own distillation takes this teacher: it asks for its Detect head."""
-        return issubclass(_head(self.teacher), heads.Detect)
-
-    def class_names(self) -> dict[int, str]:
-        """Classes of the labels, by index: those of the student's checkpoint, else of the teacher's, else numbers."""
-        for role, name in (("student", self.student), ("teacher", self.teacher)):
-            if name.endswith(".pt"):
-                return host.class_names(host.load_model(name, role)[0])
-        return {index: str(index) for index in range(CLASSES)}
-
-
-def _head(name: str) -> type[nn.Module]:
-    """Class of the head of an architecture or a checkpoint."""
-    if name.endswith(".pt"):
-        return type(host.load_model(name, "teacher")[0].model[-1])
-    found: type[nn.Module] = getattr(heads, str(yaml_model_load(name)["head"][-1][2]))
-    return found
+INIT_SCALE = 128.0  # of gradients in half precision; from PyTorch's 65536 on the first steps overflow, and are skipped
+MOST_SKIPPED = 20  # steps
 
 
 def make_batch(case: Case, device: torch.device) -> dict[str, Tensor]:
@@ -105,43 +56,86 @@ def teacher_file(name: str, folder: Path) -> Path:
     path = folder / f"{Path(name).stem}.pt"
     if not path.exists():
         torch.manual_seed(1)
-        (RTDETR if issubclass(_head(name), heads.RTDETRDecoder) else YOLO)(name).save(path)
+        (RTDETR if issubclass(head_of(name)[0], heads.RTDETRDecoder) else YOLO)(name).save(path)
     return path
 
 
 class Step:
     """One training step: forward, loss, backward, clipping, optimizer and averaged model, as in a training.
 
+    Ours does in each step what a training does every few: it measures the automatic weight (every 10) and the gate
+    (every 5) and lets the watch give its verdict (once in an epoch). All of it is clocked inside the step, `surplus` is
+    what does not count, and each counts by its share: seconds / steps between two times. So a round has one step of
+    ours, and the peak of memory is that of a step which measures. The check of the teacher's maps, once in 100 looks,
+    is left out. On a GPU the clock's waits make ours longer, by a few gaps between kernels, than it is.
+
     Args:
         case: Models and sizes.
-        arm: One of `ARMS`.
+        arm: One of `ima_yolo.speed.case.ARMS`.
         device: Where it runs.
         teacher: Checkpoint of the teacher.
+
+    Attributes:
+        periods: Steps between two times of what is done periodically, by name; empty but for ours.
+        history: Seconds of what was clocked, one dict a step.
     """
 
     def __init__(self, case: Case, arm: str, device: torch.device, teacher: Path) -> None:
         """Build the student and what the arm hangs on it."""
+        self.name = f"{case.name}: the step called '{arm}'"
         self.device = device
         self.batch = make_batch(case, device)
+        self.clock = Clock(device)
+        self.periods: dict[str, int] = {}
+        self.history: list[dict[str, float]] = []
         student = _student(case, device)
         self.model: nn.Module = student
         if arm == "builtin":
             self.model = DistillationModel(teacher, student).to(device)
         elif arm == "ours":
             distiller = make_distiller(case, student, device, teacher)
+            self.periods = in_every_step(distiller, self.clock)
             attach(student, distiller)
         self.model.train()
         trained = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(trained, lr=1e-5)
         self.average = ModelEMA(self.model)
-        self.half = device.type == "cuda"
-        self.scaler = torch.amp.GradScaler("cuda", enabled=self.half)
+        self.half = in_half(device)
+        self.scaler = torch.amp.GradScaler(device.type, init_scale=INIT_SCALE, enabled=self.half)
+        self._scale = self.scaler.get_scale()
 
     def __call__(self) -> None:
         """Do it."""
+        self.clock.seconds = {}
+        loss = self.forward()
+        self.backward(loss)
+        self.optimize()
+        self.history.append(self.clock.seconds)
+
+    @property
+    def surplus(self) -> float:
+        """Seconds of the last step that do not count: of periodic work, what is beyond its share."""
+        done = self.history[-1]
+        return sum(done.get(name, 0.0) * (1 - 1 / every) for name, every in self.periods.items())
+
+    @property
+    def has_skipped(self) -> bool:
+        """Whether gradients overflowed since the warm-up, so that the optimizer skipped a step and took less time."""
+        return self.scaler.get_scale() < self._scale
+
+    def forward(self) -> Tensor:
+        """Return the loss of the batch, a scalar."""
         with autocast(self.half, device=self.device.type):
             loss, _ = self.model(self.batch)
-        self.scaler.scale(loss.sum()).backward()
+        total: Tensor = loss.sum()
+        return total
+
+    def backward(self, loss: Tensor) -> None:
+        """Find the gradients, scaled in half precision."""
+        self.scaler.scale(loss).backward()
+
+    def optimize(self) -> None:
+        """Clip, change the weights, and let their average follow."""
         self.scaler.unscale_(self.optimizer)
         nn.utils.clip_grad_norm_(self.model.parameters(), max_norm=MAX_NORM)
         self.scaler.step(self.optimizer)
@@ -149,11 +143,28 @@ class Step:
         self.optimizer.zero_grad()
         self.average.update(self.model)
 
+    def warm_up(self) -> None:
+        """Step until the optimizer has stepped, and keeps its state: in half precision the first may overflow.
+
+        Raises:
+            IMAError: If it never does.
+        """
+        for _ in range(MOST_SKIPPED):
+            self()
+            if self.optimizer.state:
+                self._scale = self.scaler.get_scale()
+                return
+        raise IMAError(f"{self.name} trains nothing: its gradients overflowed {MOST_SKIPPED} times in a row")
+
+
+def in_half(device: torch.device) -> bool:
+    """Whether steps on a device run in mixed precision, as a training's do by default."""
+    return device.type == "cuda"
+
 
 def make_distiller(case: Case, student: BaseModel, device: torch.device, teacher: Path) -> Any:
     """Build our distiller for a student, on the device."""
-    # open whatever the networks know: those that are measured here may be untrained
-    settings = validate({"teacher": str(teacher), "ima_gate": False, **dict(case.settings)})
+    settings = validate({"teacher": str(teacher), **dict(case.settings)})
     names = case.class_names()
     gains = {"cls": DEFAULT_CFG_DICT["cls"], "box": DEFAULT_CFG_DICT["box"]}
     own = host.probe(student)
@@ -167,25 +178,42 @@ def make_distiller(case: Case, student: BaseModel, device: torch.device, teacher
 
 
 def teacher_forward(case: Case, device: torch.device, teacher: Path) -> Callable[[], None]:
-    """The teacher's forward pass up to the neck, as our step runs it: the floor of any distillation."""
+    """The teacher's forward pass up to the neck by PyTorch, in float32 on a CPU: the floor of a plain distillation.
+
+    Our own step may go below that floor, since it may run the teacher in bfloat16 or by ONNX Runtime.
+    """
     (loaded,) = load_teachers(validate({"teacher": str(teacher)}))
     loaded.to(device)
     images = make_batch(case, device)["img"]
 
     def run() -> None:
-        with torch.no_grad(), autocast(device.type == "cuda", device=device.type):
+        with torch.no_grad(), autocast(in_half(device), device=device.type):
             loaded(images)
 
     return run
 
 
+def teacher_as_run(step: Step) -> Callable[[], None]:
+    """What the teacher costs as our step asks it: in the step's runtime, the images and the head that it asks for."""
+    distiller: Any = step.model.ima
+
+    def run() -> None:
+        with torch.no_grad(), autocast(step.half, device=step.device.type):
+            distiller.observe(step.batch)
+
+    return run
+
+
 def build(case: Case, device: torch.device, folder: Path | None = None) -> dict[str, Callable[[], None]]:
-    """Build every action of a case: the arms, and the teacher's forward pass alone."""
+    """Build every action of a case: the arms, and the teacher alone, plainly and as our step runs it."""
     with tempfile.TemporaryDirectory() as scratch:
         teacher = teacher_file(case.teacher, folder or Path(scratch))
-        arms = [arm for arm in ARMS if arm != "builtin" or case.builtin_takes]
-        actions: dict[str, Callable[[], None]] = {arm: Step(case, arm, device, teacher) for arm in arms}
-        return {**actions, "teacher": teacher_forward(case, device, teacher)}
+        steps = {arm: Step(case, arm, device, teacher) for arm in case.arms}
+        if in_half(device):  # else the first round, which is not counted, is enough
+            for step in steps.values():
+                step.warm_up()
+        looks = {"teacher": teacher_forward(case, device, teacher), "teacher as run": teacher_as_run(steps["ours"])}
+        return {**steps, **looks}
 
 
 def _student(case: Case, device: torch.device) -> BaseModel:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,13 @@ import torch
 from ima_yolo.cli import main
 from ima_yolo.errors import IMAError
 from ima_yolo.features import Features
+from ima_yolo.speed.case import ARMS, Case
 from ima_yolo.speed.memory import peak
-from ima_yolo.speed.parts import build_parts
-from ima_yolo.speed.report import parts_table, plot, plot_growth, summarize, table
+from ima_yolo.speed.parts import time_parts
+from ima_yolo.speed.report import parts_of, parts_table, plot, summarize, table
 from ima_yolo.speed.rounds import alternate, ratio
 from ima_yolo.speed.run import run
-from ima_yolo.speed.steps import ARMS, Case, Step, teacher_file
+from ima_yolo.speed.steps import Step, teacher_file
 
 CPU = torch.device("cpu")
 SMALL = Case("yolo26n.yaml", "yolo26s.yaml", imgsz=64, batch=2)
@@ -64,7 +64,8 @@ def test_checkpoints_keep_their_classes(student: str, tiny_checkpoint: Callable[
         Step(case, arm, CPU, teacher)()
     step = Step(case, "ours", CPU, teacher)
     assert step.model.model[-1].nc == 3
-    assert "terms on the heads, forward and backward" in build_parts(case, CPU, teacher), "their classes are the same"
+    parts = time_parts(case, CPU, teacher, 1, lambda _: None)["alone"]
+    assert "terms on the heads, forward and backward" in parts, "their classes are the same"
 
 
 def test_rtdetr_is_known_by_its_head(tmp_path: Path) -> None:
@@ -73,49 +74,47 @@ def test_rtdetr_is_known_by_its_head(tmp_path: Path) -> None:
     assert SMALL.builtin_takes
 
 
+def test_other_levels_than_the_teacher_s_are_measured_without_ultralytics(tmp_path: Path) -> None:
+    """Whose distillation ends with an error there."""
+    case = Case("yolo26n.yaml", "yolov8n-p6.yaml", imgsz=64, batch=2)
+    assert case.arms == ["plain", "ours"]
+    assert Case("yolo26n.yaml", str(teacher_file(case.teacher, tmp_path)), 64).arms == ["plain", "ours"]
+    Step(case, "ours", CPU, teacher_file(case.teacher, tmp_path))()
+    with pytest.raises(ValueError, match="same number of feature levels"):
+        Step(case, "builtin", CPU, teacher_file(case.teacher, tmp_path))
+
+
 def test_a_file_for_each_case_and_a_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     used = {"ours": {"peak": 900.0, "added": 300.0}, "builtin": {"peak": 1000.0, "added": 600.0}}
     monkeypatch.setattr("ima_yolo.speed.run.peak", lambda case, arm, *_: used.get(arm, {"peak": 1.0, "added": 1.0}))
     report = run([SMALL], CPU, 2, tmp_path, said.append)
     kept = json.loads((tmp_path / "yolo26n-yolo26s-64-2.json").read_text())
-    assert kept["seconds"].keys() == {"plain", "builtin", "ours", "teacher"}
+    assert kept["seconds"].keys() == {"plain", "builtin", "ours", "teacher", "teacher as run"}
     assert all(found["median"] > 0 for found in kept["seconds"].values())
     assert 0 < kept["ratios"]["ours / floor"] < 20
+    assert 0 < kept["ratios"]["ours / floor as run"] < 20
+    assert {name: found["every"] for name, found in kept["periodic"].items()} == {
+        "automatic weight": 10,
+        "gate of the heads": 5,
+        "watch over the terms": 20,
+    }
     assert kept["ratios"]["memory"] == 0.9
     text = report.read_text()
-    for words in ("yolo26n <- yolo26s, 64 px, batch 2", "teacher to neck", kept["machine"]["device"]):
+    assert kept["date"].endswith(" UTC")
+    for words in (
+        "yolo26n <- yolo26s, 64 px, batch 2",
+        "| backward pass, of everything |",
+        "| teacher to its neck |",
+        kept["machine"]["device"],
+        f"code {kept['code']['ima_yolo']}; measured {kept['date'][:10]}",
+    ):
         assert words in text
     assert (tmp_path / "step.png").stat().st_size > 10_000
 
     monkeypatch.setattr("ima_yolo.speed.run.alternate", lambda *_: pytest.fail("measured again"))
     assert run([SMALL], CPU, 2, tmp_path, said.append).read_text() == text
     assert "measured already" in said[-1]
-
-
-def test_a_result_of_other_models_or_another_machine_is_not_taken(
-    tiny_checkpoint: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Two checkpoints called best.pt share the name of a file; so do runs with one thread and with two."""
-    seconds = {name: [1.0] for name in (*ARMS, "teacher")}
-    monkeypatch.setattr("ima_yolo.speed.run.peak", lambda *_: {"peak": 1.0, "added": 1.0})
-    monkeypatch.setattr("ima_yolo.speed.run.alternate", lambda *_: seconds)
-    for part in ("build", "build_parts"):
-        monkeypatch.setattr(f"ima_yolo.speed.run.{part}", lambda *_: {})
-    said: list[str] = []
-    teacher = str(shutil.copy(tiny_checkpoint("yolo26s-few.yaml", seed=1), tmp_path / "teacher.pt"))
-    for student in ("a/best.pt", "a/best.pt", "b/best.pt"):
-        run([Case(student, teacher)], CPU, 1, tmp_path, said.append)
-    monkeypatch.setattr("ima_yolo.speed.run.machine", lambda _: {"device": "cpu", "threads": "99"})
-    run([Case("b/best.pt", teacher)], CPU, 1, tmp_path, said.append)
-    assert ["measured already" in line for line in said] == [True, False, False]
-    report = run([Case("a/best.pt", teacher, batch=4)], CPU, 1, tmp_path, said.append).read_text()
-    assert "\n\n- device cpu; threads 99\n" in report
-    monkeypatch.setattr("ima_yolo.speed.run.machine", lambda _: {"device": "gpu"})
-    report = run([Case("a/best.pt", teacher, batch=4)], CPU, 1, tmp_path, said.append).read_text()
-    assert "- best <- teacher, 320 px, batch 4: device gpu\n- best <- teacher, 320 px, batch 8: device cpu;" in report
-    run([Case("b/best.pt", teacher, settings=(("ima_unlabelled", "x/y"),))], CPU, 1, tmp_path, said.append)
-    assert (tmp_path / "best-teacher-320-8-unlabelled-x_y.json").is_file()
 
 
 def test_what_cannot_be_run_is_said_in_a_line(tmp_path: Path) -> None:
@@ -132,6 +131,7 @@ def test_memory_is_measured_in_a_process_of_its_own(tmp_path: Path) -> None:
 
 def rows() -> list[dict[str, Any]]:
     seconds = {"plain": [1.0, 1.2, 1.1], "builtin": [4.0, 4.0, 4.0], "ours": [2.6, 2.8, 3.0], "teacher": [1.4] * 3}
+    seconds["teacher as run"] = [0.6, 0.6, 0.9]
     memory = {"ours": {"peak": 900.0, "added": 300.0}, "builtin": {"peak": 1000.0, "added": 600.0}}
     without = {name: values for name, values in seconds.items() if name != "builtin"}
     return [summarize("n <- m", seconds, memory), summarize("n <- rtdetr", without, {})]
@@ -141,19 +141,27 @@ def test_figures_by_hand() -> None:
     first, second = rows()
     assert first["ratios"]["ours / builtin"] == pytest.approx(0.70)
     assert first["ratios"]["ours / floor"] == pytest.approx(2.6 / 2.4)
+    assert first["ratios"]["ours / floor as run"] == pytest.approx(2.8 / 1.8)
     assert first["ratios"]["memory"] == pytest.approx(0.9)
     assert "ours / builtin" not in second["ratios"]
     lines = table([first, second]).splitlines()
-    assert (
-        lines[2] == "| n <- m | 1.100 ± 0.100 | 1.400 ± 0.000 | 4.000 ± 0.000 | 2.800 ± 0.200 | 0.700 | 1.083 | 0.900 |"
-    )
+    timed = "| 1.100 ± 0.100 | 1.400 ± 0.000 | 0.600 ± 0.150 | 4.000 ± 0.000 | 2.800 ± 0.200 |"
+    assert lines[2] == f"| n <- m {timed} 0.700 | 1.083 | 1.556 | 0.900 |"
     assert lines[3].count("| - ") == 3
-    assert parts_table({"teacher": [0.7, 0.7]}, 2.8).splitlines()[2] == "| teacher | 700.0 | 25.0% |"
+    assert parts_table({"teacher": 0.7}, 2.8).splitlines()[2] == "| teacher | 700.0 | 25.0% |"
+
+
+def test_results_of_earlier_versions_are_shown_with_blanks() -> None:
+    first = rows()[0]
+    del first["seconds"]["teacher as run"], first["ratios"]["ours / floor as run"]
+    cells = table([first]).splitlines()[2].split(" | ")
+    assert cells[3] == cells[8] == "-"
+    assert parts_of({**first, "parts": "| a table |"})[-1] == "| a table |"
+    assert parts_of(first) == []
 
 
 def test_a_plot_is_drawn(tmp_path: Path) -> None:
     assert plot(rows(), tmp_path / "step.png").stat().st_size > 10_000
-    assert plot_growth(rows(), tmp_path / "growth.png").stat().st_size > 10_000
 
 
 def test_features_of_the_timed_maps_are_the_student_s(tmp_path: Path) -> None:
@@ -197,6 +205,11 @@ def test_the_command_measures_and_keeps(
         (["teacher=yolo26s.yaml", "student=yolo26n", "round=1"], "did you mean 'rounds'?"),
         (["teacher=yolo26s.yaml", "student=yolo26n", "ima_loss=l3"], "ima_loss=l3"),
         (["teacher=yolo26s.yaml", "student=yolo26n", "ima_unlabelled=more"], "ima_unlabelled= is not measured"),
+        (["teacher=a.pt,b.pt", "student=yolo26n"], "teacher=a.pt,b.pt: benchmark train measures one teacher"),
+        (["teacher=torchvision:resnet50", "student=yolo26n"], "teacher=torchvision:resnet50: benchmark train measures"),
+        (["teacher=timm:resnet18", "student=yolo26n"], "teacher=timm:resnet18: benchmark train measures one teacher"),
+        (["teacher=my.net:teacher", "student=yolo26n"], "teacher=my.net:teacher: benchmark train measures one teacher"),
+        (["teacher=yolo26s.yaml", "student=yolo26n", "cfg=paper"], "cfg= is not read by benchmark train"),
     ],
 )
 def test_the_command_refuses(words: list[str], message: str, capsys, tmp_path: Path, monkeypatch) -> None:
