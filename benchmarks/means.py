@@ -3,7 +3,8 @@
     python benchmarks/means.py                         # YOLO26n <- YOLO26m, 320 px, batch 8; writes results/means.json
     python benchmarks/means.py --teacher yolo26s.yaml --compile      # torch.compile too, which takes minutes
 
-Every variant runs once a round, in turns; medians of seconds. Weights are random: they cost no time.
+Every variant runs once a round, in turns; medians of seconds, and of each loss the MB that it keeps from its forward
+pass for its backward one. Weights are random: they cost no time.
 """
 
 from __future__ import annotations
@@ -125,6 +126,19 @@ def loss_variants(side: int, batch: int, compiles: bool = False) -> dict[str, Ca
     return found
 
 
+def kept(run: Callable[[], Any]) -> float:
+    """MB that a loss keeps for its backward pass beside the student's and the teacher's maps, each storage once."""
+    sizes: dict[int, int] = {}
+
+    def keep(value: Tensor) -> Tensor:
+        sizes[value.untyped_storage().data_ptr()] = value.untyped_storage().nbytes()
+        return value
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
+        run()
+    return sum(sizes.values()) / 1e6
+
+
 def main() -> None:
     """Read the words, measure, write, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -148,10 +162,13 @@ def main() -> None:
                 variants, words.rounds, CPU, lambda line, part=part: print(f"{part}: {line}", flush=True)
             )
             result[part] = {name: median(values) for name, values in seconds.items()}
+        result["loss keeps, MB"] = {name: kept(run) for name, run in parts["loss"].items() if "compiled" not in name}
     write_json(words.output, result)
     for part in parts:
         for name, value in result[part].items():
             print(f"{part}: {name}: {1000 * value:.0f} ms")
+    for name, size in result["loss keeps, MB"].items():
+        print(f"loss: {name}: keeps {size:.0f} MB")
 
 
 if __name__ == "__main__":

@@ -319,6 +319,31 @@ def test_what_an_epoch_costs_beyond_its_steps_is_what_the_readme_says() -> None:
     assert said in (REPOSITORY / "README.md").read_text()
 
 
+def test_the_study_on_validation_images_is_what_the_readme_says() -> None:
+    from ima_yolo.experiment.statistics import paired
+
+    folder = REPOSITORY / "benchmarks" / "results" / "default" / "bccd_val"
+    readme = (REPOSITORY / "README.md").read_text()
+    said = " ".join(readme.split())
+    points: dict[str, dict[int, float]] = {}
+    for arm, name in (("none", "no teacher"), ("builtin", "Ultralytics' `distill_model=`"), ("ima", "default")):
+        found = [json.loads((folder / f"{arm}-seed{seed}.json").read_text()) for seed in range(3)]
+        points[arm] = {one["seed"]: 100 * one["map50_95"] for one in found}
+        assert f"| {name} | {' | '.join(f'{value:.1f}' for value in points[arm].values())} |" in readme
+        assert len({one["initial_digest"] for one in found}) == 3
+    for baseline, sentence in (
+        ("builtin", "{:+.1f} points, with a 95% interval from {:+.1f} to {:+.1f}"),
+        ("none", "{:+.1f} points, with an interval from {:+.1f} to {:+.1f}"),
+    ):
+        gain = paired(points["ima"], points[baseline])
+        assert gain is not None
+        assert gain.low is not None
+        assert (gain.low > 0) is (baseline == "builtin"), "better than the one, no evidence about the other"
+        assert sentence.format(gain.mean, gain.low, gain.high) in said
+        if baseline == "builtin":
+            assert f"{gain.mean:+.1f} mAP50-95 (95% interval {gain.low:+.1f} to {gain.high:+.1f}, three seeds" in said
+
+
 def test_what_bfloat16_costs_in_accuracy_is_what_the_readme_says() -> None:
     folder = REPOSITORY / "benchmarks" / "results" / "runtime"
     points: dict[str, list[float]] = {}

@@ -178,3 +178,16 @@ def test_no_instance_is_no_loss() -> None:
     loss = module(student, torch.randn(2, 6, 8, 8), 8, NO_OBJECTS)
     loss.backward()
     assert loss.item() == 0.0
+
+
+@pytest.mark.parametrize("size", [(1, 2), (2, 2), (3, 5)])
+def test_maps_of_few_cells_keep_the_digits_of_their_gradient(size: tuple[int, int]) -> None:
+    """As those of small images at the coarsest stride, where adapted channels cancel each other out."""
+    torch.manual_seed(0)
+    module = IMALoss(256, 512, mask="none", restore="none")
+    student, teacher = torch.randn(8, 256, *size), torch.randn(8, 512, *size)
+    found = torch.autograd.grad(module(student.requires_grad_(True), teacher, 32, NO_OBJECTS), student)[0]
+    exact, weight = student.detach().double().requires_grad_(True), module.adapter.get_parameter("weight").double()
+    expected = torch.autograd.grad(ima_loss(torch.nn.functional.conv2d(exact, weight), teacher.double()), exact)[0]
+    assert module.fused
+    assert (found - expected).norm() < 1e-3 * expected.norm()

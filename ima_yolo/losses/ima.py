@@ -12,6 +12,7 @@ from ima_yolo.losses.region import region_ids, region_loss
 from ima_yolo.masks import Regions, mask_frequency, mask_spatial, position_weights
 from ima_yolo.moments import adapted_error, standardized_error
 
+FEWEST = 16  # cells of a map: of fewer, adapted channels mostly cancel out, and their moments lose digits
 MASKS = {"spatial": mask_spatial, "frequency": mask_frequency}
 
 
@@ -127,7 +128,7 @@ class IMALoss(LevelLoss):
 
     def forward(self, student: Tensor, teacher: Tensor, stride: int, regions: Regions) -> Tensor:
         """Return the loss of one level, as `LevelLoss` does."""
-        if not self.fused:
+        if not self.fused or student.shape[2] * student.shape[3] < FEWEST:
             return super().forward(student, teacher, stride, regions)
         return self.compare_restored(self.restore(student), teacher)
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import cv2
 import pytest
 import torch
 
-from ima_yolo.features import Features
+from ima_yolo import host
+from ima_yolo.features import Features, tap
 from ima_yolo.losses import IMALoss
+from ima_yolo.losses.head import box_loss, score_loss
 from ima_yolo.masks import Regions
+from ima_yolo.students import load_student
 from ima_yolo.teachers import half, load
 from ima_yolo.teachers.load import choose_runtime
 from ima_yolo.teachers.yolo import YOLOTeacher
@@ -70,6 +74,45 @@ def test_loss_and_gradient_keep_the_stated_tolerance(pair: tuple[YOLOTeacher, YO
     (plain, gradient), (fast, other) = found
     assert fast == pytest.approx(plain, rel=2e-2)
     assert (other - gradient).norm() < 5e-2 * gradient.norm()
+
+
+@pytest.mark.parametrize("size", [160, 224])
+def test_a_trained_teacher_keeps_the_stated_tolerances_at_every_level_and_on_the_heads(shared: Path, size: int) -> None:
+    """Of the features 2% of the loss and 10% of its gradient; of class scores 5% of the gradient, of boxes 10%."""
+    files = sorted((shared / "data" / "bccd" / "images" / "val").glob("*.jpg"))[:8]
+    shown = torch.stack([torch.from_numpy(cv2.resize(cv2.imread(str(file)), (size, size))) for file in files])
+    shown = shown.flip(3).permute(0, 3, 1, 2).float() / 255  # BGR (B, H, W, 3) -> RGB (B, 3, H, W)
+    path = shared / "weights" / "bccd_yolo26s.pt"
+    teachers = YOLOTeacher(path), YOLOTeacher(path)
+    assert teachers[1].by_half()
+    plain, fast = (teacher(shown, predictions=True) for teacher in teachers)
+    student, _ = load_student("yolo26n.yaml")
+    head, levels = host.neck(student)
+    with torch.no_grad(), tap(head, levels) as caught:
+        student(shown)
+    for own, one, other in zip(caught.maps or [], plain.features.maps, fast.features.maps, strict=True):
+        (value, gradient), (near, rounded) = (_loss_at(own, seen) for seen in (one, other))
+        assert near == pytest.approx(value, rel=2e-2)
+        assert (rounded - gradient).norm() < 1e-1 * gradient.norm()
+    own = host.predictions(head, caught.output)
+    scores = own.scores[..., :3].clone().requires_grad_(True)  # of as many classes as the teacher has
+    boxes = own.boxes.clone().requires_grad_(True)
+    gradients = []
+    for seen in (plain.predictions, fast.predictions):
+        assert seen is not None
+        confidence = seen.scores.sigmoid().amax(dim=2)
+        by_scores = torch.autograd.grad(score_loss(scores, seen.scores), scores)[0]
+        gradients.append((by_scores, torch.autograd.grad(box_loss(boxes, seen.boxes, confidence), boxes)[0]))
+    for exact, rounded, tolerance in zip(*gradients, (5e-2, 1e-1), strict=True):
+        assert (rounded - exact).norm() < tolerance * exact.norm()
+
+
+def _loss_at(student: torch.Tensor, seen: torch.Tensor) -> tuple[float, torch.Tensor]:
+    torch.manual_seed(0)
+    own = student.clone().requires_grad_(True)
+    loss = IMALoss(own.shape[1], seen.shape[1], rng=torch.Generator().manual_seed(0))
+    value = loss(own, seen, 8, Regions(torch.zeros(0, 5), {}))
+    return value.item(), torch.autograd.grad(value, own)[0]
 
 
 def test_it_repeats_itself_bit_by_bit(pair: tuple[YOLOTeacher, YOLOTeacher]) -> None:
