@@ -20,16 +20,16 @@ def table(result: Benchmark) -> str:
         *(f"{side}: {file}" for side, file in result.files.items()),
         "",
         "| threads | batch | who | p50 ms | p90 ms | p99 ms | images/s | before, ms an image | after, ms an image "
-        "| outside the session | ours / Ultralytics |",
+        "| outside the session | ours / Ultralytics (rounds) |",
         "|---:|---:|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for cell in result.cells:
-        ratio = result.ratio(cell.threads, cell.batch) if cell.side == OURS else None
+        ratios = result.ratios(cell.threads, cell.batch) if cell.side == OURS else []
         lines.append(
             f"| {cell.threads or 'default'} | {cell.batch} | {cell.side} | "
             + " | ".join(f"{value:.1f}" for value in cell.latency.values())
             + f" | {cell.throughput:.1f} | {cell.before:.2f} | {cell.after:.2f}"
-            + f" | {cell.outside:.1%} | {'' if ratio is None else f'{ratio:.2f}'} |"
+            + f" | {cell.outside:.1%} | {_told(ratios)} |"
         )
     titles = ["", *result.cold_start, "ours / Ultralytics"]
     lines += ["", f"| {' | '.join(titles)} |", "|---" + "|---:" * (len(titles) - 1) + "|"]
@@ -37,6 +37,11 @@ def table(result: Benchmark) -> str:
     lines.append(_row("cold start, s", starts, 1, 2))
     lines.append(_row("peak memory, MB", {side: float(size) for side, size in result.memory.items()}, 1e6, 0))
     return "\n".join(lines)
+
+
+def _told(ratios: list[float]) -> str:
+    """The median over rounds, and how far they lie apart."""
+    return f"{np.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})" if ratios else ""
 
 
 def _row(name: str, values: dict[str, float], unit: float, digits: int) -> str:

@@ -82,11 +82,16 @@ class Benchmark:
     memory: dict[str, int] = field(default_factory=dict)
 
     def ratio(self, threads: int, batch: int) -> float | None:
-        """Our throughput over theirs: the median over the rounds, each side's part of which ran next to the other's."""
+        """Our throughput over theirs: the median of `ratios`; None without the other side."""
+        found = self.ratios(threads, batch)
+        return float(np.median(found)) if found else None
+
+    def ratios(self, threads: int, batch: int) -> list[float]:
+        """Our throughput over theirs in each round, where both sides ran next to each other; [] without the other."""
         found = {c.side: c.rounds for c in self.cells if (c.threads, c.batch) == (threads, batch)}
         if len(found) < 2:
-            return None
-        return float(np.median(np.array(found[THEIRS]) / np.array(found[OURS])))
+            return []
+        return [float(value) for value in np.array(found[THEIRS]) / np.array(found[OURS])]
 
     def to_json(self) -> str:
         """All figures."""
