@@ -44,7 +44,7 @@ def test_the_ratio_is_the_median_over_rounds() -> None:
 
 def test_table_and_plot(tmp_path: Path) -> None:
     text = bench_report.table(made_up())
-    assert "| default | 1 | ours | 10.0 | 11.0 | 12.0 | 100.0 | 0.30 | 0.10 | 4.0% | 1.20 |" in text
+    assert "| default | 1 | ours | 10.0 | 11.0 | 12.0 | 100.0 | 0.30 | 0.10 | 4.0% | 1.20 (1.10 to 1.50) |" in text
     assert "| cold start, s | 0.60 | 6.00 | 0.100 |" in text
     assert "| peak memory, MB | 100 | 1000 | 0.100 |" in text
     assert bench_report.plot(made_up(), tmp_path / "x.png").stat().st_size > 5000
