@@ -8,6 +8,7 @@ import shlex
 import shutil
 import tempfile
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 from ima_yolo.errors import IMAError
@@ -106,10 +107,10 @@ def _expected(detector: Detector, pictures: Sequence[Path]) -> tuple[Path, float
     Raises:
         IMAError: Nothing is found in any, so that a check would prove nothing.
     """
-    images = [need_image(picture, detector.metadata.channels) for picture in pictures]
+    read = cache(lambda picture: need_image(picture, detector.metadata.channels))  # mostly the first is enough
     for conf in (CONF, *LOWER):
-        for picture, image in zip(pictures, images, strict=True):
-            found = detector(image, conf=conf)
+        for picture in pictures:
+            found = detector(read(picture), conf=conf)
             if isinstance(found, ClassMap) or len(found):
                 return picture, conf, found
     raise IMAError(

@@ -290,11 +290,11 @@ def _read_video(source: str | int, stride: int) -> Iterator[Frame]:
                 broken = not read or image is None or not image.size
                 yield Frame(name, None if broken else image, "a frame is damaged" if broken else "", number, fps)
             number += 1
-        for image in _pages_left(name, number):
+        count = 0 if is_endless(source) else int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        for image in _pages_left(name, number) if number < count else ():
             if number % stride == 0:
                 yield Frame(name, image, "", number, fps)
             number += 1
-        count = 0 if is_endless(source) else int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
         if not number:
             yield Frame(name, None, "holds no frame that OpenCV reads")
         elif count - number > max(LOST, LOST_SHARE * count):

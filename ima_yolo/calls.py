@@ -21,12 +21,12 @@ import torch
 from ima_yolo.errors import IMAError
 
 LAYERS = re.compile(r"(ultralytics\.(nn|utils\.(loss|tal)|yolo|models)|torch\.nn\.modules|torchvision|clip)(\..*)?")
-FUNCTIONS = re.compile(r"torch\.nn\.functional|torch\._C\._nn")  # activations, which are kept and not called
+FUNCTIONAL = ("torch.nn.functional", "torch._C._nn")  # where layers of PyTorch find their activations
 NUMPY = re.compile(r"numpy\._?core\.(multiarray|numeric)")
 NUMBERS = re.compile(r"[biuf][1248]")  # of NumPy's types: no objects, no parts, no texts
 REFERENCES = ("O", "O8")  # NumPy's type of Python objects, whose flags keep their bytes from being read as addresses
 FLAGS = 63
-FORWARD = ("forward", "forward_fuse")  # methods that a checkpoint may keep as a layer's own
+RUNS = ("forward", "forward_fuse")  # methods by which a layer is run: fusing puts the second in the place of the first
 VALUES = (torch.dtype, torch.layout, torch.memory_format)
 ZIP = b"PK\x03\x04"
 LEGACY = 5  # pickles in a file from before 2020, one after the other
@@ -108,14 +108,10 @@ class _Array(_Made):
 
     def __setstate__(self, state: Any) -> None:
         _, shape, kind, order, content = state
-        fits = _are_whole(shape) and type(order) is bool
-        if isinstance(kind, _Reference):
-            fits = fits and type(content) is list and len(content) == math.prod(shape)
-        elif isinstance(kind, _Number):
-            fits = fits and type(content) is bytes
-        else:
-            fits = False
-        if not fits:
+        fits = _is_number(kind) and type(content) is bytes
+        if isinstance(kind, _Reference) and _are_whole(shape):
+            fits = type(content) is list and len(content) == math.prod(shape)
+        if not (fits and _are_whole(shape) and type(order) is bool):
             raise _Refused("an array that is none of numbers")
 
 
@@ -163,8 +159,8 @@ def _is_empty(hooks: Any) -> bool:
 
 
 def _is_tensor(storage: Any, offset: Any, size: Any, stride: Any, grad: Any, hooks: Any, *rest: Any) -> bool:
-    numbers = type(offset) is int and _are_whole(size) and _are_whole(stride)
-    return isinstance(storage, _Storage) and numbers and type(grad) is bool and _is_empty(hooks) and not any(rest)
+    is_plain = _is_legacy_tensor(storage, offset, size, stride)
+    return is_plain and type(grad) is bool and _is_empty(hooks) and not any(rest)
 
 
 def _is_legacy_tensor(storage: Any, offset: Any, size: Any, stride: Any) -> bool:
@@ -191,7 +187,7 @@ def _is_of_type(rebuild: Any, kind: Any, args: Any, state: Any) -> bool:
 
 def _is_run(of: Any, name: Any) -> bool:
     """Whether the way in which a layer, or a class of layers, is run is taken from it."""
-    return (isinstance(of, _Object) or type(of) is _Kind) and name in FORWARD
+    return (isinstance(of, _Object) or type(of) is _Kind) and name in RUNS
 
 
 def _is_latin(data: Any, *coding: Any) -> bool:
@@ -265,7 +261,7 @@ class _Dry(pickle.Unpickler):
         if module in ("torch", "torch.storage") and name.endswith("Storage"):
             return _Value()
         is_value = module == "torch" and isinstance(getattr(torch, name, None), VALUES)
-        if is_value or FUNCTIONS.fullmatch(module):
+        if is_value or module in FUNCTIONAL:  # activations are kept, and not called
             return _Value()
         if LAYERS.fullmatch(module):
             return _Kind(name, (_Object,), {})

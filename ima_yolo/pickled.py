@@ -12,11 +12,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ima_yolo.calls import FUNCTIONAL, RUNS
 from ima_yolo.errors import IMAError
 
 CODE = (types.FunctionType, types.MethodType, types.BuiltinFunctionType, functools.partial, type)
-RUNS = ("forward", "forward_fuse")  # methods by which a layer is run: fusing puts the second in the place of the first
-FUNCTIONAL = ("torch.nn.functional", "torch._C._nn")  # where layers of PyTorch find their activations
 PARTS = {"_modules": nn.Module, "_parameters": Tensor, "_buffers": Tensor}
 MOST_PATHS = 100_000  # ways from the model to its layers; Ultralytics' largest has some 2,000
 MOST_SHARED = 4.0  # how often a stored value is used: tied weights are used twice

@@ -38,7 +38,7 @@ ROOMS: dict[str, Room] = {
     "features": Room("torch"),
     "trust": Room(),
     "calls": Room("torch"),
-    "pickled": Room("torch"),
+    "pickled": Room("torch", "calls"),
     "architecture": Room("torch torchvision ultralytics", "plain_yaml pickled trust"),
     "quantized": Room("", "trust"),
     "host": Room("torch ultralytics", "features plain_yaml calls pickled architecture trust quantized"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ class Case:
         digest = hashlib.sha256(whole.encode("utf-8", "replace")).hexdigest()[:16]
         return f"{name[:LONGEST].decode(errors='ignore')}-{digest}"
 
-    @property
+    @cached_property
     def builtin_takes(self) -> bool:
         """Whether Ultralytics' own distillation takes this pair: two Detect heads, of as many levels."""
         (student, own), (teacher, seen) = head_of(self.student), head_of(self.teacher)
