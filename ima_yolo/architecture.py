@@ -16,7 +16,7 @@ from ultralytics.nn.modules import Conv
 from ultralytics.utils import LOGGER
 
 from ima_yolo.errors import IMAError
-from ima_yolo.pickled import check_growth
+from ima_yolo.pickles.content import check_growth
 from ima_yolo.plain_yaml import check_size
 from ima_yolo.trust import MOST_CHANNELS, shorten
 

@@ -23,9 +23,9 @@ from ultralytics.utils.checks import check_file
 from ultralytics.utils.downloads import safe_download
 from ultralytics.utils.patches import imread
 
-from ima_yolo.calls import check_pickles
 from ima_yolo.data_archive import check_data_archive, is_archive
 from ima_yolo.errors import IMAError, one_line
+from ima_yolo.pickles.check import check_cache
 from ima_yolo.plain_yaml import MOST_BYTES, read_plain
 from ima_yolo.trust import trusts
 
@@ -188,8 +188,10 @@ def _check_cache(cache: Path) -> None:
         with cache.open("rb") as file:
             if npy.read_magic(file) != (1, 0):
                 raise IMAError("refused, since it has another form")
-            npy.read_array_header_1_0(file)
-            check_pickles(file, whole="a cache of labels")
+            shape, _, kind = npy.read_array_header_1_0(file)
+            if shape != () or kind.char != "O":
+                raise IMAError("refused, since it has another form")
+            check_cache(file)
     except Exception as error:
         reason = str(error) if isinstance(error, IMAError) else "refused, since it is damaged"
         raise IMAError(f"{cache}: {reason}; remove it, and it is made again") from None

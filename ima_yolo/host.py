@@ -20,13 +20,13 @@ from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES
 from ultralytics.utils.tal import make_anchors
 
 from ima_yolo.architecture import check_architecture
-from ima_yolo.calls import check_calls
 from ima_yolo.errors import IMAError, one_line
 from ima_yolo.features import Features, Predictions, tap
-from ima_yolo.pickled import check_content, check_growth, check_paths, check_sizes
+from ima_yolo.pickles.check import check_checkpoint
+from ima_yolo.pickles.content import check_content, check_growth, check_paths, check_sizes, check_words
 from ima_yolo.plain_yaml import check_size
 from ima_yolo.quantized import check_quantization, need_modelopt
-from ima_yolo.trust import check_archive, trusts
+from ima_yolo.trust import trusts
 
 TESTED = ((8, 4, 190), (8, 4, 190))  # lowest and highest Ultralytics release that the tests were run with
 PROBE_SIZE = 256  # pixels: a multiple of every stride in use, up to 64 of p6 models
@@ -83,8 +83,7 @@ def load_model(path: str | Path, role: str, reopened: bool = False) -> tuple[Bas
         if local_file(str(path)) is None:
             path = downloads.attempt_download_asset(str(path))
         if (file := local_file(str(path))) is not None and not trusts():
-            check_archive(file)
-            check_calls(file)
+            check_checkpoint(file)
         checkpoint, _ = torch_safe_load(str(path), safe_only=not trusts())
         if not trusts():
             check_content(checkpoint)  # before anything of it is called
@@ -95,6 +94,7 @@ def load_model(path: str | Path, role: str, reopened: bool = False) -> tuple[Bas
             check_size([checkpoint, vars(model)])
             check_paths(model)
             check_growth(model)
+            check_words(checkpoint, model)
             check_sizes(checkpoint, model)
             check_quantization(checkpoint)
             check_architecture(getattr(model, "yaml", None))
@@ -157,9 +157,15 @@ def class_names(model: BaseModel) -> dict[int, str]:
     names = getattr(model, "names", None) or {}
     try:
         pairs = names.items() if isinstance(names, Mapping) else enumerate(names)
-        return {int(index): str(name) for index, name in pairs}
+        return {int(index): _name(name) for index, name in pairs}
     except (TypeError, ValueError) as error:
         raise IMAError("its class names are neither a list nor numbered") from error
+
+
+def _name(name: Any) -> str:
+    if not isinstance(name, (str, int, float)):
+        raise TypeError(f"a class is named by a {type(name).__name__}")
+    return str(name)
 
 
 def neck(model: BaseModel) -> tuple[nn.Module, int]:

@@ -117,6 +117,22 @@ def grown(content: dict[str, Any]) -> None:
     content["model"].model[0].i, content["model"].model[0].f = first.i, first.f
 
 
+def nested(make: Callable[[Any, Any], Any]) -> Any:
+    """Sixty values in each other, which nobody can print: each is there twice in the next."""
+    value = make(0, 0)
+    for _ in range(60):
+        value = make(value, value)
+    return value
+
+
+def spaces() -> Any:
+    return nested(lambda first, second: IterableSimpleNamespace(first=first, second=second))
+
+
+def layers() -> Any:
+    return nested(lambda first, _: nn.Sequential(*[first] * 2) if first else nn.Identity())
+
+
 def of_large_images(content: dict[str, Any]) -> None:
     content["train_args"] = {**dict(content.get("train_args") or {}), "imgsz": 40000}
 
@@ -162,14 +178,14 @@ HOSTILE: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
         "carries code or classes: forward of a",
     ),
     "a forward that is a class": (
-        lambda content: vars(content["model"].model[0]).update(forward=DistillationModel),
+        lambda content: vars(content["model"].model[0]).update(forward=nn.Linear),
         "carries code or classes: ",
     ),
     "a method that is a layer": (
         lambda content: vars(content["model"]).update(float=nn.Identity()),
         "carries code or classes: float of a",
     ),
-    "a class as a key": (lambda content: content.update(more={nn.Linear: 1}), "carries code or classes: Linear"),
+    "a class as a key": (lambda content: content.update(more={nn.Linear: 1}), "a dictionary whose keys are not plain"),
     "a class in a namespace": (
         lambda content: content.update(more=IterableSimpleNamespace(kind=nn.Linear)),
         "carries code or classes: Linear",
@@ -180,12 +196,30 @@ HOSTILE: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     ),
     "tensors that share": (shared, "share so much that they unpack to more"),
     "modules that share": (branched, "no walk through them ends"),
-    "an upsampling by thousands": (enlarged, "a Upsample has scale_factor=3000.0; at most 8"),
+    "an upsampling by thousands": (enlarged, "a Upsample has scale_factor=3000; at most 8"),
+    "classes that are namespaces": (
+        lambda content: setattr(content["model"], "names", {0: spaces()}),
+        "there is a IterableSimpleNamespace among its settings, classes or layers",
+    ),
+    "classes that are layers": (
+        lambda content: setattr(content["model"], "names", {0: layers()}),
+        "there is a Sequential among its settings, classes or layers",
+    ),
+    "settings that are namespaces": (
+        lambda content: content.update(train_args={"task": spaces()}),
+        "there is a IterableSimpleNamespace among its settings, classes or layers",
+    ),
+    "strides in strides": (
+        lambda content: setattr(
+            content["model"].model[0].conv, "stride", nested(lambda first, second: [first, second])
+        ),
+        "a Conv2d has stride=inf; at most 64",
+    ),
     "large images": (of_large_images, "takes images of 40000 pixels; at most 4096"),
     "a large stride": (lambda content: setattr(content["model"], "stride", torch.tensor([30000.0])), "stride is 30000"),
     "a call that opens another file": (
         lambda content: content.update(more=Call(DistillationModel, "http://localhost:9/x.pt", content["model"])),
-        "not part of an Ultralytics model: DistillationModel",
+        "not part of an Ultralytics model: ultralytics.nn.distill_model.DistillationModel",
     ),
     "a call that takes memory": (
         lambda content: content.update(more=Call(nn.Linear, 50000, 50000)),

@@ -11,12 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate, pad
 
-from ima_yolo.calls import check_calls
 from ima_yolo.errors import IMAError, one_line
 from ima_yolo.features import Features
-from ima_yolo.pickled import check_content
+from ima_yolo.pickles.check import check_checkpoint
+from ima_yolo.pickles.content import check_content
 from ima_yolo.teachers import TeacherOutput
-from ima_yolo.trust import check_archive
 
 PAD = 114 / 255  # the grey of Ultralytics' letterbox
 PROBE_SIZE = 256  # pixels, at least; rounded up to what the model's layers divide
@@ -199,8 +198,7 @@ def read_state(path: str, name: str) -> dict[str, Tensor]:
     """
     try:
         if Path(path).is_file():
-            check_archive(Path(path))
-            check_calls(Path(path))
+            check_checkpoint(Path(path))
         state = torch.load(path, map_location="cpu", weights_only=True)
         check_content(state)
     except IMAError as error:

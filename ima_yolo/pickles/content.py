@@ -8,15 +8,20 @@ import math
 import re
 import types
 from collections.abc import Iterator, Mapping
+from pathlib import PurePath
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 
-from ima_yolo.calls import FUNCTIONAL, RUNS
 from ima_yolo.errors import IMAError
+from ima_yolo.pickles.arguments import RUNS
+from ima_yolo.pickles.names import FUNCTIONAL
 
 CODE = (types.FunctionType, types.MethodType, types.BuiltinFunctionType, functools.partial, type)
 PARTS = {"_modules": nn.Module, "_parameters": Tensor, "_buffers": Tensor}
+WORDS = (str, bytes, int, float, type(None), dict, list, tuple, set, PurePath, np.generic, torch.device, torch.dtype)
 MOST_PATHS = 100_000  # ways from the model to its layers; Ultralytics' largest has some 2,000
 MOST_SHARED = 4.0  # how often a stored value is used: tied weights are used twice
 ROOM = 2**24  # bytes that a file may share beyond that
@@ -107,13 +112,15 @@ def _check_module(module: nn.Module) -> None:
             )
     if type(module).__module__.startswith("torch.nn.modules."):
         for name, most in LIMITS.items():
-            if _largest(own.get(name)) > most:
-                raise IMAError(f"refused, since a {type(module).__name__} has {name}={own[name]}; at most {most}")
+            found = _largest(own.get(name))
+            if found > most:
+                raise IMAError(f"refused, since a {type(module).__name__} has {name}={found:g}; at most {most}")
 
 
-def _largest(value: Any) -> float:
+def _largest(value: Any, is_within: bool = False) -> float:
+    """The largest number of a value or of a row; infinite where rows lie in rows, which may go on for long."""
     if isinstance(value, (list, tuple)):
-        return max(map(_largest, value), default=0.0)
+        return float("inf") if is_within else max((_largest(part, True) for part in value), default=0.0)
     if isinstance(value, str):  # Ultralytics reads numbers out of texts
         return max(map(float, re.findall(r"\d+", value)), default=0.0)
     return float(value) if isinstance(value, (int, float)) and value == value else 0.0
@@ -160,7 +167,20 @@ def _growth(module: nn.Module) -> float:
         factors.append(own.get("stride"))
     inner = [_growth(child) for child in module.children()]
     within = math.prod(inner) if isinstance(module, nn.Sequential) else max(inner, default=1.0)
-    return max(1.0, _largest(factors)) * within
+    return max(1.0, *map(_largest, factors)) * within
+
+
+def check_words(checkpoint: Mapping[str, Any], model: nn.Module) -> None:
+    """Refuse layers and namespaces where a checkpoint has words: printing them may go on for ever.
+
+    Raises:
+        IMAError: With the reason, without the file's name.
+    """
+    args = getattr(model, "args", None)
+    said = [vars(args) if isinstance(args, types.SimpleNamespace) else args, checkpoint.get("train_args")]
+    for part in _parts([*said, getattr(model, "names", None), getattr(model, "yaml", None)]):
+        if not isinstance(part, WORDS):
+            raise IMAError(f"refused, since there is a {type(part).__name__} among its settings, classes or layers")
 
 
 def check_sizes(checkpoint: Mapping[str, Any], model: nn.Module) -> None:
