@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -182,3 +184,15 @@ def test_auto_takes_onnx_where_bfloat16_fails(lively_teacher: Path, monkeypatch:
     for teacher, choice in zip(teachers, ("auto", "bf16"), strict=True):
         choose_runtime([teacher], choice, CPU, 1e9)
     assert [teacher._graphs is not None for teacher in teachers] == [True, False], "what was asked for is not replaced"
+
+
+def test_the_weights_that_were_rounded_are_let_go_at_once(lively_teacher: Path) -> None:
+    """They would lie beside the student's first steps else, whose peak is what a machine must have."""
+    teacher = YOLOTeacher(lively_teacher)
+    weights = weakref.ref(teacher._model.model[0].conv.weight.untyped_storage())
+    gc.disable()
+    try:
+        choose_runtime([teacher], "bf16", CPU, 1e9)
+    finally:
+        gc.enable()
+    assert weights() is None
