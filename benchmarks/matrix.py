@@ -47,6 +47,7 @@ FAST = (
     "tests/test_features.py",
     "tests/test_distill.py",
     "tests/test_preflight.py",
+    "tests/test_pickles.py",
     "tests/test_trust.py",
     "tests/test_trust_data.py",
     "tests/test_finite.py",

@@ -82,28 +82,34 @@ def load_model(path: str | Path, role: str, reopened: bool = False) -> tuple[Bas
     try:
         if local_file(str(path)) is None:
             path = downloads.attempt_download_asset(str(path))
-        if (file := local_file(str(path))) is not None and not trusts():
+        is_strange = not trusts()
+        if is_strange and (file := local_file(str(path))) is not None:
             check_checkpoint(file)
-        checkpoint, _ = torch_safe_load(str(path), safe_only=not trusts())
-        if not trusts():
+        checkpoint, _ = torch_safe_load(str(path), safe_only=is_strange)
+        if is_strange:
             check_content(checkpoint)  # before anything of it is called
         model = (checkpoint.get("ema") or checkpoint.get("model")) if isinstance(checkpoint, Mapping) else None
         if not isinstance(model, BaseModel):
             raise IMAError(f"no Ultralytics model inside (found {type(model).__name__})")
-        if not trusts():
-            check_size([checkpoint, vars(model)])
-            check_paths(model)
-            check_growth(model)
-            check_words(checkpoint, model)
-            check_sizes(checkpoint, model)
-            check_quantization(checkpoint)
-            check_architecture(getattr(model, "yaml", None))
+        if is_strange:
+            _check_model(checkpoint, model)
         if reopened and checkpoint.get("modelopt"):
             need_modelopt("a model of quantize=8")
         class_names(model)
         return model.float().eval(), dict(checkpoint)
     except Exception as error:
         raise IMAError(f"{role}={path}: {_reason(error, local_file(str(path)))}") from error
+
+
+def _check_model(checkpoint: Mapping[str, Any], model: BaseModel) -> None:
+    """Refuse a model that no memory, time or page holds, and one whose description would be run."""
+    check_size([checkpoint, vars(model)])
+    check_paths(model)
+    check_growth(model)
+    check_words(checkpoint, model)
+    check_sizes(checkpoint, model)
+    check_quantization(checkpoint)
+    check_architecture(getattr(model, "yaml", None))
 
 
 def can_be_had(path: str) -> bool:

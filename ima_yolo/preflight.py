@@ -209,6 +209,8 @@ def resume_path(rest: Mapping[str, Any]) -> Path:
     if last.is_dir():
         last /= "weights/last.pt"
     if not last.is_file():
+        if last.name == "last.pt" and (last.parents[1] / "args.yaml").is_file():
+            raise IMAError(f"resume: '{last.parents[1]}' was stopped before its first checkpoint; start it again")
         raise IMAError(f"resume: no checkpoint at '{wanted}'; give it as model=runs/.../weights/last.pt")
     return last
 

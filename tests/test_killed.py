@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 from ultralytics.models.yolo.detect import DetectionValidator
 from ima_yolo import IMATrainer
+from ima_yolo.errors import IMAError
 
 torch.set_num_threads(1)  # a process that has begun others cannot be forked
 
@@ -76,6 +77,8 @@ def part_of_a_file(original, args):
     Path(args[1]).write_bytes(b"PK half")
 
 POINTS = {
+    "before the first checkpoint": lambda: at(torch.optim.AdamW, "step", 1),
+    "in the middle of the first checkpoint": lambda: at(Path, "write_bytes", 1, named("last.pt"), half),
     "before a backward pass": lambda: at(torch.Tensor, "backward", 5),
     "in a step": lambda: at(torch.optim.AdamW, "step", 3, work=lambda original, args: original(*args)),
     "in a validation": lambda: at(DetectionValidator, "update_metrics", 2),
@@ -101,7 +104,16 @@ for name in json.loads(sys.argv[2]):
     assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL, (name, status)
     last = Path(options["project"]) / name / "weights" / "last.pt"
     (last.parent / "noted.json").write_text(json.dumps(sorted(file.name for file in last.parent.iterdir())))
-    assert in_a_child(lambda: IMATrainer(overrides={"resume": str(last)}).train()) == 0, name
+    if last.exists():
+        overrides = {"resume": str(last)}
+    else:  # nothing to go on from: it says so, and the same call begins again
+        try:
+            IMATrainer(overrides={"resume": str(last)})
+            raise AssertionError(name)
+        except IMAError as error:
+            assert "was stopped before its first checkpoint; start it again" in str(error), (name, str(error))
+        overrides = {**options, "name": name, "exist_ok": True}
+    assert in_a_child(lambda: IMATrainer(overrides=overrides).train()) == 0, name
 """
 RANDOM = """
 def killed_after(seconds, work):
@@ -131,6 +143,8 @@ print("\\n" + json.dumps(kills))
 """
 # point -> what lies beside the checkpoints when the process is gone, as a proof that nothing was tidied up
 POINTS = {
+    "before the first checkpoint": [],
+    "in the middle of the first checkpoint": [".saving"],
     "before a backward pass": [],
     "in a step": [],
     "in a validation": [],
