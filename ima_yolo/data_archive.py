@@ -12,7 +12,7 @@ from pathlib import Path
 from ima_yolo.errors import IMAError
 from ima_yolo.plain_yaml import MOST_BYTES, parse_plain
 
-SUFFIXES = (".zip", ".tar", ".gz", ".tgz", ".xz", ".bz2", ".txz", ".tbz2", "")  # those that Ultralytics unpacks
+ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".xz", ".bz2", ".txz", ".tbz2", "")  # those that Ultralytics unpacks
 MOST_TIMES = 100  # the size of the file that it may unpack to; images shrink little, labels and masks by some ten times
 LEAST_BOUND = 2**30  # bytes that any archive may unpack to
 Member = tuple[str, int, Callable[[], bytes]]  # name, size in bytes, gives as much of its content as YAML may have
@@ -20,7 +20,7 @@ Member = tuple[str, int, Callable[[], bytes]]  # name, size in bytes, gives as m
 
 def is_archive(file: Path) -> bool:
     """Whether Ultralytics would unpack a file."""
-    return file.suffix.lower() in SUFFIXES and (zipfile.is_zipfile(file) or tarfile.is_tarfile(file))
+    return file.suffix.lower() in ARCHIVES and (zipfile.is_zipfile(file) or tarfile.is_tarfile(file))
 
 
 def check_data_archive(file: Path, data: str, target: Path) -> None:

@@ -23,7 +23,7 @@ from ultralytics.utils.checks import check_file
 from ultralytics.utils.downloads import safe_download
 from ultralytics.utils.patches import imread
 
-from ima_yolo.data_archive import check_data_archive, is_archive
+from ima_yolo.data_archive import ARCHIVES, check_data_archive, is_archive
 from ima_yolo.errors import IMAError, one_line
 from ima_yolo.pickles.check import check_cache
 from ima_yolo.plain_yaml import MOST_BYTES, read_plain
@@ -166,6 +166,28 @@ def _file_of(data: str) -> Path:
         data = next((name for name in named if name), data)
     file = Path(check_file(data))
     return Path(find_dataset_yaml(file)) if file.is_dir() else file
+
+
+def check_class_folder(data: str) -> None:
+    """Refuse what Ultralytics would unpickle or unpack of a classifier's images, which lie in a folder a class.
+
+    Args:
+        data: A folder, here or among Ultralytics' own; of any other name nothing is there yet.
+
+    Raises:
+        IMAError: If a cache carries code, or the folder comes in an archive, which nobody has looked through.
+    """
+    if Path(data).suffix and Path(data).suffix.lower() in ARCHIVES and not Path(data).is_dir():
+        raise IMAError(f"data={data}: unpack it first: a classifier's images are taken from a folder")
+    root = next((place for place in (Path(data), DATASETS_DIR / data) if place.is_dir()), None)
+    if root is None:
+        return
+    root = root.resolve()
+    for place in (root, root.parent / f"{root.name}_split"):  # where Ultralytics parts images that are not yet
+        for cache in (*place.glob("*.cache"), *place.glob("*/*.cache")):
+            _check_cache(cache)
+        if (names := place / ".ndjson.yaml").is_file():
+            read_plain(names, "data")
 
 
 def _check_caches(found: Mapping[str, Any], split: str) -> None:

@@ -76,6 +76,8 @@ def load_model(path: str | Path, role: str, reopened: bool = False) -> tuple[Bas
     """
     if not can_be_had(str(path)):
         raise IMAError(f"{role}={path}: file not found")
+    if str(path) != str(path).strip().replace("'", ""):  # without these Ultralytics would open another file
+        raise IMAError(f"{role}={path}: Ultralytics reads no apostrophes or spaces around a name; rename the file")
     taken_for = check_yolov5u_filename(str(path), verbose=False)
     if taken_for != str(path):
         raise IMAError(f"{role}={path}: Ultralytics takes this name for {Path(taken_for).name}; rename the file")

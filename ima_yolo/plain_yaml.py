@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import yaml
@@ -57,7 +58,7 @@ def parse_plain(content: bytes, where: str) -> Any:
 
 
 def check_size(content: Any) -> None:
-    """Refuse nested mappings and lists that share parts so often that no memory would hold what they print.
+    """Refuse nested mappings, namespaces and lists that share parts so often that no memory would hold what they print.
 
     Raises:
         IMAError: With the reason alone.
@@ -68,6 +69,8 @@ def check_size(content: Any) -> None:
 
 def _count(value: Any, known: dict[int, float]) -> float:
     """How many values there are with every alias written out; infinite where one contains itself."""
+    if isinstance(value, SimpleNamespace):
+        value = vars(value)
     if not isinstance(value, (dict, list, set, tuple)):
         return 1
     if id(value) not in known:

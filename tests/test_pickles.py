@@ -66,6 +66,9 @@ def kind(flags: int, parts: bytes = b"N") -> bytes:
 DEEP = b")" + b"\x85" * 200_000
 ENCODE, COPY = named("_codecs", "encode"), named("_codecs", "encode") + b"h\x00" + text("latin1") + b"\x86R"
 BYTES, FILL = named("builtins", "bytearray") + b"h\x00\x85R", MADE + b"h\x00b"
+MANY = b"}(" + b"".join(text(f"a{i}") + b"N" for i in range(2**10)) + b"u"
+HANDED = REBUILD + b"(" + STATEFUL + named("torch.nn.parameter", "Parameter") + b"(" + DATA + b"\x88" + ORDERED
+HANDED += b"h\x00t}tR"
 AREA = b"}(" + text("head_dim") + text("x") + text("num_heads") + number(2**30) + b"u"
 OBJECTS = DTYPE + text("O8") + b"\x89\x88\x87R" + kind(63) + b"b"
 PICKLES = {
@@ -113,7 +116,7 @@ PICKLES = {
     "a memory with gaps": b"Nr\xff\xff\xff\x7f",
     "copies of a text": text("x" * 2**20) + b"q\x00" + COPY * 40,
     "copies of bytes": ENCODE + text("x" * 2**20) + text("latin1") + b"\x86Rq\x00" + BYTES * 40,
-    "copies of attributes": b"}(" + b"".join(text(str(i)) + b"N" for i in range(2**10)) + b"uq\x00" + FILL * 5000,
+    "copies of attributes": MANY + b"q\x00" + FILL * 5000,
     "a tensor of many sides": named("torch", "Size") + b"(" + b"K\x01" * 65 + b"t\x85R",
     "a path of any parts": named("pathlib", "PosixPath") + b"(" + text("a") * 1001 + b"tR",
     "numbers under a name": b"(" + text("storage") + FLOATS + text("A") + text("cpu") + b"K\x01tQ",
@@ -124,6 +127,14 @@ PICKLES = {
     "hooks that come later": ORDERED + b"q\x00" + LATE + b"h\x00" + text("a") + MADE + b"s",
     "a gradient of a parameter": STATEFUL + b"(" + DATA + b"\x88" + ORDERED + state("grad", DATA) + b"tR",
     "hooks of a parameter's gradient": STATEFUL + b"(" + DATA + b"\x88" + ORDERED + state(HOOKS, MADE) + b"tR",
+    "names without end": b"".join(named("torch", f"float{i}") + b"0" for i in range(301)),
+    "calls without end": ORDERED[:-2] + b"q\x00" + b"h\x00)R0" * 200_001,
+    "sets": b"\x8f",
+    "copies that are handed on": b"}("
+    + b"".join(text(f"a{i}") + b"N" for i in range(2**10))
+    + b"uq\x00"
+    + HANDED * 6000,
+    "layers that are none": MADE + state("_modules", MADE) + b"b",
     "a newer protocol": b"\x8c\x01a",
     "more layers than any model": MADE * 50_001,
 }

@@ -33,6 +33,7 @@ from ima_yolo.data_set import read_data_set
 from ima_yolo.errors import IMAError
 from ima_yolo.export.session import open_session
 from ima_yolo.host import load_model
+from ima_yolo.pickles.content import check_content
 from ima_yolo.plain_yaml import read_plain
 from ima_yolo.preflight import prepare
 from ima_yolo.teachers.module import read_state
@@ -97,6 +98,13 @@ def shared(content: dict[str, Any]) -> None:
     values = torch.zeros(2**17, dtype=torch.half)
     for number in range(200):
         content["model"].register_buffer(f"b{number}", values[:])
+
+
+def many_buffers(content: dict[str, Any]) -> None:
+    """The same tensor, of which every name becomes one of its own in single precision."""
+    values = torch.zeros(2**17, dtype=torch.half)
+    for number in range(200):
+        content["model"].register_buffer(f"b{number}", values)
 
 
 def branched(content: dict[str, Any]) -> None:
@@ -190,6 +198,27 @@ HOSTILE: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
         lambda content: content.update(more=IterableSimpleNamespace(kind=nn.Linear)),
         "carries code or classes: Linear",
     ),
+    "a method of another layer": (
+        lambda content: setattr(content["model"].model[0], "act_of", Conv(3, 3).forward),
+        "carries code or classes: Conv.forward",
+    ),
+    "a layer among the attributes": (
+        lambda content: vars(content["model"].model[0]).update(hidden=nn.Upsample(scale_factor=64)),
+        "a Upsample has scale_factor=64; at most 8",
+    ),
+    "layers in a list": (
+        lambda content: setattr(content["model"], "hidden", [nn.Identity()]),
+        "it holds layers where they are not counted",
+    ),
+    "a stride that is a layer": (
+        lambda content: vars(content["model"]).update(stride=nn.Identity()),
+        "it holds layers where they are not counted",
+    ),
+    "a tensor under many names": (many_buffers, "share so much that they unpack to more"),
+    "images of endless size": (
+        lambda content: setattr(content["model"], "args", IterableSimpleNamespace(imgsz=nested(lambda *both: [*both]))),
+        "more than 200000 values",
+    ),
     "a tensor in a namespace": (
         lambda content: content.update(more=IterableSimpleNamespace(kind=torch.zeros(1).expand(2**40))),
         "claims to be",
@@ -198,16 +227,20 @@ HOSTILE: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "modules that share": (branched, "no walk through them ends"),
     "an upsampling by thousands": (enlarged, "a Upsample has scale_factor=3000; at most 8"),
     "classes that are namespaces": (
-        lambda content: setattr(content["model"], "names", {0: spaces()}),
+        lambda content: setattr(content["model"], "names", {0: IterableSimpleNamespace(a=1)}),
         "there is a IterableSimpleNamespace among its settings, classes or layers",
+    ),
+    "classes that go on for ever": (
+        lambda content: setattr(content["model"], "names", {0: spaces()}),
+        "more than 200000 values",
     ),
     "classes that are layers": (
         lambda content: setattr(content["model"], "names", {0: layers()}),
-        "there is a Sequential among its settings, classes or layers",
+        "it holds layers where they are not counted",
     ),
     "settings that are namespaces": (
         lambda content: content.update(train_args={"task": spaces()}),
-        "there is a IterableSimpleNamespace among its settings, classes or layers",
+        "more than 200000 values",
     ),
     "strides in strides": (
         lambda content: setattr(
@@ -313,6 +346,38 @@ def test_a_model_of_int8_training_opens_nothing_without_modelopt(
         with pytest.raises(IMAError, match=rf"^{role}={path}: a model of quantize=8 needs NVIDIA ModelOpt, .*int8"):
             prepare({**options, role: path})
     assert cli.main(["predict", f"model={path}", "source=x.png"]) == 2
+
+
+def test_nothing_of_a_layer_is_called_while_it_is_looked_through() -> None:
+    """What stands in the place of a dictionary would be asked for its values."""
+    told: list[str] = []
+
+    class Telling(nn.ModuleDict):
+        def values(self) -> Any:
+            told.append("called")
+            return super().values()
+
+    for name in ("_modules", "_parameters", "_buffers"):
+        layer = nn.Identity()
+        vars(layer)[name] = Telling()
+        with pytest.raises(IMAError, match=f"{name} of a Identity is not built as an Ultralytics model is"):
+            check_content({"model": layer})
+    for name in ("_compiled_call_impl", "_forward_hooks"):
+        layer = nn.Identity()
+        vars(layer)[name] = Telling({"a": nn.Identity()})
+        with pytest.raises(IMAError, match=f"carries code or classes: {name} of a Identity"):
+            check_content({"model": layer})
+    assert not told
+
+
+def test_no_other_file_is_opened_than_the_one_that_was_looked_at(tiny_checkpoint: Callable[..., Path]) -> None:
+    """Ultralytics takes apostrophes out of a name, and spaces around it."""
+    shutil.copy(tiny_checkpoint(), "it's.pt")
+    rewrite(tiny_checkpoint(), Path("its.pt"), lambda content: content.update(more=Code()))
+    with pytest.raises(IMAError, match=r"teacher=it's\.pt: Ultralytics reads no apostrophes"):
+        load_model("it's.pt", "teacher")
+    assert cli.main(["val", "model=it's.pt", "data=x.yaml"]) == 2
+    assert not Path("touched").exists()
 
 
 def test_a_compressed_checkpoint_is_refused_before_it_is_unpacked(
@@ -544,7 +609,7 @@ def test_a_cache_of_labels_runs_nothing(tiny_data: Path, tmp_path: Path) -> None
     for content in ({"labels": Code()}, [Code()]):
         with cache.open("wb") as file:
             np.save(file, np.array(content, dtype=object))
-        with pytest.raises(IMAError, match=r"train\.cache: refused, since it carries code"):
+        with pytest.raises(IMAError, match=r"train\.cache: refused, since it (carries code|has another form)"):
             read_data_set(str(data))
     cache.write_bytes(pickle.dumps(Code()))
     with pytest.raises(IMAError, match=r"train\.cache: refused"):

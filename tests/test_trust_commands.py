@@ -9,9 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
+from ultralytics import YOLO
 
 from ima_yolo import cli
 from ima_yolo.experiment.arms import Arm
@@ -76,6 +78,34 @@ def test_no_command_runs_what_lies_in_a_data_set(
     assert "val.cache: refused, since it carries code" in said([*words, f"data={poisoned}"], capfd)
     Path("script.yaml").write_text(SCRIPT)
     assert "a script, which is not run" in said([*words, "data=script.yaml"], capfd)
+
+
+@pytest.fixture
+def classifier(tmp_path: Path) -> Path:
+    """A checkpoint that has learned nothing, and beside it pictures of two classes in folders."""
+    path, rng = tmp_path / "sorted.pt", np.random.default_rng(0)
+    YOLO("yolo26n-cls.yaml", verbose=False).save(path)
+    for part in ("train", "val"):
+        for name in "ab":
+            (tmp_path / "pictures" / part / name).mkdir(parents=True)
+            cv2.imwrite(str(tmp_path / "pictures" / part / name / "0.png"), rng.integers(0, 255, (40, 40, 3), np.uint8))
+    return path
+
+
+def poison(cache: Path) -> None:
+    with cache.open("wb") as file:
+        np.save(file, np.array({"hash": Code()}, dtype=object))
+
+
+@pytest.mark.parametrize("place", ["pictures/val.cache", "pictures/train.cache", "pictures_split/val.cache"])
+def test_no_cache_of_a_classifier_is_run(place: str, classifier: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    words = ["val", f"model={classifier}", "data=pictures", "imgsz=32", "device=cpu", "project=runs"]
+    assert cli.main(words) == 0
+    (classifier.parent / place).parent.mkdir(exist_ok=True)
+    poison(classifier.parent / place)
+    assert "cache: refused, since it carries code" in said(words, capfd)
+    shutil.make_archive("pictures", "zip", "pictures")
+    assert "unpack it first" in said([word.replace("=pictures", "=pictures.zip") for word in words], capfd)
 
 
 @pytest.mark.parametrize("form", ["rknn", "litert", "openvino"])

@@ -83,7 +83,7 @@ def _check_data(options: dict[str, Any], model: str, task: str, own: str) -> Non
     Raises:
         IMAError: If there is none, or it cannot be used.
     """
-    from ima_yolo.data_set import read_data_set
+    from ima_yolo.data_set import check_class_folder, read_data_set
 
     named = str(options.get("data") or "")
     is_checkpoint = is_pt(model) or not (Path(model).suffix or Path(model).is_dir())
@@ -95,5 +95,7 @@ def _check_data(options: dict[str, Any], model: str, task: str, own: str) -> Non
     described = task != "classify" or data.lower().endswith((".yaml", ".yml"))
     if not named and ("://" in data or data.endswith(".ndjson") or not (described or _is_here(data))):
         raise IMAError(f"model={model}: it would fetch its data; if that is yours, add data={data}")
-    if described and not data.endswith(".ndjson") and not data.startswith("ul://"):
+    if not described:
+        check_class_folder(data)
+    elif not data.endswith(".ndjson") and not data.startswith("ul://"):
         read_data_set(data, options.get("split") or "val", fetch=bool(named))

@@ -31,6 +31,8 @@ TENSOR, PARAMETER, ARRAY = (Kind(name, (Value,), {}) for name in ("Tensor", "Par
 
 def is_key(value: Any) -> bool:
     """Whether a dictionary may have this as a key, and a set as a member."""
+    if type(value) is tuple:  # of plain members alone
+        return all(type(part) is not tuple and is_key(part) for part in value)
     return type(value) in PLAIN and (type(value) is not int or value.bit_length() <= LONGEST_KEY)
 
 

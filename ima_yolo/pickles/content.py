@@ -7,6 +7,7 @@ import inspect
 import math
 import re
 import types
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from pathlib import PurePath
 from typing import Any
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from ima_yolo.errors import IMAError
 from ima_yolo.pickles.arguments import RUNS
-from ima_yolo.pickles.names import FUNCTIONAL
+from ima_yolo.pickles.names import FUNCTIONAL, LOSSES
 
 CODE = (types.FunctionType, types.MethodType, types.BuiltinFunctionType, functools.partial, type)
 PARTS = {"_modules": nn.Module, "_parameters": Tensor, "_buffers": Tensor}
@@ -36,34 +37,49 @@ LIMITS |= {"_reversed_padding_repeated_twice": 32, "output_size": 1024}
 def check_content(content: Any) -> None:
     """Refuse tensors that claim or share more than is stored, and anything that would be called when it is used.
 
+    Nothing of the content is called here, so everything is read off its dictionaries.
+
     Args:
         content: Nested mappings, lists, tuples and modules; may contain itself.
 
     Raises:
         IMAError: With the reason, without the file's name.
     """
-    claimed, storages = 0, {}
+    claimed, storages, homes = 0, {}, {id(content)}
     for value in _parts(content):
         if isinstance(value, Tensor):
-            size = value.numel() * value.element_size()
-            if size > value.untyped_storage().nbytes():
-                raise IMAError(f"refused, since a tensor claims to be {tuple(value.shape)} and stores less")
-            claimed += size
+            claimed += _claimed(value)
             storages[value.untyped_storage().data_ptr()] = value.untyped_storage().nbytes()
         elif isinstance(value, nn.Module):
-            _check_module(value)
+            claimed += _check_module(value)
+            homes.add(id(vars(value)["_modules"]))
         elif isinstance(value, CODE) and not _is_of_a_layer(value):
             raise IMAError(f"refused, since it carries code or classes: {getattr(value, '__qualname__', 'a function')}")
+        elif type(value).__module__ in LOSSES:  # they hold layers as attributes; a model makes its own when it trains
+            homes.add(id(vars(value)))
         _check_attributes(value)
+    for value in _parts(content):
+        if id(value) not in homes and any(isinstance(part, nn.Module) for part in _members(value)):
+            raise IMAError("refused, since it holds layers where they are not counted")
     if claimed > MOST_SHARED * sum(storages.values()) + ROOM:
         raise IMAError("refused, since its tensors share so much that they unpack to more than the file holds")
 
 
+def _claimed(value: Tensor) -> int:
+    """Bytes of a tensor."""
+    size = value.numel() * value.element_size()
+    if size > value.untyped_storage().nbytes():
+        raise IMAError(f"refused, since a tensor claims to be {tuple(value.shape)} and stores less")
+    return size
+
+
 def _is_of_a_layer(function: Any) -> bool:
     """Whether this is what checkpoints are known to keep: activations, and the ways in which a layer is run."""
+    if isinstance(function, types.MethodType):  # a fused layer keeps its own
+        return vars(function.__self__).get(RUNS[0]) is function
     module, name = str(getattr(function, "__module__", "")), str(getattr(function, "__name__", ""))
     is_run = module.startswith("ultralytics.nn.modules") and name in RUNS
-    return module.startswith(FUNCTIONAL) or is_run
+    return module.startswith(FUNCTIONAL) or (is_run and not isinstance(function, type))
 
 
 def _check_attributes(value: Any) -> None:
@@ -81,6 +97,15 @@ def _attributes(value: Any) -> dict[str, Any]:
     return {} if isinstance(value, CODE) or not isinstance(own, dict) else own
 
 
+def _members(value: Any) -> Iterator[Any]:
+    """What a container holds directly."""
+    if isinstance(value, dict):
+        for pair in dict.items(value):
+            yield from pair
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        yield from value
+
+
 def _parts(content: Any) -> Iterator[Any]:
     """All that is reached, each once; nothing of it is called."""
     waiting, seen = [content], set()
@@ -90,31 +115,44 @@ def _parts(content: Any) -> Iterator[Any]:
             continue
         seen.add(id(value))
         yield value
-        if isinstance(value, dict):
-            waiting.extend(part for pair in dict.items(value) for part in pair)
-        elif isinstance(value, (list, tuple, set, frozenset)):
-            waiting.extend(value)
+        waiting.extend(_members(value))
         if isinstance(value, Tensor):
             waiting.append(value._backward_hooks)
+        if isinstance(value, types.MethodType):
+            waiting.append(value.__self__)
         waiting.append(_attributes(value))
 
 
-def _check_module(module: nn.Module) -> None:
-    own = vars(module)
+def _check_module(module: nn.Module) -> int:
+    """Refuse a layer that is not built as one; return the bytes of its tensors, each name counted by itself."""
+    own, claimed, kind = vars(module), 0, type(module).__name__
     for name, value in own.items():
-        if "hooks" in name and value:
-            raise IMAError(f"refused, since it carries code or classes: {name} of a {type(module).__name__}")
-    for name, kind in PARTS.items():
-        parts = own.get(name) or {}
-        if not all(part is None or isinstance(part, kind) for part in parts.values()):
-            raise IMAError(
-                f"refused, since {name} of a {type(module).__name__} is not built as an Ultralytics model is"
-            )
+        if "hooks" in name and not _is_nothing(value):
+            raise IMAError(f"refused, since it carries code or classes: {name} of a {kind}")
+    if own.get("_compiled_call_impl") is not None:
+        raise IMAError(f"refused, since it carries code or classes: _compiled_call_impl of a {kind}")
+    for name, wanted in PARTS.items():
+        parts: Any = own.get(name)
+        if not _are_parts(parts, wanted):
+            raise IMAError(f"refused, since {name} of a {kind} is not built as an Ultralytics model is")
+        claimed += sum(_claimed(part) for part in parts.values() if isinstance(part, Tensor))
     if type(module).__module__.startswith("torch.nn.modules."):
         for name, most in LIMITS.items():
             found = _largest(own.get(name))
             if found > most:
-                raise IMAError(f"refused, since a {type(module).__name__} has {name}={found:g}; at most {most}")
+                raise IMAError(f"refused, since a {kind} has {name}={found:g}; at most {most}")
+    return claimed
+
+
+def _are_parts(parts: Any, wanted: type) -> bool:
+    """Whether these are layers or tensors by name; some may be missing."""
+    if type(parts) not in (dict, OrderedDict) or not all(type(name) is str for name in parts):
+        return False
+    return all(part is None or isinstance(part, wanted) for part in parts.values())
+
+
+def _is_nothing(hooks: Any) -> bool:
+    return hooks is None or hooks is False or (type(hooks) in (dict, OrderedDict, set) and not len(hooks))
 
 
 def _largest(value: Any, is_within: bool = False) -> float:
@@ -196,5 +234,6 @@ def check_sizes(checkpoint: Mapping[str, Any], model: nn.Module) -> None:
     kept = [checkpoint.get("train_args"), getattr(model, "args", None)]
     for args in kept:
         size = args.get("imgsz") if isinstance(args, Mapping) else getattr(args, "imgsz", None)
-        if _largest(size) > MOST_SIDE:
-            raise IMAError(f"refused, since it says that it takes images of {size} pixels; at most {MOST_SIDE}")
+        side = _largest(size)
+        if side > MOST_SIDE:
+            raise IMAError(f"refused, since it says that it takes images of {side:g} pixels; at most {MOST_SIDE}")

@@ -83,6 +83,7 @@ KNOWN: dict[tuple[str, str], Any] = {
     ("torch", "device"): Function("device", is_device),
     ("collections", "OrderedDict"): Function("OrderedDict", is_nothing, Ordered),
     ("builtins", "set"): Function("set", are_keys),
+    ("builtins", "bytes"): Function("bytes", is_nothing, bytes),
     ("builtins", "bytearray"): Function("bytearray", is_latin),
     ("builtins", "getattr"): Function("getattr", is_run),
     ("_codecs", "encode"): Encode("encode", is_latin),

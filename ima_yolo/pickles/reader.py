@@ -10,9 +10,11 @@ from typing import IO, Any
 from ima_yolo.pickles.arguments import is_key
 from ima_yolo.pickles.stand_ins import Array, Kind, Made, Refused, Storage, StorageType
 
-MOST_STEPS = 4_000_000  # Ultralytics' largest checkpoint has some 100,000
+MOST_STEPS = 1_000_000  # Ultralytics' largest checkpoint has some 100,000
 STEPS_PER_BYTE = 0.25  # of what is larger, such as the labels of a large data set
 MOST_OBJECTS = 50_000
+MOST_CALLS = 200_000  # of names, and what is done with them: PyTorch goes through all that it knows for each
+MOST_NAMES = 300
 SHARED = 4  # how often what is stored in a pickle is handed to calls
 ROOM = 2**20  # that may be handed to them beyond that
 KEY = re.compile(r"[0-9]{1,18}")  # by which PyTorch finds what a tensor holds
@@ -25,7 +27,6 @@ CONSTANTS: dict[str, Callable[[], Any]] = {
     "EMPTY_TUPLE": tuple,
     "EMPTY_LIST": list,
     "EMPTY_DICT": dict,
-    "EMPTY_SET": set,
 }
 GIVEN = {"BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINSTRING"}
 TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
@@ -43,6 +44,8 @@ class Reader:
         stand_in: Gives what stands in for a name, or refuses it.
         is_newer: Whether it may be written in the protocols 3 and 4, and beside numbers of PyTorch otherwise.
 
+    Steps that neither `torch.save` nor NumPy writes are refused, though loaders take them.
+
     Attributes:
         storages: What a tensor's numbers are found by -> how many bytes it says they have.
     """
@@ -51,7 +54,8 @@ class Reader:
         """Begin with nothing read."""
         self.file, self.stand_in, self.is_newer = file, stand_in, is_newer
         self.storages: dict[str, int] = {}
-        self.read = self.spent = self.objects = self.holders = 0
+        self.names: set[str] = set()
+        self.read = self.spent = self.objects = self.holders = self.calls = 0
 
     def load(self) -> Any:
         """Read one pickle and stop behind it.
@@ -150,6 +154,10 @@ class Reader:
 
     def global_(self, names: str) -> None:
         """Take what stands in for a name."""
+        self.names.add(names)
+        if len(self.names) > MOST_NAMES:
+            raise Refused(f"more than {MOST_NAMES} names")
+        self._count()
         found = NAME.fullmatch(names)
         if not found:
             raise Refused(names[:100])
@@ -161,9 +169,15 @@ class Reader:
         del self.stack[-2:]
         self.global_(f"{module} {name}" if type(module) is type(name) is str else "")
 
+    def _count(self) -> None:
+        self.calls += 1
+        if self.calls > MOST_CALLS and not self.is_newer:
+            raise Refused(f"more than {MOST_CALLS} calls")
+
     def reduce(self, _: Any) -> None:
         """Call a stand-in."""
         args = self.stack.pop()
+        self._count()
         self._spend(args)
         if type(args) is not tuple:
             raise Refused("arguments that are none")
@@ -173,6 +187,7 @@ class Reader:
         """Make an object."""
         args, kind = self.stack.pop(), self.stack.pop()
         self.objects += 1
+        self._count()
         if type(kind) is not Kind or type(args) is not tuple:
             raise Refused("an object that is none")
         if self.objects > MOST_OBJECTS:
@@ -184,6 +199,7 @@ class Reader:
     def build(self, _: Any) -> None:
         """Fill an object."""
         state = self.stack.pop()
+        self._count()
         self._spend(state)
         made = self.stack[-1]
         if not isinstance(made, Made):
@@ -196,7 +212,8 @@ class Reader:
     def _spend(self, args: Any) -> None:
         """Refuse to hand more to calls than was read: each keeps a copy."""
         for arg in args if type(args) is tuple else (args,):
-            self.spent += len(arg) if isinstance(arg, (str, bytes, list, tuple, dict)) else 1
+            for part in (arg, *(arg if type(arg) is tuple else ())):  # a call may hand its arguments to another
+                self.spent += len(part) if isinstance(part, (str, bytes, list, tuple, dict)) else 1
         if self.spent > SHARED * self.read + ROOM:
             raise Refused("copies of more than it holds")
 

@@ -59,6 +59,8 @@ class Object(Made):
         if "filled" in vars(self):
             raise Refused(f"a {type(self).__name__} that is filled twice")
         check_names(state)
+        if any(type(state.get(name, {})) not in (dict, Ordered) for name in ("_parameters", "_buffers", "_modules")):
+            raise Refused(f"a {type(self).__name__} whose parts are none")  # looked through while others are filled
         if not all(type(state.get(name)) is int for name in self.needed):
             raise Refused(f"a {type(self).__name__} without numbers")
         self.filled = True
