@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import functools
+import itertools
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from typing import Any
@@ -25,6 +27,8 @@ MOST_LAYERS, MOST_FACTOR = 2000, 10  # Ultralytics' own stay below 100 and 2
 MOST_WIDTH = 8192  # of a layer's numbers: channels, repeats inside it
 MOST_PARAMETERS = 500_000_000  # 2 GB in single precision; Ultralytics' own stay below 160 million
 MOST_ACTIVATION = 256  # of an activation's numbers
+MOST_BANDS = 1024  # of the images that it takes
+MOST_BUILT = 20_000  # layers, those inside others too; Ultralytics' own stay below 2,000
 NUMBERS = ("nc", "reg_max", "kpt_shape", "ch", "channels", "depth_multiple", "width_multiple")
 
 
@@ -62,8 +66,9 @@ def check_architecture(description: Any) -> None:
 
 def _check_numbers(description: Mapping[str, Any]) -> None:
     for name in NUMBERS:
-        if not _largest(description.get(name)) <= MOST_CHANNELS:
-            raise IMAError(f"refused, since its {name} is {shorten(description[name])}; at most {MOST_CHANNELS}")
+        most = MOST_BANDS if name in ("ch", "channels") else MOST_CHANNELS
+        if not _largest(description.get(name)) <= most:
+            raise IMAError(f"refused, since its {name} is {shorten(description[name])}; at most {most}")
 
 
 def _factors(description: Mapping[str, Any]) -> list[Any]:
@@ -78,15 +83,40 @@ def _check_parameters(description: Mapping[str, Any]) -> None:
     if "TorchVision" in names or not names:  # it would fetch the weights that it names
         return
     try:
-        with _unbuilt(), torch.random.fork_rng(devices=[]), torch.device("meta"):
+        with _unbuilt(), _counted(), torch.random.fork_rng(devices=[]), torch.device("meta"):
             channels = description.get("channels") or description.get("ch") or 3
             layers, _ = tasks.parse_model(deepcopy(dict(description)), ch=channels, verbose=False)
+    except IMAError:
+        raise
     except Exception:
         return
     check_growth(layers)
     count = sum(value.numel() for value in layers.parameters())
     if count > MOST_PARAMETERS:
         raise IMAError(f"refused, since it describes {count:.3g} parameters; at most {MOST_PARAMETERS:.3g}")
+
+
+@contextlib.contextmanager
+def _counted() -> Iterator[None]:
+    """Stop where more layers are built, or copied, than any model has: some take the number of those inside them."""
+    built, plain = itertools.count(1), {name: getattr(nn.Module, name) for name in ("__init__", "__setstate__")}
+
+    def counting(method: Any) -> Any:
+        @functools.wraps(method)
+        def run(*args: Any, **options: Any) -> Any:
+            if next(built) > MOST_BUILT:
+                raise IMAError(f"refused, since it describes more than {MOST_BUILT} layers")
+            return method(*args, **options)
+
+        return run
+
+    for name, method in plain.items():
+        setattr(nn.Module, name, counting(method))
+    try:
+        yield
+    finally:
+        for name, method in plain.items():
+            setattr(nn.Module, name, method)
 
 
 @contextlib.contextmanager

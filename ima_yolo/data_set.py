@@ -11,12 +11,14 @@ from typing import Any
 import ultralytics
 from numpy.lib import format as npy
 from numpy.typing import NDArray
+from ultralytics.data import dataset
 from ultralytics.data.utils import (
     IMG_FORMATS,
     check_det_dataset,
     convert_ndjson_to_yolo_if_needed,
     find_dataset_yaml,
     img2label_paths,
+    load_dataset_cache_file,
 )
 from ultralytics.utils import DATASETS_DIR
 from ultralytics.utils.checks import check_file
@@ -195,12 +197,25 @@ def _check_caches(found: Mapping[str, Any], split: str) -> None:
 
     Which image is first depends on settings, so those beside the labels of all are looked at.
     """
-    kinds = ("labels", str(found.get("masks_dir") or "masks"))
+    kinds = ("labels", "depth", str(found.get("masks_dir") or "masks"))
     folders = {image.parent for part in {*PARTS[:2], split or "val"} for image in images_in(found.get(part) or [])}
     for folder in sorted(folders):
         for kind in kinds:
             label = img2label_paths([str(folder / "0.png")], label_dir=kind)[0]
             _check_cache(Path(label).parent.with_suffix(".cache"))
+
+
+def guard_caches() -> None:
+    """Have Ultralytics look through every cache of labels before it opens it, wherever that lies, in this process.
+
+    One that is refused is made again, as one that is damaged is.
+    """
+
+    def checked(path: Any) -> Any:
+        _check_cache(Path(path))
+        return load_dataset_cache_file(path)
+
+    dataset.load_dataset_cache_file = checked
 
 
 def _check_cache(cache: Path) -> None:

@@ -24,6 +24,7 @@ from ima_yolo.errors import IMAError, one_line
 from ima_yolo.features import Features, Predictions, tap
 from ima_yolo.pickles.check import check_checkpoint
 from ima_yolo.pickles.content import check_content, check_growth, check_paths, check_sizes, check_words
+from ima_yolo.pickles.shapes import check_shapes
 from ima_yolo.plain_yaml import check_size
 from ima_yolo.quantized import check_quantization, need_modelopt
 from ima_yolo.trust import trusts
@@ -110,6 +111,7 @@ def _check_model(checkpoint: Mapping[str, Any], model: BaseModel) -> None:
     check_growth(model)
     check_words(checkpoint, model)
     check_sizes(checkpoint, model)
+    check_shapes(model)
     check_quantization(checkpoint)
     check_architecture(getattr(model, "yaml", None))
 

@@ -170,9 +170,11 @@ def _resumed(ours: Mapping[str, Any], rest: Mapping[str, Any]) -> tuple[Settings
     )
     if ignored := sorted(set(ours) - {"teacher", "ima_trust"}):
         LOGGER.warning(f"Resume ignores {ignored}, using the run's own values. Start a new run to change them.")
-    if (best := last.with_name("best.pt")).exists():
-        load_model(best, "resume", reopened=True)  # Ultralytics opens it when the training ends, code and all
     folder = Path(rest.get("save_dir") or _run_of(last, args))
+    own = folder / "weights"  # another one than that of `last`, where the run's folder is said to lie elsewhere
+    for other in {last.with_name("best.pt"), own / "best.pt", own / "last.pt"} - {last}:
+        if other.exists():
+            load_model(other, "resume", reopened=True)  # Ultralytics opens it when the training ends, code and all
     check_folder(folder, f"resume={last}")
     rest = {"split": args["split"], **rest, "resume": str(last), "save_dir": str(folder)}
     rest["data"] = rest.get("data") or args["data"]

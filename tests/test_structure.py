@@ -37,7 +37,7 @@ ROOMS: dict[str, Room] = {
     "config": Room("pydantic", "lists plain_yaml"),
     "features": Room("torch"),
     "trust": Room(),
-    "pickles": Room("numpy torch"),
+    "pickles": Room("numpy torch ultralytics"),
     "architecture": Room("torch torchvision ultralytics", "plain_yaml pickles trust"),
     "quantized": Room("", "trust"),
     "host": Room("torch ultralytics", "features plain_yaml pickles architecture trust quantized"),

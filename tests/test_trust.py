@@ -21,7 +21,7 @@ from onnx import TensorProto, helper
 from torch import nn
 from ultralytics import YOLO
 from ultralytics.nn.distill_model import DistillationModel
-from ultralytics.nn.modules import Conv, Detect
+from ultralytics.nn.modules import Conv, Detect, RepConv
 from ultralytics.nn.tasks import DetectionModel, WorldModel
 from ultralytics.utils import IterableSimpleNamespace
 
@@ -459,6 +459,11 @@ HUGE: dict[str, tuple[dict[str, Any], str]] = {
         {"backbone": [[-1, 1, "Conv", [8, 3, 2]], [-1, 1, "nn.ZeroPad2d", [6000]]]},
         "a ZeroPad2d has padding=",
     ),
+    "layers inside a layer": (
+        {"backbone": [[-1, 1500, "nn.Transformer", [1, 1, 8000, 8000, 1]]]},
+        "it describes more than 20000 layers",
+    ),
+    "bands": ({"channels": 30_000}, "its channels is 30000; at most 1024"),
     "many wide ones": ({"backbone": [[-1, 200, "Conv", [8192, 3, 1]]]}, "it describes 1.44e"),
 }
 
@@ -472,6 +477,55 @@ def test_an_architecture_fits_a_memory(case: str) -> None:
     assert torch.equal(before, torch.get_rng_state()), "what is looked through draws no numbers"
     with pytest.raises(IMAError, match=f"^refused, since .*{reason}"):
         check_architecture({**sound, **change})
+
+
+def wide(content: dict[str, Any]) -> None:
+    """A convolution and a norm of which a product would be made when they are fused."""
+    conv = content["model"].model[0].conv
+    conv.weight = nn.Parameter(torch.zeros(1, 2**10, 1, 1))
+
+
+def wide_norm(content: dict[str, Any]) -> None:
+    content["model"].model[0].bn = nn.BatchNorm2d(2**12)
+
+
+def repeated(content: dict[str, Any]) -> None:
+    content["model"].model[0].add_module("other", RepConv(8, 8, bn=True))
+    content["model"].model[0].other.c1 = 2**16
+
+
+SIZES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
+    "a weight of another size": (wide, "a Conv2d says other sizes than it has"),
+    "a norm of another size": (wide_norm, "a Conv says other sizes than it has"),
+    "a branch of another size": (repeated, "a RepConv says other sizes than it has"),
+    "levels": (lambda content: setattr(content["model"].model[-1], "nl", 10**10), r"nl=1e\+10; at most 16"),
+    "bands": (lambda content: content["model"].yaml.update(channels=30_000), "its channels is 30000; at most 1024"),
+}
+
+
+@pytest.mark.parametrize("case", SIZES)
+def test_a_checkpoint_says_the_sizes_that_it_has(
+    case: str, tiny_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    change, reason = SIZES[case]
+    with pytest.raises(IMAError, match=f"refused, since .*{reason}"):
+        load_model(rewrite(tiny_checkpoint(), tmp_path / "bad.pt", change), "teacher")
+
+
+def test_a_resumed_run_opens_no_other_checkpoint_unseen(
+    options: dict[str, Any], tiny_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    """The best one is opened when a training ends, from the folder that the last one says that it ran in."""
+    run = tmp_path / "elsewhere"
+    (run / "weights").mkdir(parents=True)
+    (run / "ima.yaml").touch()
+    rewrite(tiny_checkpoint(), run / "weights" / "best.pt", lambda content: content.update(more=Code()))
+    packed = pack(validate({"teacher": options["teacher"]}), "", {})
+    state = {"epoch": 0, "ima": packed, "train_args": {"data": options["data"], "save_dir": str(run)}}
+    last = rewrite(tiny_checkpoint(), tmp_path / "last.pt", lambda content: content.update(state))
+    with pytest.raises(IMAError, match=r"resume=.*elsewhere/weights/best\.pt: refused, since it carries code"):
+        prepare({"resume": str(last)})
+    assert not Path("touched").exists()
 
 
 def test_what_published_and_fused_checkpoints_keep_is_taken(tiny_checkpoint: Callable[..., Path]) -> None:

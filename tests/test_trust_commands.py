@@ -108,6 +108,32 @@ def test_no_cache_of_a_classifier_is_run(place: str, classifier: Path, capfd: py
     assert "unpack it first" in said([word.replace("=pictures", "=pictures.zip") for word in words], capfd)
 
 
+def test_a_folder_of_pictures_may_be_called_anything(classifier: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    folder = shutil.move("pictures", "pictures.yml")
+    Path(folder, "data.yaml").write_text("train: train\nval: val\nnames: [a, b]\n")
+    poison(Path(folder, "val.cache"))
+    words = ["val", f"model={classifier}", f"data={folder}", "imgsz=32", "device=cpu", "project=runs"]
+    assert "val.cache: refused, since it carries code" in said(words, capfd)
+
+
+def test_what_a_list_of_images_becomes_is_looked_at(
+    tiny_checkpoint: Callable[..., Path], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ultralytics copies what the list says of itself into the data set's description."""
+    Path("made.yaml").write_text(SCRIPT)
+    monkeypatch.setattr("ima_yolo.data_set.convert_ndjson_to_yolo_if_needed", lambda *_, **__: "made.yaml")
+    for data in ("http://localhost/x.ndjson", "ul://a/datasets/b"):
+        line = said(["val", f"model={tiny_checkpoint()}", f"data={data}", "imgsz=64"], capfd)
+        assert "a script, which is not run" in line
+
+
+def test_a_name_that_is_a_suffix_alone_is_that_of_a_checkpoint(
+    tiny_checkpoint: Callable[..., Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    torch.save({**torch.load(tiny_checkpoint(), weights_only=False), "modelopt": [1]}, "pt")
+    assert "is not what quantize=8 writes" in said(["predict", "model=pt", "source=x.png"], capfd)
+
+
 @pytest.mark.parametrize("form", ["rknn", "litert", "openvino"])
 def test_no_format_runs_a_script(
     form: str, tiny_checkpoint: Callable[..., Path], capfd: pytest.CaptureFixture[str]

@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from ultralytics.data import dataset
 
 from ima_yolo import IMATrainer, cli
 from ima_yolo.checkpoint import pack
 from ima_yolo.config import validate
-from ima_yolo.data_set import converted, images_in, read_data_set
+from ima_yolo.data_set import converted, guard_caches, images_in, read_data_set
 from ima_yolo.errors import IMAError
 from ima_yolo.host import load_model
 from ima_yolo.preflight import prepare
@@ -487,3 +488,22 @@ def test_an_architecture_asks_for_no_more_than_networks_have(old: str, new: str)
     Path("large.yaml").write_text(LAYERS.replace(old, new))
     with pytest.raises(IMAError, match=r"student=large\.yaml: refused, since"):
         load_student("large.yaml")
+
+
+def test_a_cache_beside_depths_is_looked_at_and_every_other_once_it_is_opened(tiny_data: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(tiny_data.parent, tmp_path / "set", ignore=shutil.ignore_patterns("*.cache")))
+    data = root / "data.yaml"
+    data.write_text(data.read_text().replace(str(tiny_data.parent), str(root)))
+    (root / "depth").mkdir()
+    with (root / "depth" / "val.cache").open("wb") as file:
+        np.save(file, np.array({"labels": Code()}, dtype=object))
+    with pytest.raises(IMAError, match=r"depth/val\.cache: refused, since it carries code"):
+        read_data_set(str(data))
+    plain = dataset.load_dataset_cache_file
+    try:
+        guard_caches()
+        with pytest.raises(IMAError, match=r"val\.cache: refused, since it carries code"):
+            dataset.load_dataset_cache_file(root / "depth" / "val.cache")
+    finally:
+        dataset.load_dataset_cache_file = plain
+    assert not Path("touched").exists()

@@ -13,8 +13,12 @@ from ima_yolo.errors import USER_FAULTS, IMAError, one_line
 
 
 def load_safely() -> None:
-    """Make Ultralytics load checkpoints without running their code; it reads this when it is first imported."""
-    os.environ.setdefault("ULTRALYTICS_SAFE_LOAD", "1")
+    """Make Ultralytics open checkpoints and caches of labels without running their code in this process."""
+    os.environ.setdefault("ULTRALYTICS_SAFE_LOAD", "1")  # which it reads when it is first imported
+
+    from ima_yolo.data_set import guard_caches
+
+    guard_caches()
 
 
 def switches() -> frozenset[str]:
@@ -160,7 +164,7 @@ def opened(model: str) -> Any:
 
 def is_pt(model: str) -> bool:
     """Whether a name is that of a checkpoint, as Ultralytics tells: whatever the case."""
-    return model.lower().endswith(".pt")
+    return model.lower().rpartition(".")[-1] == "pt"
 
 
 def is_onnx(model: str) -> bool:

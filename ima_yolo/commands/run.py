@@ -83,7 +83,7 @@ def _check_data(options: dict[str, Any], model: str, task: str, own: str) -> Non
     Raises:
         IMAError: If there is none, or it cannot be used.
     """
-    from ima_yolo.data_set import check_class_folder, read_data_set
+    from ima_yolo.data_set import check_class_folder, converted, is_converted, read_data_set
 
     named = str(options.get("data") or "")
     is_checkpoint = is_pt(model) or not (Path(model).suffix or Path(model).is_dir())
@@ -91,11 +91,16 @@ def _check_data(options: dict[str, Any], model: str, task: str, own: str) -> Non
     if not data:
         kind = "this checkpoint" if is_checkpoint else "an exported model"
         raise IMAError(f"data= is missing: {kind} does not say what it was trained on")
+    split = str(options.get("split") or "val")
+    fetched = "://" in data or is_converted(data)
     # which Ultralytics reads whatever the task
-    described = task != "classify" or data.lower().endswith((".yaml", ".yml"))
-    if not named and ("://" in data or data.endswith(".ndjson") or not (described or _is_here(data))):
+    described = task != "classify" or (data.lower().endswith((".yaml", ".yml")) and not _is_here(data))
+    if not named and (fetched or not (described or _is_here(data))):
         raise IMAError(f"model={model}: it would fetch its data; if that is yours, add data={data}")
-    if not described:
+    if fetched:
+        data = options["data"] = converted(data, options.get("fraction", 1.0), split)
+        described = not Path(data).is_dir()
+    if described:
+        read_data_set(data, split, fetch=bool(named))
+    else:
         check_class_folder(data)
-    elif not data.endswith(".ndjson") and not data.startswith("ul://"):
-        read_data_set(data, options.get("split") or "val", fetch=bool(named))

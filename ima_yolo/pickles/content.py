@@ -30,6 +30,7 @@ MOST_STRIDE, MOST_SIDE = 1024, 4096  # pixels of a model's stride, and of the im
 MOST_GROWTH = 128  # by which all layers of a model together enlarge its maps; Ultralytics' own stay below 64
 GROWING = ("scale_factor", "upscale_factor")
 LIMITS = {**dict.fromkeys(GROWING, 8), **dict.fromkeys(("padding", "output_padding"), 32), "stride": 64, "size": 1024}
+HEADS = {"nl": 16, "num_queries": 100_000, "reg_max": 1024}  # Ultralytics counts up to them, or to powers of them
 LIMITS |= {"_reversed_padding_repeated_twice": 32, "output_size": 1024}
 """Numbers of PyTorch's layers by which maps grow -> the most that is taken from a file."""
 
@@ -136,11 +137,10 @@ def _check_module(module: nn.Module) -> int:
         if not _are_parts(parts, wanted):
             raise IMAError(f"refused, since {name} of a {kind} is not built as an Ultralytics model is")
         claimed += sum(_claimed(part) for part in parts.values() if isinstance(part, Tensor))
-    if type(module).__module__.startswith("torch.nn.modules."):
-        for name, most in LIMITS.items():
-            found = _largest(own.get(name))
-            if found > most:
-                raise IMAError(f"refused, since a {kind} has {name}={found:g}; at most {most}")
+    for name, most in (LIMITS if type(module).__module__.startswith("torch.nn.modules.") else HEADS).items():
+        found = _largest(own.get(name))
+        if found > most:
+            raise IMAError(f"refused, since a {kind} has {name}={found:g}; at most {most}")
     return claimed
 
 
