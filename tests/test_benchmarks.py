@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -359,23 +360,24 @@ def test_what_bfloat16_costs_in_accuracy_is_what_the_readme_says() -> None:
     assert said in (REPOSITORY / "README.md").read_text()
 
 
-def test_a_step_keeps_its_aims_of_time_and_grows_no_faster_than_its_teacher() -> None:
+def test_a_step_keeps_its_aims_and_grows_no_faster_than_its_teacher() -> None:
     folder = REPOSITORY / "benchmarks" / "results" / "step" / "cpu"
     for size in (320, 640):
         ratios = json.loads((folder / f"yolo26n-yolo26m-{size}-8.json").read_text())["ratios"]
         assert ratios["ours / builtin"] <= 0.70
         assert ratios["ours / floor"] <= 1.08
-        assert (ratios["memory"] <= 0.9) is (size == 640), "as the README says"
-        added = [share_added(folder / f"yolo26n-yolo26{teacher}-{size}-8.json") for teacher in "smx"]
-        assert added == sorted(added, reverse=True), "over the teacher's own forward pass"
-    batches = [share_added(folder / f"yolo26n-yolo26m-320-{batch}.json") for batch in (4, 8, 16)]
-    assert max(batches) < 0.75, "no worse than linear in it, whatever the batch"
+        assert ratios["memory"] <= 0.9
+    for fixed in ("yolo26n-yolo26m-*", "*-320-8", "*-640-8", "*"):  # growing batch and image, teacher, and all
+        files = [file for file in folder.glob(f"{fixed}.json") if file.stem.count("-") == 3 or "rtdetr-l" in file.stem]
+        points = [logarithms(file) for file in files]
+        assert len(points) >= 4
+        assert np.polyfit(*zip(*points, strict=True), 1)[0] <= 1, f"{fixed}: no worse than linear"
 
 
-def share_added(file: Path) -> float:
-    """What a step takes beyond a plain one, over the teacher's own forward pass."""
+def logarithms(file: Path) -> tuple[float, float]:
+    """Of the seconds of the teacher's own forward pass, and of what a step takes beyond a plain one."""
     seconds = {name: found["median"] for name, found in json.loads(file.read_text())["seconds"].items()}
-    return (seconds["ours"] - seconds["plain"]) / seconds["teacher"]
+    return math.log(seconds["teacher"]), math.log(seconds["ours"] - seconds["plain"])
 
 
 def test_a_short_soak_and_what_would_fail_it(tmp_path: Path) -> None:
