@@ -134,6 +134,21 @@ def test_a_name_that_is_a_suffix_alone_is_that_of_a_checkpoint(
     assert "is not what quantize=8 writes" in said(["predict", "model=pt", "source=x.png"], capfd)
 
 
+def test_a_layer_that_lacks_something_costs_one_line(
+    tiny_checkpoint: Callable[..., Path], tiny_data: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    content = torch.load(tiny_checkpoint(), weights_only=False)
+    del content["model"].model[0]._modules["act"]
+    torch.save(content, "bad.pt")
+    cv2.imwrite("x.png", np.zeros((64, 64, 3), np.uint8))
+    for words in (["predict", "source=x.png"], ["val", f"data={tiny_data}", "device=cpu"]):
+        line = said([*words, "model=bad.pt", "imgsz=64"], capfd)
+        assert "the model is not built as an Ultralytics model is ('Conv' object has no attribute 'act')" in line
+    student = f"student={tiny_checkpoint()}"
+    line = said(["train", "teacher=bad.pt", student, f"data={tiny_data}", "imgsz=64", "project=runs"], capfd)
+    assert "bad.pt: cannot be fused, or look at an image ('Conv' object has no attribute 'act')" in line
+
+
 @pytest.mark.parametrize("form", ["rknn", "litert", "openvino"])
 def test_no_format_runs_a_script(
     form: str, tiny_checkpoint: Callable[..., Path], capfd: pytest.CaptureFixture[str]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import traceback
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.resources import files
@@ -108,6 +109,16 @@ def faults_of_the_user() -> Iterator[None]:
         raise
     except USER_FAULTS as error:
         raise IMAError(one_line(error)) from error
+    except AttributeError as error:
+        if not _is_of_a_layer(error):
+            raise
+        raise IMAError(f"the model is not built as an Ultralytics model is ({one_line(error)})") from error
+
+
+def _is_of_a_layer(error: AttributeError) -> bool:
+    """Whether a layer of PyTorch lacks what it was asked for: so a damaged checkpoint fails."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return frames[-1].name == "__getattr__" and Path(frames[-1].filename).parts[-3:] == ("nn", "modules", "module.py")
 
 
 def model_of(options: dict[str, Any]) -> str:

@@ -61,9 +61,18 @@ def load_teacher(name: str, weights: str | None = None, conf: float = 0.25) -> T
     if host in HOSTS:
         teacher: Teacher = HOSTS[host](architecture, weights)
     else:
-        teacher = YOLOTeacher(name, conf) if is_file(name) else function_teacher(name)
+        teacher = _of_ultralytics(name, conf) if is_file(name) else function_teacher(name)
     _try(teacher)
     return teacher
+
+
+def _of_ultralytics(name: str, conf: float) -> YOLOTeacher:
+    try:
+        return YOLOTeacher(name, conf)
+    except IMAError:
+        raise
+    except Exception as error:  # of any kind: a layer may lack anything
+        raise IMAError(f"teacher={name}: cannot be fused, or look at an image ({one_line(error)})") from error
 
 
 @torch.no_grad()
