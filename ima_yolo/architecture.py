@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import functools
-import itertools
+import threading
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from typing import Any
@@ -20,15 +20,15 @@ from ultralytics.utils import LOGGER
 from ima_yolo.errors import IMAError
 from ima_yolo.pickles.content import check_growth
 from ima_yolo.plain_yaml import check_size
-from ima_yolo.trust import MOST_CHANNELS, shorten
+from ima_yolo.trust import MOST_BANDS, MOST_CHANNELS, shorten
 
 LAYERS = ("ultralytics.nn.modules.", "torch.nn.modules.", "torchvision.ops.")  # where classes of layers are defined
 MOST_LAYERS, MOST_FACTOR = 2000, 10  # Ultralytics' own stay below 100 and 2
 MOST_WIDTH = 8192  # of a layer's numbers: channels, repeats inside it
 MOST_PARAMETERS = 500_000_000  # 2 GB in single precision; Ultralytics' own stay below 160 million
 MOST_ACTIVATION = 256  # of an activation's numbers
-MOST_BANDS = 1024  # of the images that it takes
 MOST_BUILT = 20_000  # layers, those inside others too; Ultralytics' own stay below 2,000
+_COUNTING = threading.RLock()  # PyTorch's classes are one for all threads
 NUMBERS = ("nc", "reg_max", "kpt_shape", "ch", "channels", "depth_multiple", "width_multiple")
 
 
@@ -78,45 +78,78 @@ def _factors(description: Mapping[str, Any]) -> list[Any]:
 
 
 def _check_parameters(description: Mapping[str, Any]) -> None:
-    """Count them without memory for them. What cannot be built here is refused by whoever builds it."""
-    names = [str(layer[2]) for part in ("backbone", "head") for layer in description.get(part) or ()]
-    if "TorchVision" in names or not names:  # it would fetch the weights that it names
+    """Count them without memory for them, as they are made: a later layer may be none that can be built.
+
+    What cannot be built here is refused by whoever builds it.
+    """
+    described = deepcopy(dict(description))
+    for part in ("backbone", "head"):  # a layer of torchvision would fetch the weights that it names
+        rows = [list(row) for row in described.get(part) or ()]
+        described[part] = [[*row[:2], "nn.Identity", []] if row[2] == "TorchVision" else row for row in rows]
+    if not described["backbone"] and not described["head"]:
         return
     try:
         with _unbuilt(), _counted(), torch.random.fork_rng(devices=[]), torch.device("meta"):
             channels = description.get("channels") or description.get("ch") or 3
-            layers, _ = tasks.parse_model(deepcopy(dict(description)), ch=channels, verbose=False)
+            layers, _ = tasks.parse_model(described, ch=channels, verbose=False)
     except IMAError:
         raise
     except Exception:
         return
     check_growth(layers)
-    count = sum(value.numel() for value in layers.parameters())
-    if count > MOST_PARAMETERS:
+    _check_count(sum(value.numel() for value in layers.parameters()))
+
+
+def _check_count(count: int, most: int = MOST_PARAMETERS) -> None:
+    if count > most:
         raise IMAError(f"refused, since it describes {count:.3g} parameters; at most {MOST_PARAMETERS:.3g}")
+
+
+class _Count:
+    """What was built in this thread so far."""
+
+    def __init__(self) -> None:
+        self.thread, self.layers, self.parameters = threading.get_ident(), 0, 0
+
+    def add(self, name: str, args: tuple[Any, ...]) -> None:
+        """Take note of the call of a layer's method.
+
+        Raises:
+            IMAError: If there are more layers or parameters than any model has.
+        """
+        if threading.get_ident() != self.thread:
+            return
+        if name == "register_parameter":
+            self.parameters += sum(part.numel() for part in args if isinstance(part, nn.Parameter))
+            _check_count(self.parameters, 2 * MOST_PARAMETERS)  # some are made to be replaced by others
+        else:
+            self.layers += 1
+            if self.layers > MOST_BUILT:
+                raise IMAError(f"refused, since it describes more than {MOST_BUILT} layers")
 
 
 @contextlib.contextmanager
 def _counted() -> Iterator[None]:
-    """Stop where more layers are built, or copied, than any model has: some take the number of those inside them."""
-    built, plain = itertools.count(1), {name: getattr(nn.Module, name) for name in ("__init__", "__setstate__")}
+    """Stop where more is built, or copied, than any model has: some layers take the number of those inside them."""
+    count = _Count()
 
-    def counting(method: Any) -> Any:
+    def counting(method: Any, name: str) -> Any:
         @functools.wraps(method)
         def run(*args: Any, **options: Any) -> Any:
-            if next(built) > MOST_BUILT:
-                raise IMAError(f"refused, since it describes more than {MOST_BUILT} layers")
+            count.add(name, (*args, *options.values()))
             return method(*args, **options)
 
         return run
 
-    for name, method in plain.items():
-        setattr(nn.Module, name, counting(method))
-    try:
-        yield
-    finally:
+    with _COUNTING:
+        plain = {name: getattr(nn.Module, name) for name in ("__init__", "__setstate__", "register_parameter")}
         for name, method in plain.items():
-            setattr(nn.Module, name, method)
+            setattr(nn.Module, name, counting(method, name))
+        try:
+            yield
+        finally:
+            for name, method in plain.items():
+                setattr(nn.Module, name, method)
 
 
 @contextlib.contextmanager

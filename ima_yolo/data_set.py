@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import json
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from ultralytics.data.utils import (
     img2label_paths,
     load_dataset_cache_file,
 )
-from ultralytics.utils import DATASETS_DIR
+from ultralytics.utils import DATASETS_DIR, clean_url
 from ultralytics.utils.checks import check_file
 from ultralytics.utils.downloads import safe_download
 from ultralytics.utils.patches import imread
@@ -29,13 +30,13 @@ from ima_yolo.data_archive import ARCHIVES, check_data_archive, is_archive
 from ima_yolo.errors import IMAError, one_line
 from ima_yolo.pickles.check import check_cache
 from ima_yolo.plain_yaml import MOST_BYTES, read_plain
-from ima_yolo.trust import trusts
+from ima_yolo.trust import MOST_BANDS, trusts
 
 OWN = Path(ultralytics.__file__).parent
 PARTS = ("train", "val", "test", "minival")
 SUFFIXES = (".yaml", ".yml")
 MOST_CLASSES = 20_000  # a matrix of which class is taken for which then holds 3 GB
-MOST_POINTS = 10_000
+MOST_POINTS = 2_000
 
 
 def read_data_set(data: str, split: str = "", fetch: bool = True) -> dict[str, Any]:
@@ -99,13 +100,15 @@ def converted(data: str, fraction: Any, split: str) -> str:
 
 def is_converted(data: str) -> bool:
     """Whether a data set lists its images, and where to fetch them, in a file that is converted before it is used."""
-    return data.lower().endswith(".ndjson")
+    return clean_url(data).lower().endswith(".ndjson")  # which takes codes and questions for what they mean
 
 
 def _check_numbering(file: Path) -> None:
     """Refuse numbers of classes for which lists of any length would be made; the rest is Ultralytics' to check."""
     with file.open("rb") as lines:
-        head = lines.readline(MOST_BYTES)
+        head = next((line for line in iter(lambda: lines.readline(MOST_BYTES), b"") if line.strip()), b"")
+    if len(head) >= MOST_BYTES:
+        raise IMAError(f"data={file}: what it says of itself is longer than {MOST_BYTES >> 20} MiB")
     try:
         names = json.loads(head)["class_names"]
         numbers = [int(number) for number in names]
@@ -148,12 +151,21 @@ def _check_description(file: Path, data: str) -> Mapping[str, Any]:
 def _check_numbers(described: Mapping[str, Any], data: str) -> None:
     """Refuse numbers for which lists and tables of any size would be made."""
     names, points = described.get("names"), described.get("kpt_shape")
-    count = described.get("nc") or (len(names) if isinstance(names, (list, dict)) else 0)
-    if isinstance(count, (int, float)) and count > MOST_CLASSES:
+    asked = (described.get("nc"), len(names) if isinstance(names, (list, dict)) else 0)
+    if (count := max(map(_number, asked))) > MOST_CLASSES:
         raise IMAError(f"data={data}: asks for {count:g} classes; there may be {MOST_CLASSES}")
-    for number in points if isinstance(points, list) else ():
-        if isinstance(number, (int, float)) and number > MOST_POINTS:
-            raise IMAError(f"data={data}: kpt_shape asks for {number:g} keypoints; there may be {MOST_POINTS}")
+    if (count := math.prod(map(_number, points)) if isinstance(points, list) else 0) > MOST_POINTS:
+        raise IMAError(f"data={data}: kpt_shape asks for {count:g} numbers of keypoints; there may be {MOST_POINTS}")
+    if (count := _number(described.get("channels"))) > MOST_BANDS:
+        raise IMAError(f"data={data}: asks for images of {count:g} channels; there may be {MOST_BANDS}")
+
+
+def _number(value: Any) -> float:
+    """A number that may be written as a text, which Ultralytics reads; 0 for anything else."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return 0.0
 
 
 def _is_script(described: Mapping[str, Any]) -> bool:

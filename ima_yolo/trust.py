@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
+MOST_BANDS = 1024  # of the images that a model takes
 MOST_CHANNELS = 65536  # Ultralytics' own models stay below 2,048
 _TRUSTED: ContextVar[bool] = ContextVar("ima_trust", default=False)
 

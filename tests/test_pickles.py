@@ -110,6 +110,7 @@ PICKLES = {
     "a class that is no layer": named("torch.nn.modules.loss", "LinearCrossEntropyOptions") + b")\x81",
     "a key of many parts": b"}" + DEEP + b"K\x01s",
     "keys of many parts": b"}(" + DEEP + b"K\x01u",
+    "keys of two numbers": b"}K\x01K\x02\x86K\x01s",
     "a key in an order": ORDERED + DEEP + b"K\x01s",
     "a member of many parts": named("builtins", "set") + b"](" + DEEP + b"e\x85R",
     "a key of many digits": b"}\x8a\x09" + b"\xff" * 8 + b"\x01" + b"K\x01s",
@@ -254,6 +255,14 @@ def test_a_cache_that_numpy_wrote_is_taken(protocol: int) -> None:
     label = {"cls": np.zeros((2, 1), np.float32), "shape": (4, 5), "im_file": "é.png", "segments": [], "x": None}
     found = np.array({"labels": [label] * 3, "hash": "x" * 300, "results": (1, 2, 3), "version": "1.0.3"}, object)
     check_cache(io.BytesIO(pickle.dumps(found, protocol)))
+
+
+def test_a_cache_of_many_images_is_taken() -> None:
+    labels = [
+        {"im_file": f"{i}.png", "shape": (9, 9), "cls": np.zeros((1, 1), np.float32), "bboxes": np.zeros((1, 4))}
+        for i in range(40_000)
+    ]
+    check_cache(io.BytesIO(pickle.dumps(np.array({"labels": labels}, object), 4)))
 
 
 @pytest.mark.parametrize("case", PICKLES)

@@ -8,6 +8,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+import threading
 import zipfile
 from collections.abc import Callable
 from copy import copy
@@ -463,8 +464,16 @@ HUGE: dict[str, tuple[dict[str, Any], str]] = {
         {"backbone": [[-1, 1500, "nn.Transformer", [1, 1, 8000, 8000, 1]]]},
         "it describes more than 20000 layers",
     ),
+    "many wide ones before what is none": (
+        {"backbone": [*[[-1, 1, "Conv", [8192, 3, 1]]] * 4, [-1, 1, "Conv", ["x", "y", "z"]]]},
+        "it describes ",
+    ),
+    "many wide ones behind one of torchvision": (
+        {"backbone": [[-1, 1, "TorchVision", [8, "x", None]], *[[-1, 1, "Conv", [8192, 3, 1]]] * 4]},
+        "it describes ",
+    ),
     "bands": ({"channels": 30_000}, "its channels is 30000; at most 1024"),
-    "many wide ones": ({"backbone": [[-1, 200, "Conv", [8192, 3, 1]]]}, "it describes 1.44e"),
+    "many wide ones": ({"backbone": [[-1, 200, "Conv", [8192, 3, 1]]]}, "it describes 1"),
 }
 
 
@@ -526,6 +535,24 @@ def test_a_resumed_run_opens_no_other_checkpoint_unseen(
     with pytest.raises(IMAError, match=r"resume=.*elsewhere/weights/best\.pt: refused, since it carries code"):
         prepare({"resume": str(last)})
     assert not Path("touched").exists()
+
+
+def test_two_threads_may_look_at_architectures_at_once() -> None:
+    plain = nn.Module.__init__, nn.Module.__setstate__, nn.Module.register_parameter
+    sound = {"nc": 3, "backbone": [[-1, 20, "Conv", [8, 3, 1]]], "head": [[[0], 1, "Detect", ["nc"]]]}
+    threads = [threading.Thread(target=check_architecture, args=(sound,)) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (nn.Module.__init__, nn.Module.__setstate__, nn.Module.register_parameter) == plain
+
+
+@pytest.mark.parametrize("size", ["[6e4]", "[6_5_5_3_6]", "0xffff", [[1, 2], 3], torch.tensor(5)])
+def test_images_are_no_larger_than_a_text_says(size: Any, tiny_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    path = rewrite(tiny_checkpoint(), tmp_path / "x.pt", lambda content: content.update(train_args={"imgsz": size}))
+    with pytest.raises(IMAError, match=r"takes images of|there is a Tensor among its settings"):
+        load_model(path, "teacher")
 
 
 def test_what_published_and_fused_checkpoints_keep_is_taken(tiny_checkpoint: Callable[..., Path]) -> None:

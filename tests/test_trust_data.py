@@ -20,7 +20,7 @@ from ultralytics.data import dataset
 from ima_yolo import IMATrainer, cli
 from ima_yolo.checkpoint import pack
 from ima_yolo.config import validate
-from ima_yolo.data_set import converted, guard_caches, images_in, read_data_set
+from ima_yolo.data_set import converted, guard_caches, images_in, is_converted, read_data_set
 from ima_yolo.errors import IMAError
 from ima_yolo.host import load_model
 from ima_yolo.preflight import prepare
@@ -245,7 +245,7 @@ def test_an_ndjson_file_that_cannot_be_converted_costs_one_line(
     [
         ("names:", "nc: 150000\nno_names:", "asks for 150000 classes; there may be 20000"),
         ("names:", "names: [" + "a, " * 20001 + "]\nno_names:", "asks for 20001 classes"),
-        ("names:", "kpt_shape: [1000000, 3]\nnames:", "kpt_shape asks for 1e+06 keypoints"),
+        ("names:", "kpt_shape: [1000000, 3]\nnames:", "kpt_shape asks for 3e+06 numbers of keypoints"),
     ],
 )
 def test_numbers_that_no_memory_holds_are_refused(
@@ -488,6 +488,28 @@ def test_an_architecture_asks_for_no_more_than_networks_have(old: str, new: str)
     Path("large.yaml").write_text(LAYERS.replace(old, new))
     with pytest.raises(IMAError, match=r"student=large\.yaml: refused, since"):
         load_student("large.yaml")
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("nc: '20000000'", "asks for 2e\\+07 classes"),
+        ("kpt_shape: [2500, 3]", "asks for 7500 numbers of keypoints"),
+        ("channels: 10000000", "asks for images of 1e\\+07 channels"),
+    ],
+)
+def test_numbers_of_a_data_set_are_bounded_however_they_are_written(line: str, reason: str) -> None:
+    Path("x.yaml").write_text(f"train: a\nval: b\nnames: [a]\n{line}\n")
+    with pytest.raises(IMAError, match=reason):
+        read_data_set("x.yaml")
+
+
+def test_a_list_of_images_is_known_by_any_spelling_and_read_from_its_first_line_with_words() -> None:
+    for name in ("a.ndjson", "A.NDJSON", "http://x/a.ndjson?x=1", "a.ndjso%6e"):
+        assert is_converted(name), name
+    Path("many.ndjson").write_text('\n\n{"type": "dataset", "task": "detect", "class_names": {"2000000000": "a"}}\n')
+    with pytest.raises(IMAError, match=r"has a class of number 2000000000"):
+        converted("many.ndjson", 1.0, "val")
 
 
 def test_a_cache_beside_depths_is_looked_at_and_every_other_once_it_is_opened(tiny_data: Path, tmp_path: Path) -> None:

@@ -24,15 +24,13 @@ NUMBERS = re.compile(r"[biuf][1248]")  # of NumPy's types: no objects, no parts,
 RUNS = ("forward", "forward_fuse")  # methods by which a layer is run: fusing puts the second in the place of the first
 MOST_DIMENSIONS = 64
 PLAIN = (str, int, float, bool, type(None))
-LONGEST_KEY = 64  # bits: whole numbers of more can be made to collide, and so can what holds others
+LONGEST_KEY = 64  # bits: whole numbers of more can be made to collide without end, and so can tuples of them
 
 TENSOR, PARAMETER, ARRAY = (Kind(name, (Value,), {}) for name in ("Tensor", "Parameter", "ndarray"))
 
 
 def is_key(value: Any) -> bool:
     """Whether a dictionary may have this as a key, and a set as a member."""
-    if type(value) is tuple:  # of plain members alone
-        return all(type(part) is not tuple and is_key(part) for part in value)
     return type(value) in PLAIN and (type(value) is not int or value.bit_length() <= LONGEST_KEY)
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import inspect
 import math
-import re
 import types
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
@@ -30,7 +30,12 @@ MOST_STRIDE, MOST_SIDE = 1024, 4096  # pixels of a model's stride, and of the im
 MOST_GROWTH = 128  # by which all layers of a model together enlarge its maps; Ultralytics' own stay below 64
 GROWING = ("scale_factor", "upscale_factor")
 LIMITS = {**dict.fromkeys(GROWING, 8), **dict.fromkeys(("padding", "output_padding"), 32), "stride": 64, "size": 1024}
-HEADS = {"nl": 16, "num_queries": 100_000, "reg_max": 1024}  # Ultralytics counts up to them, or to powers of them
+HEADS = {
+    "nl": 16,
+    "num_queries": 100_000,
+    "reg_max": 1024,
+    "n": 1000,
+}  # Ultralytics counts up to them, or to powers of them
 LIMITS |= {"_reversed_padding_repeated_twice": 32, "output_size": 1024}
 """Numbers of PyTorch's layers by which maps grow -> the most that is taken from a file."""
 
@@ -156,12 +161,20 @@ def _is_nothing(hooks: Any) -> bool:
 
 
 def _largest(value: Any, is_within: bool = False) -> float:
-    """The largest number of a value or of a row; infinite where rows lie in rows, which may go on for long."""
+    """The largest number of a value or of a row; infinite where rows lie in rows, which may go on for long.
+
+    So it is of what is no plain value. Ultralytics reads numbers out of texts, as Python writes them.
+    """
+    if isinstance(value, str):
+        try:
+            value = ast.literal_eval(value.strip())
+        except (MemoryError, RecursionError, SyntaxError, TypeError, ValueError):
+            return 0.0
     if isinstance(value, (list, tuple)):
         return float("inf") if is_within else max((_largest(part, True) for part in value), default=0.0)
-    if isinstance(value, str):  # Ultralytics reads numbers out of texts
-        return max(map(float, re.findall(r"\d+", value)), default=0.0)
-    return float(value) if isinstance(value, (int, float)) and value == value else 0.0
+    if value is None or isinstance(value, str):
+        return 0.0
+    return float(value) if isinstance(value, (int, float)) and value == value else float("inf")
 
 
 def check_paths(module: nn.Module) -> None:
@@ -228,9 +241,9 @@ def check_sizes(checkpoint: Mapping[str, Any], model: nn.Module) -> None:
         IMAError: With the reason, without the file's name.
     """
     stride = getattr(model, "stride", None)
-    strides = stride.flatten().tolist() if isinstance(stride, Tensor) and stride.numel() < 100 else [stride]
-    if _largest(strides) > MOST_STRIDE:
-        raise IMAError(f"refused, since its stride is {_largest(strides):g} pixels; at most {MOST_STRIDE}")
+    found = float(stride.max()) if isinstance(stride, Tensor) and stride.numel() else _largest(stride)
+    if not found <= MOST_STRIDE:
+        raise IMAError(f"refused, since its stride is {found:g} pixels; at most {MOST_STRIDE}")
     kept = [checkpoint.get("train_args"), getattr(model, "args", None)]
     for args in kept:
         size = args.get("imgsz") if isinstance(args, Mapping) else getattr(args, "imgsz", None)
