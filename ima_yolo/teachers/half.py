@@ -1,4 +1,4 @@
-"""A teacher up to its neck in bfloat16: on processors that multiply it themselves, less than half the time."""
+"""A teacher up to its neck in bfloat16: on processors that multiply it themselves, about half the time."""
 
 from __future__ import annotations
 
