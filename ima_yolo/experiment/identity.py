@@ -21,7 +21,7 @@ TRAINING_CODE = (
     *("features.py", "host.py", "align.py", "masks.py", "moments.py", "weighting.py", "criterion.py", "checkpoint.py"),
     *("distill.py", "attach.py", "trainer.py", "config.py", "pairing.py", "unlabelled.py", "labels.py", "merit.py"),
     *("finite.py", "data_order.py", "exact.py", "random_streams.py", "students.py", "teachers/*.py", "losses/*.py"),
-    *("architecture.py", "calls.py", "pickled.py", "quantized.py", "experiment/worker.py", "summary.py"),
+    *("architecture.py", "pickles/*.py", "quantized.py", "experiment/worker.py", "summary.py"),
 )
 TRAINING_PACKAGES = ("torch", "torchvision", "ultralytics", "numpy", "opencv-python")
 
