@@ -28,7 +28,7 @@ MOST_WIDTH = 8192  # of a layer's numbers: channels, repeats inside it
 MOST_PARAMETERS = 500_000_000  # 2 GB in single precision; Ultralytics' own stay below 160 million
 MOST_ACTIVATION = 256  # of an activation's numbers
 MOST_BUILT = 20_000  # layers, those inside others too; Ultralytics' own stay below 2,000
-_COUNTING = threading.RLock()  # PyTorch's classes are one for all threads
+_ALONE = threading.RLock()  # PyTorch's classes and Ultralytics' log are one for all threads
 NUMBERS = ("nc", "reg_max", "kpt_shape", "ch", "channels", "depth_multiple", "width_multiple")
 
 
@@ -141,7 +141,7 @@ def _counted() -> Iterator[None]:
 
         return run
 
-    with _COUNTING:
+    with _ALONE:
         plain = {name: getattr(nn.Module, name) for name in ("__init__", "__setstate__", "register_parameter")}
         for name, method in plain.items():
             setattr(nn.Module, name, counting(method, name))
@@ -155,13 +155,14 @@ def _counted() -> Iterator[None]:
 @contextlib.contextmanager
 def _unbuilt() -> Iterator[None]:
     """Undo what building leaves behind: the activation of all later layers, and words about the scale."""
-    activation, level = Conv.default_act, LOGGER.level
-    LOGGER.setLevel("ERROR")
-    try:
-        yield
-    finally:
-        Conv.default_act = activation
-        LOGGER.setLevel(level)
+    with _ALONE:
+        activation, level = Conv.default_act, LOGGER.level
+        LOGGER.setLevel("ERROR")
+        try:
+            yield
+        finally:
+            Conv.default_act = activation
+            LOGGER.setLevel(level)
 
 
 def _largest(content: Any) -> float:

@@ -24,7 +24,7 @@ from ultralytics import YOLO
 from ultralytics.nn.distill_model import DistillationModel
 from ultralytics.nn.modules import Conv, Detect, RepConv
 from ultralytics.nn.tasks import DetectionModel, WorldModel
-from ultralytics.utils import IterableSimpleNamespace
+from ultralytics.utils import LOGGER, IterableSimpleNamespace
 
 from ima_yolo import IMATrainer, cli
 from ima_yolo.architecture import check_architecture
@@ -538,14 +538,17 @@ def test_a_resumed_run_opens_no_other_checkpoint_unseen(
 
 
 def test_two_threads_may_look_at_architectures_at_once() -> None:
-    plain = nn.Module.__init__, nn.Module.__setstate__, nn.Module.register_parameter
+    def state() -> tuple[Any, ...]:
+        return nn.Module.__init__, nn.Module.__setstate__, nn.Module.register_parameter, Conv.default_act, LOGGER.level
+
+    plain = state()
     sound = {"nc": 3, "backbone": [[-1, 20, "Conv", [8, 3, 1]]], "head": [[[0], 1, "Detect", ["nc"]]]}
     threads = [threading.Thread(target=check_architecture, args=(sound,)) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert (nn.Module.__init__, nn.Module.__setstate__, nn.Module.register_parameter) == plain
+    assert state() == plain
 
 
 @pytest.mark.parametrize("size", ["[6e4]", "[6_5_5_3_6]", "0xffff", [[1, 2], 3], torch.tensor(5)])
