@@ -28,7 +28,7 @@ MOST_WIDTH = 8192  # of a layer's numbers: channels, repeats inside it
 MOST_PARAMETERS = 500_000_000  # 2 GB in single precision; Ultralytics' own stay below 160 million
 MOST_ACTIVATION = 256  # of an activation's numbers
 MOST_BUILT = 20_000  # layers, those inside others too; Ultralytics' own stay below 2,000
-_ALONE = threading.RLock()  # PyTorch's classes and Ultralytics' log are one for all threads
+_ALONE = threading.Lock()  # PyTorch's classes and Ultralytics' log are one for all threads
 NUMBERS = ("nc", "reg_max", "kpt_shape", "ch", "channels", "depth_multiple", "width_multiple")
 
 
@@ -89,7 +89,7 @@ def _check_parameters(description: Mapping[str, Any]) -> None:
     if not described["backbone"] and not described["head"]:
         return
     try:
-        with _unbuilt(), _counted(), torch.random.fork_rng(devices=[]), torch.device("meta"):
+        with _ALONE, _unbuilt(), _counted(), torch.random.fork_rng(devices=[]), torch.device("meta"):
             channels = description.get("channels") or description.get("ch") or 3
             layers, _ = tasks.parse_model(described, ch=channels, verbose=False)
     except IMAError:
@@ -141,28 +141,26 @@ def _counted() -> Iterator[None]:
 
         return run
 
-    with _ALONE:
-        plain = {name: getattr(nn.Module, name) for name in ("__init__", "__setstate__", "register_parameter")}
+    plain = {name: getattr(nn.Module, name) for name in ("__init__", "__setstate__", "register_parameter")}
+    for name, method in plain.items():
+        setattr(nn.Module, name, counting(method, name))
+    try:
+        yield
+    finally:
         for name, method in plain.items():
-            setattr(nn.Module, name, counting(method, name))
-        try:
-            yield
-        finally:
-            for name, method in plain.items():
-                setattr(nn.Module, name, method)
+            setattr(nn.Module, name, method)
 
 
 @contextlib.contextmanager
 def _unbuilt() -> Iterator[None]:
     """Undo what building leaves behind: the activation of all later layers, and words about the scale."""
-    with _ALONE:
-        activation, level = Conv.default_act, LOGGER.level
-        LOGGER.setLevel("ERROR")
-        try:
-            yield
-        finally:
-            Conv.default_act = activation
-            LOGGER.setLevel(level)
+    activation, level = Conv.default_act, LOGGER.level
+    LOGGER.setLevel("ERROR")
+    try:
+        yield
+    finally:
+        Conv.default_act = activation
+        LOGGER.setLevel(level)
 
 
 def _largest(content: Any) -> float:

@@ -182,6 +182,11 @@ def _file_of(data: str) -> Path:
     return Path(find_dataset_yaml(file)) if file.is_dir() else file
 
 
+def class_folder(data: str) -> Path | None:
+    """The folder of a classifier's images, here or among Ultralytics' own; None where neither is there."""
+    return next((place for place in (Path(data), DATASETS_DIR / data) if place.is_dir()), None)
+
+
 def check_class_folder(data: str) -> None:
     """Refuse what Ultralytics would unpickle or unpack of a classifier's images, which lie in a folder a class.
 
@@ -193,7 +198,7 @@ def check_class_folder(data: str) -> None:
     """
     if Path(data).suffix and Path(data).suffix.lower() in ARCHIVES and not Path(data).is_dir():
         raise IMAError(f"data={data}: unpack it first: a classifier's images are taken from a folder")
-    root = next((place for place in (Path(data), DATASETS_DIR / data) if place.is_dir()), None)
+    root = class_folder(data)
     if root is None:
         return
     root = root.resolve()

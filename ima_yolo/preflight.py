@@ -172,8 +172,9 @@ def _resumed(ours: Mapping[str, Any], rest: Mapping[str, Any]) -> tuple[Settings
         LOGGER.warning(f"Resume ignores {ignored}, using the run's own values. Start a new run to change them.")
     folder = Path(rest.get("save_dir") or _run_of(last, args))
     own = folder / "weights"  # another one than that of `last`, where the run's folder is said to lie elsewhere
-    for other in {last.with_name("best.pt"), own / "best.pt", own / "last.pt"} - {last}:
-        if other.exists():
+    others = {path.resolve(): path for path in (own / "last.pt", own / "best.pt", last.with_name("best.pt"))}
+    for file, other in others.items():
+        if file != last.resolve() and file.exists():
             load_model(other, "resume", reopened=True)  # Ultralytics opens it when the training ends, code and all
     check_folder(folder, f"resume={last}")
     rest = {"split": args["split"], **rest, "resume": str(last), "save_dir": str(folder)}

@@ -64,13 +64,6 @@ def predict(options: dict[str, Any]) -> int:
     return 0
 
 
-def _is_here(data: str) -> bool:
-    """Whether a data set of a classifier is a folder, named or among Ultralytics' own."""
-    from ultralytics.utils import SETTINGS
-
-    return any(Path(place, data).is_dir() for place in (".", SETTINGS["datasets_dir"]))
-
-
 def _check_data(options: dict[str, Any], model: str, task: str, own: str) -> None:
     """Look for the data before Ultralytics makes a folder for results.
 
@@ -83,7 +76,7 @@ def _check_data(options: dict[str, Any], model: str, task: str, own: str) -> Non
     Raises:
         IMAError: If there is none, or it cannot be used.
     """
-    from ima_yolo.data_set import check_class_folder, converted, is_converted, read_data_set
+    from ima_yolo.data_set import check_class_folder, class_folder, converted, is_converted, read_data_set
 
     named = str(options.get("data") or "")
     is_checkpoint = is_pt(model) or not (Path(model).suffix or Path(model).is_dir())
@@ -94,8 +87,9 @@ def _check_data(options: dict[str, Any], model: str, task: str, own: str) -> Non
     split = str(options.get("split") or "val")
     fetched = "://" in data or is_converted(data)
     # which Ultralytics reads whatever the task
-    described = task != "classify" or (data.lower().endswith((".yaml", ".yml")) and not _is_here(data))
-    if not named and (fetched or not (described or _is_here(data))):
+    is_here = task == "classify" and class_folder(data) is not None
+    described = task != "classify" or (data.lower().endswith((".yaml", ".yml")) and not is_here)
+    if not named and (fetched or not (described or is_here)):
         raise IMAError(f"model={model}: it would fetch its data; if that is yours, add data={data}")
     if fetched:
         data = options["data"] = converted(data, options.get("fraction", 1.0), split)

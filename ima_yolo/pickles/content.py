@@ -30,14 +30,10 @@ MOST_STRIDE, MOST_SIDE = 1024, 4096  # pixels of a model's stride, and of the im
 MOST_GROWTH = 128  # by which all layers of a model together enlarge its maps; Ultralytics' own stay below 64
 GROWING = ("scale_factor", "upscale_factor")
 LIMITS = {**dict.fromkeys(GROWING, 8), **dict.fromkeys(("padding", "output_padding"), 32), "stride": 64, "size": 1024}
-HEADS = {
-    "nl": 16,
-    "num_queries": 100_000,
-    "reg_max": 1024,
-    "n": 1000,
-}  # Ultralytics counts up to them, or to powers of them
 LIMITS |= {"_reversed_padding_repeated_twice": 32, "output_size": 1024}
 """Numbers of PyTorch's layers by which maps grow -> the most that is taken from a file."""
+HEADS = {"nl": 16, "num_queries": 100_000, "reg_max": 1024, "n": 1000}
+"""The same of Ultralytics' own, which counts up to them, or to powers of them."""
 
 
 def check_content(content: Any) -> None:
@@ -51,7 +47,7 @@ def check_content(content: Any) -> None:
     Raises:
         IMAError: With the reason, without the file's name.
     """
-    claimed, storages, homes = 0, {}, {id(content)}
+    claimed, storages, homes, holders = 0, {}, {id(content)}, set()
     for value in _parts(content):
         if isinstance(value, Tensor):
             claimed += _claimed(value)
@@ -63,10 +59,11 @@ def check_content(content: Any) -> None:
             raise IMAError(f"refused, since it carries code or classes: {getattr(value, '__qualname__', 'a function')}")
         elif type(value).__module__ in LOSSES:  # they hold layers as attributes; a model makes its own when it trains
             homes.add(id(vars(value)))
+        if any(isinstance(part, nn.Module) for part in _members(value)):
+            holders.add(id(value))
         _check_attributes(value)
-    for value in _parts(content):
-        if id(value) not in homes and any(isinstance(part, nn.Module) for part in _members(value)):
-            raise IMAError("refused, since it holds layers where they are not counted")
+    if not holders <= homes:
+        raise IMAError("refused, since it holds layers where they are not counted")
     if claimed > MOST_SHARED * sum(storages.values()) + ROOM:
         raise IMAError("refused, since its tensors share so much that they unpack to more than the file holds")
 

@@ -22,7 +22,7 @@ class Made:
     def _refuse(self, *_: Any) -> Any:
         raise Refused(f"what fills or calls a {type(self).__name__}")
 
-    __setstate__ = __setitem__ = __call__ = append = extend = add = update = _refuse
+    __setstate__ = __setitem__ = __call__ = _refuse
 
 
 class Value(Made):
