@@ -159,7 +159,12 @@ def _layer(module: str, name: str) -> Kind:
 
 
 def _is_filled_plainly(kind: type, module: str) -> bool:
+    filling = filler(kind)
     if module in LOSSES:
-        return kind.__module__ == module and not hasattr(kind, "__setstate__")
-    fill = getattr(kind, "__setstate__", None)
-    return issubclass(kind, nn.Module) and getattr(fill, "__qualname__", "").rpartition(".")[0] in FILLED
+        return kind.__module__ == module and filling is None
+    return issubclass(kind, nn.Module) and filling is not None and filling.__name__ in FILLED
+
+
+def filler(kind: type) -> type | None:
+    """Return which class says how objects of a class are filled: not by the function, which `torch.compile` wraps."""
+    return next((base for base in kind.__mro__ if "__setstate__" in vars(base)), None)
