@@ -19,6 +19,7 @@ from ima_yolo.files import replacing
 
 KEY = "ima"
 FORMAT = 1
+STAGING, FINISHING = ".saving", ".finishing"  # folders beside the checkpoints
 _CARRIED: ContextVar[dict[str, Any] | None] = ContextVar("ima_carried", default=None)
 _USES: list[Any] = []  # what torch.save was at each entry that has not ended: the first is torch's own
 _LOCK = threading.Lock()
@@ -85,8 +86,9 @@ def set_apart(last: Path) -> Path:
     Returns:
         The copy, of the same name in a folder beside it, on the same file system.
     """
-    folder = last.parent / ".finishing"
-    shutil.rmtree(folder, ignore_errors=True)
+    folder = last.parent / FINISHING
+    for left in (FINISHING, STAGING):  # of a run that was killed
+        shutil.rmtree(last.parent / left, ignore_errors=True)
     if last.exists():
         folder.mkdir()
         shutil.copyfile(last, folder / last.name)
@@ -95,7 +97,7 @@ def set_apart(last: Path) -> Path:
 
 def put_back(last: Path) -> None:
     """Replace a checkpoint by what became of the copy that `set_apart` made, if there is one."""
-    folder = last.parent / ".finishing"
+    folder = last.parent / FINISHING
     if (folder / last.name).exists():
         os.replace(folder / last.name, last)
     shutil.rmtree(folder, ignore_errors=True)
@@ -114,7 +116,7 @@ def staged(folder: Path) -> Iterator[Path]:
     Yields:
         The folder to write to, on the same file system.
     """
-    staging = folder / ".saving"
+    staging = folder / STAGING
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
     try:
