@@ -29,6 +29,7 @@ from ima_yolo.files import write_json
 from ima_yolo.losses import IMALoss
 from ima_yolo.masks import Regions
 from ima_yolo.speed.report import machine
+from ima_yolo.speed.results import today
 from ima_yolo.speed.rounds import alternate
 from ima_yolo.speed.steps import teacher_file
 from ima_yolo.teachers.half import is_native
@@ -150,7 +151,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=OUTPUT)
     words = parser.parse_args()
     images = torch.rand(words.batch, 3, words.imgsz, words.imgsz)
-    result: dict[str, Any] = {"machine": machine(CPU), "imgsz": words.imgsz, "batch": words.batch}
+    result: dict[str, Any] = {"machine": machine(CPU), "date": today()}
+    result |= {key: getattr(words, key) for key in ("teacher", "imgsz", "batch", "rounds")}
     with TemporaryDirectory() as folder:
         path = teacher_file(words.teacher, Path(folder))
         parts = {

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 
+LEAST = 1e-8  # of the mean by which instances' weights are divided
 EPS = 1e-6  # added to a variance; below it a channel counts as constant and is left near zero instead of amplified
 
 
@@ -119,8 +120,8 @@ def deflation(alpha: Tensor, form: str, floor: float = 0.1) -> tuple[Tensor | No
     :math:`\gamma^2 - 2 \gamma \rho + 1`, rho the mean correlation. The literal gamma = alpha = rho gives
     :math:`1 - \rho^2`, which has no gradient at rho = 0 and pushes apart below it. So the forms are:
 
-    - ``weight``: the student is not scaled; gamma_n = (1 + alpha_n) / 2, divided by its mean, is the instance's weight
-      in the loss. The gradient always points to the teacher; instances far from it count less, which is what the
+    - ``weight``: the student is not scaled; gamma_n = (1 + alpha_n) / 2 weighs the instance in the loss, a weighted
+      mean. The gradient always points to the teacher; instances far from it count less, which is what the
       module is for. A single instance is its own mean, so there it changes nothing.
     - ``shifted``: scaled by gamma_n = (1 + alpha_n) / 2, held constant in the gradient.
     - ``floor``: scaled by gamma_n = max(alpha_n, floor), held constant in the gradient.
@@ -133,14 +134,13 @@ def deflation(alpha: Tensor, form: str, floor: float = 0.1) -> tuple[Tensor | No
         floor: Smallest gamma of the form ``floor``, in (0, 1].
 
     Returns:
-        gamma, the (N,) scales of the student, and the (N,) weights of the instances (mean 1, no gradient); None for
-        what the form leaves alone.
+        gamma, the (N,) scales of the student, and the (N,) weights of the instances, of any mean and without gradient;
+        None for what the form leaves alone.
     """
     if form == "none":
         return None, None
     if form == "weight":
-        gamma = (1.0 + alpha.detach()) / 2.0
-        return None, gamma / gamma.mean().clamp(min=1e-8)
+        return None, (1.0 + alpha.detach()) / 2.0
     if form == "shifted":
         return (1.0 + alpha.detach()) / 2.0, None
     if form == "floor":
@@ -158,12 +158,18 @@ def deflate(student: Tensor, teacher: Tensor, form: str, floor: float = 0.1) -> 
         floor: As in `deflation`.
 
     Returns:
-        The student, scaled or as it came, and the (N,) weights of the instances or None.
+        The student, scaled or as it came, and the (N,) weights of the instances, of mean 1, or None.
     """
     if form == "none":
         return student, None
     gamma, weight = deflation(importance(student, teacher), form, floor)
+    weight = None if weight is None else of_mean_one(weight)
     return student if gamma is None else student * gamma[:, None, None, None], weight
+
+
+def of_mean_one(weight: Tensor) -> Tensor:
+    """Divide the weights of instances, (N,), by their mean."""
+    return weight / weight.mean().clamp(min=LEAST)
 
 
 def box_instances(features: Tensor, boxes: Tensor, stride: int, size: int) -> Tensor:

@@ -38,6 +38,7 @@ class Settings(BaseModel):
     ima_schedule: Literal["constant", "linear", "cosine"] = "constant"
     ima_off: float = Field(0.0, ge=0, lt=1)
     ima_batch_share: float = Field(1.0, gt=0, le=1)
+    ima_every: int = Field(1, ge=1, le=100)
     ima_cls: Literal["auto"] | float = "auto"
     ima_box: Literal["auto"] | float = "auto"
     ima_gate: bool = Field(True, strict=True)

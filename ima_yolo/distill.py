@@ -62,6 +62,7 @@ class Distiller(nn.Module):
         teacher_boxes: Whether the objects are the teacher's detections instead of the labels.
         heads: Terms on what the heads of student and each teacher say, None for a teacher without; empty for none.
         share: Share of the images of each batch that the teachers see, in (0, 1].
+        every: Of so many batches the teachers see one, the first, and its terms count so many times.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Distiller(nn.Module):
         teacher_boxes: bool = False,
         heads: Sequence[HeadTerms | None] = (),
         share: float = 1.0,
+        every: int = 1,
     ) -> None:
         """Keep the parts; distillation is fully on until told otherwise."""
         super().__init__()
@@ -88,6 +90,7 @@ class Distiller(nn.Module):
         self._factor = schedule(kind, 0.0, off)
         self.heads = tuple(heads) or (None,) * len(self.teachers)
         self._share = share
+        self._every, self._batches = every, 0
         self._guard = Guard()
         for stride, weights in criterion.weights():
             self._guard.of_weights(f"{TERM} at the adapter of stride {stride}", weights)
@@ -104,7 +107,7 @@ class Distiller(nn.Module):
 
     @property
     def effective_weight(self) -> float:
-        """Weight times schedule, as last used."""
+        """Weight times schedule, as last used; the mean over batches where the teachers do not see each."""
         return self._factor * (self.weight.value or 0.0)
 
     def forward(
@@ -136,6 +139,7 @@ class Distiller(nn.Module):
         """
         observed = observed or self.observe(batch)
         terms = {} if observed is None else self._terms(batch, student, task, predicted, look, observed)
+        self._batches += 1
         nothing = task.detach().new_zeros(())
         total = sum(terms.values(), start=nothing)
         return total, {name: terms.get(name, nothing).detach() for name in self._names}
@@ -170,8 +174,9 @@ class Distiller(nn.Module):
 
     @property
     def is_on(self) -> bool:
-        """Whether any term counts at this point of the training."""
-        return self._factor != 0.0 and (self._compares_maps or bool(self._head_names))
+        """Whether any term counts in this batch."""
+        is_due = self._batches % self._every == 0
+        return is_due and self._factor != 0.0 and (self._compares_maps or bool(self._head_names))
 
     @property
     def _compares_maps(self) -> bool:
@@ -209,7 +214,7 @@ class Distiller(nn.Module):
         # measured without the other images, which the task loss does not see
         with self._guard.resting():
             weight = self.weight(task, plain[TERM], whole.maps, share) if TERM in plain else 0.0
-        factors = {name: self._factor * (weight if name == TERM else 1.0) for name in plain}
+        factors = {name: self._factor * self._every * (weight if name == TERM else 1.0) for name in plain}
         mixed = self._mixed(plain, batch, look, observed) if look else plain
         terms = {name: term * factors[name] for name, term in mixed.items()}
         named = [(view.name, out.features, out.predictions) for view, out in zip(self.teachers, seen, strict=True)]
@@ -279,7 +284,8 @@ class Distiller(nn.Module):
         """Tensors and plain values from which `load` goes on."""
         adapters = {name: value.detach().cpu().clone() for name, value in self.criterion.state_dict().items()}
         gates = [head.gate.state() for head in self.heads if head is not None and head.gate is not None]
-        return {"adapters": adapters, "weight": self.weight.state(), "gates": gates, "rng": self._rng.get_state()}
+        own = {"adapters": adapters, "weight": self.weight.state(), "gates": gates}
+        return {**own, "batches": self._batches, "rng": self._rng.get_state()}
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from `state`."""
@@ -292,6 +298,7 @@ class Distiller(nn.Module):
                 "version that it was started with"
             ) from error
         self.weight.load(state["weight"])
+        self._batches = int(state.get("batches", 0))
         gates = [head.gate for head in self.heads if head is not None and head.gate is not None]
         for gate, kept in zip(gates, state.get("gates", []), strict=False):  # none in runs of earlier versions
             gate.load(kept)
@@ -347,4 +354,5 @@ def build_distiller(
         teacher_boxes=settings.needs_teacher_boxes,
         heads=heads,
         share=settings.ima_batch_share,
+        every=settings.ima_every,
     )

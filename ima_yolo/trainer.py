@@ -320,8 +320,9 @@ def processes(counted: int) -> int:
 def _note_start(trainer: Distilling) -> None:
     """From here on there is something to lose."""
     trainer._has_started = True
-    looks = len(trainer.train_loader.dataset) * trainer.epochs * trainer.settings.ima_batch_share
-    choose_runtime(trainer.teachers, trainer.settings.ima_teacher_runtime, trainer.device, looks)
+    settings = trainer.settings
+    looks = len(trainer.train_loader.dataset) * trainer.epochs * settings.ima_batch_share / settings.ima_every
+    choose_runtime(trainer.teachers, settings.ima_teacher_runtime, trainer.device, looks)
 
 
 def _finish(trainer: Distilling) -> None:

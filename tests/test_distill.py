@@ -348,6 +348,26 @@ def test_a_share_of_the_batch_is_what_it_is_alone() -> None:
     assert found.item() == pytest.approx(expected.item()) != 0
 
 
+def test_of_every_third_batch_the_terms_count_thrice() -> None:
+    distiller = with_heads(ima_weight=2.0, ima_cls=1.0, ima_box=1.0, ima_loss="l2", ima_every=3)
+    plain = with_heads(ima_weight=2.0, ima_cls=1.0, ima_box=1.0, ima_loss="l2")
+    expected = plain(batch(), student_maps(), torch.zeros(()), lambda: said(2))[1]
+    on = []
+    for _ in range(5):
+        on.append(distiller.is_on)
+        total, items = distiller(batch(), student_maps(), torch.zeros(()), lambda: said(2))
+        wanted = {name: 3 * value.item() if on[-1] else 0.0 for name, value in expected.items()}
+        assert {name: value.item() for name, value in items.items()} == pytest.approx(wanted, rel=1e-5)
+        assert total.item() == pytest.approx(sum(wanted.values()), rel=1e-5)
+        assert distiller.effective_weight == 2.0
+    assert on == [True, False, False, True, False]
+    again = with_heads(ima_weight=2.0, ima_cls=1.0, ima_box=1.0, ima_loss="l2", ima_every=3)
+    again.load(distiller.state())
+    assert not again.is_on
+    again(batch(), student_maps(), torch.zeros(()), lambda: said(2))
+    assert again.is_on, "it goes on counting where it was"
+
+
 def test_the_weight_knows_what_share_was_seen() -> None:
     maps = student_maps()
     half = build(Single(int(drawn())), ima_batch_share=0.5, ima_loss="l2")

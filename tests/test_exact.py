@@ -82,7 +82,7 @@ def stopped(options: dict[str, Any], event: str, count: int) -> Path:
 
 
 SETTINGS: dict[str, dict[str, Any]] = {
-    "accumulating": {"nbs": 12},  # steps of four batches, three batches an epoch
+    "accumulating": {"nbs": 12, "ima_every": 2},  # steps of four batches, three batches an epoch
     "full batches": {"batch": 4, "nbs": 4},
     "multi_scale": {"multi_scale": 0.5, "nbs": 3, "ima_cls": 1, "ima_teacher_runtime": "onnx"},
     "mosaic closed late": {"nbs": 6, "close_mosaic": 1, "ima_teacher_runtime": "bf16"},

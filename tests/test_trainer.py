@@ -112,6 +112,7 @@ def test_with_weight_the_first_step_sees_the_same_data_and_another_gradient(opti
         {"ima_objects": "teacher", "ima_standardize": "student", "ima_deflation": "cosine"},
         {"ima_generator": "light", "ima_cls": 1, "ima_box": 1},
         {"ima_batch_share": 0.5, "ima_objects": "teacher"},
+        {"ima_every": 2},
         {"ima_loss": "l2"},
         {"ima_loss": "mgd"},
         {"ima_loss": "cwd"},

@@ -12,7 +12,6 @@ from ima_yolo.losses.region import region_ids, region_loss
 from ima_yolo.masks import Regions, mask_frequency, mask_spatial, position_weights
 from ima_yolo.moments import adapted_error, standardized_error
 
-FEWEST = 16  # cells of a map: of fewer, adapted channels mostly cancel out, and their moments lose digits
 MASKS = {"spatial": mask_spatial, "frequency": mask_frequency}
 
 
@@ -123,12 +122,12 @@ class IMALoss(LevelLoss):
         self.standardized, self.deflation, self.floor = standardized, deflation, floor
         self.objects, self.background = objects, background
         self.rng = rng
-        # an adapter that nothing follows enters the closed form by its weights, and is never applied to a map
+        # an adapter that nothing follows is applied inside the closed form, which keeps no adapted map
         self.fused = self.centred_before and isinstance(self.adapter, nn.Conv2d)
 
     def forward(self, student: Tensor, teacher: Tensor, stride: int, regions: Regions) -> Tensor:
         """Return the loss of one level, as `LevelLoss` does."""
-        if not self.fused or student.shape[2] * student.shape[3] < FEWEST:
+        if not self.fused:
             return super().forward(student, teacher, stride, regions)
         return self.compare_restored(self.restore(student), teacher)
 
@@ -146,7 +145,11 @@ class IMALoss(LevelLoss):
 
     def restore(self, features: Tensor) -> Tensor:
         """Mask and generate, at the width of `features`."""
-        return self.generator(self.mask(features, self.mask_ratio, self.rng) if self.mask else features)
+        return self.generator(self.hide(features))
+
+    def hide(self, features: Tensor) -> Tensor:
+        """Mask, at the width of `features`."""
+        return features if self.mask is None else self.mask(features, self.mask_ratio, self.rng)
 
     def compare(self, aligned: Tensor, teacher: Tensor, stride: int, regions: Regions) -> Tensor:
         """Return `ima_loss` of the level under a fresh mask."""

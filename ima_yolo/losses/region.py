@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ima_yolo.align import EPS
+from ima_yolo.align import EPS, of_mean_one
 from ima_yolo.align import deflation as deflation_of
 
 IGNORED = 255  # class of pixels whose label is not known
@@ -75,7 +75,7 @@ def region_loss(
         scale, weight = deflation_of(alpha, deflation, floor)
         own = own if scale is None else own * scale[index, None]
     by_region = _sum((other - own).square().mean(dim=1), index, count) / count
-    return (by_region if weight is None else by_region * weight).mean()
+    return (by_region if weight is None else by_region * of_mean_one(weight)).mean()
 
 
 def _sum(values: Tensor, index: Tensor, count: Tensor) -> Tensor:

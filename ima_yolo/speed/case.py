@@ -13,6 +13,7 @@ from ultralytics.nn.modules import head as heads
 from ultralytics.nn.tasks import yaml_model_load
 
 from ima_yolo import host
+from ima_yolo.errors import IMAError
 
 ARMS = ("plain", "builtin", "ours")
 CLASSES = 80  # of models that are built here; a checkpoint keeps its own
@@ -36,6 +37,18 @@ class Case:
     imgsz: int = 320
     batch: int = 8
     settings: tuple[tuple[str, Any], ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse what no single step shows.
+
+        Raises:
+            IMAError: If the teacher would not see every batch.
+        """
+        if (every := dict(self.settings).get("ima_every", 1)) != 1:
+            raise IMAError(
+                f"ima_every={every} is not measured: one step of {every} costs what is measured without it, the others "
+                "what a plain step does"
+            )
 
     @property
     def name(self) -> str:

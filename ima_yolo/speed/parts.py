@@ -82,7 +82,8 @@ def clocked_step(case: Case, device: torch.device, teacher: Path) -> Step:
     for member in distiller.criterion.members:
         for level in member.levels.values():
             if getattr(level, "fused", False):
-                clocked(level, "restore", "mask and generator, forward", clock)
+                clocked(level, "hide", "mask, forward", clock)
+                clocked(level.generator, "forward", "generator, forward", clock)
                 clocked(level, "compare_restored", "adapter and comparison in one, forward", clock)
             else:
                 clocked(level, "forward", "feature loss with adapter, mask and generator, forward", clock)

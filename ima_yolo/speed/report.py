@@ -40,15 +40,13 @@ def machine(device: torch.device) -> dict[str, str]:
     }
 
 
-def summarize(
-    name: str, seconds: Mapping[str, list[float]], memory: Mapping[str, Mapping[str, float]]
-) -> dict[str, Any]:
+def summarize(name: str, seconds: Mapping[str, list[float]], memory: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Medians, spread and ratios of a case.
 
     Args:
         name: Of the case.
         seconds: As `ima_yolo.speed.rounds.alternate` returns them.
-        memory: As `ima_yolo.speed.memory.peak` returns them, by arm; may be empty.
+        memory: MiB by arm, "peak" and "added" as `ima_yolo.speed.memory.peak` returns them; may be empty.
     """
     ratios = {
         "ours / floor": ratio(seconds, "ours", FLOOR),
@@ -115,6 +113,15 @@ def parts_of(row: Mapping[str, Any]) -> list[str]:
     step = row["seconds"]["ours"]["median"]
     within, alone = parts_table(found["step"], step), parts_table(found["alone"], step)
     return [*lines, within, "", "Timed alone, outside of a step:", "", alone]
+
+
+def peaks_of(row: Mapping[str, Any]) -> list[str]:
+    """A line on how far the peaks of several processes lie apart; none where each arm ran in one."""
+    apart = {arm: found["peaks"] for arm, found in row["memory"].items() if len(found.get("peaks", [])) > 1}
+    if not apart:
+        return []
+    told = ", ".join(f"{arm} {min(peaks):.0f} to {max(peaks):.0f}" for arm, peaks in apart.items())
+    return ["", f"Peaks in MiB of {len(next(iter(apart.values())))} processes each: {told}."]
 
 
 def plot(rows: Sequence[Mapping[str, Any]], output: Path) -> Path:

@@ -15,7 +15,7 @@ from ima_yolo.speed.case import Case
 from ima_yolo.speed.growth import growth_of, plot_growth
 from ima_yolo.speed.memory import peak
 from ima_yolo.speed.parts import time_parts
-from ima_yolo.speed.report import parts_of, plot, summarize, table
+from ima_yolo.speed.report import parts_of, peaks_of, plot, summarize, table
 from ima_yolo.speed.results import differences, key_of, read_results, today
 from ima_yolo.speed.rounds import alternate
 from ima_yolo.speed.steps import build, teacher_file
@@ -56,7 +56,7 @@ def run(
 def _report(rows: Sequence[Mapping[str, Any]], folder: Path) -> Path:
     lines = ["# Time and memory of a training step", "", table(rows), "", *_words(rows), *growth_of(rows)]
     for row in rows:
-        lines += parts_of(row)
+        lines += [*parts_of(row), *peaks_of(row)]
     plot(rows, folder / "step.png")
     plot_growth(rows, folder / "growth.png")
     report = folder / "step.md"
@@ -118,10 +118,11 @@ def _periodic(step: Any, rounds: int) -> dict[str, dict[str, float]]:
     }
 
 
-def _peak(case: Case, arm: str, device: torch.device, threads: int, teacher: Path, times: int) -> dict[str, float]:
-    """Median over processes: how a process fits its memory together is not the same each time."""
+def _peak(case: Case, arm: str, device: torch.device, threads: int, teacher: Path, times: int) -> dict[str, Any]:
+    """Medians over processes, and each one's peak: how a process fits its memory together is not always the same."""
     found = [peak(case, arm, device, threads, teacher) for _ in range(times)]
-    return {key: median(each[key] for each in found) for key in found[0]}
+    medians = {key: median(each[key] for each in found) for key in found[0]}
+    return {**medians, "peaks": sorted(each["peak"] for each in found)}
 
 
 def _words(rows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -193,7 +193,7 @@ def test_shares_by_hand() -> None:
 @pytest.mark.parametrize(
     ("settings", "feature_loss"),
     [
-        ((), ["mask and generator, forward", "adapter and comparison in one, forward"]),
+        ((), ["mask, forward", "generator, forward", "adapter and comparison in one, forward"]),
         ((("ima_loss", "mgd"),), ["feature loss with adapter, mask and generator, forward"]),
     ],
 )

@@ -16,7 +16,7 @@ from ima_yolo.features import Features
 from ima_yolo.speed.case import ARMS, Case
 from ima_yolo.speed.memory import peak
 from ima_yolo.speed.parts import time_parts
-from ima_yolo.speed.report import parts_of, parts_table, plot, summarize, table
+from ima_yolo.speed.report import parts_of, parts_table, peaks_of, plot, summarize, table
 from ima_yolo.speed.rounds import alternate, ratio
 from ima_yolo.speed.run import run
 from ima_yolo.speed.steps import Step, teacher_file
@@ -158,6 +158,9 @@ def test_results_of_earlier_versions_are_shown_with_blanks() -> None:
     assert cells[3] == cells[8] == "-"
     assert parts_of({**first, "parts": "| a table |"})[-1] == "| a table |"
     assert parts_of(first) == []
+    several = {**first, "memory": {"ours": {"peak": 2.0, "peaks": [1.0, 2.0, 4.2]}, "plain": {"peak": 1.0}}}
+    assert peaks_of(several)[-1] == "Peaks in MiB of 3 processes each: ours 1 to 4."
+    assert peaks_of(first) == peaks_of({"memory": {"ours": {"peak": 2.0, "peaks": [2.0]}}}) == []
 
 
 def test_a_plot_is_drawn(tmp_path: Path) -> None:
@@ -205,6 +208,7 @@ def test_the_command_measures_and_keeps(
         (["teacher=yolo26s.yaml", "student=yolo26n", "round=1"], "did you mean 'rounds'?"),
         (["teacher=yolo26s.yaml", "student=yolo26n", "ima_loss=l3"], "ima_loss=l3"),
         (["teacher=yolo26s.yaml", "student=yolo26n", "ima_unlabelled=more"], "ima_unlabelled= is not measured"),
+        (["teacher=yolo26s.yaml", "student=yolo26n", "ima_every=2"], "ima_every=2 is not measured"),
         (["teacher=a.pt,b.pt", "student=yolo26n"], "teacher=a.pt,b.pt: benchmark train measures one teacher"),
         (["teacher=torchvision:resnet50", "student=yolo26n"], "teacher=torchvision:resnet50: benchmark train measures"),
         (["teacher=timm:resnet18", "student=yolo26n"], "teacher=timm:resnet18: benchmark train measures one teacher"),
