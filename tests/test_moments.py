@@ -105,7 +105,7 @@ def test_the_module_takes_it_and_gives_the_definition(mask: str, restore: str, i
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-4)])
-def test_an_adapter_that_is_never_applied_gives_the_definition(
+def test_an_adapter_inside_the_closed_form_gives_the_definition(
     form: str, dtype: torch.dtype, tolerance: float, layout: torch.memory_format
 ) -> None:
     """Value, gradient at the student and gradient of the adapter."""
@@ -136,7 +136,7 @@ def test_it_stays_so_where_the_teacher_lies_far_from_zero_or_is_flat() -> None:
 
 @pytest.mark.parametrize("rest", [1e-2, 1e-3, 0.0])
 def test_what_rounding_leaves_of_an_adapted_channel_is_not_amplified(rest: float) -> None:
-    """An adapter across what all channels share: their moments cancel out, and noise of either sign is left."""
+    """An adapter across what all channels share: they cancel each other out, and noise is left."""
     for seed in range(20):
         rng = torch.Generator().manual_seed(seed)
         common, shares = torch.randn(3, 1, 8, 8, generator=rng) * 8, torch.randn(32, generator=rng)
