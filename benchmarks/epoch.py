@@ -95,6 +95,7 @@ def measure(teacher: str, options: dict[str, Any], folder: Path) -> dict[str, An
     from ultralytics.models.yolo.detect import DetectionTrainer
 
     from ima_yolo import IMATrainer
+    from ima_yolo.config import split
     from ima_yolo.speed.report import machine
 
     options = {**DEFAULTS, **options, "project": str(folder)}
@@ -102,7 +103,8 @@ def measure(teacher: str, options: dict[str, Any], folder: Path) -> dict[str, An
         raise SystemExit(
             f"epochs={options['epochs']}: expected at least {LEAST}, of which the first and last are left out"
         )
-    taught = {"teacher": teacher}
+    own, options = split(options)  # what is ours means nothing to a plain training
+    taught = {**own, "teacher": teacher}
     train(DetectionTrainer, {**options, "epochs": 1, "name": "first", "plots": False})
     found: dict[str, Any] = {"without plots": {}}
     for plots, into in ((True, found), (False, found["without plots"])):
