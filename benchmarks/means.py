@@ -151,8 +151,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=OUTPUT)
     words = parser.parse_args()
     images = torch.rand(words.batch, 3, words.imgsz, words.imgsz)
-    result: dict[str, Any] = {"machine": machine(CPU), "date": today()}
-    result |= {key: getattr(words, key) for key in ("teacher", "imgsz", "batch", "rounds")}
+    asked = {key: getattr(words, key) for key in ("imgsz", "batch", "rounds")}
+    result: dict[str, Any] = {"machine": machine(CPU), "date": today(), "architecture": words.teacher, **asked}
     with TemporaryDirectory() as folder:
         path = teacher_file(words.teacher, Path(folder))
         parts = {
