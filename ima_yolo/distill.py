@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,32 +17,12 @@ from ima_yolo.finite import Guard, Suspects
 from ima_yolo.host import UNLABELLED
 from ima_yolo.labels import boxes_of, regions_of, some_images
 from ima_yolo.masks import Regions, go_on
-from ima_yolo.teachers import TeacherOutput
+from ima_yolo.teachers import Observed, TeacherOutput
 from ima_yolo.teachers.view import View
 from ima_yolo.weighting import AutoWeight, FixedWeight, Watch, schedule
 
 Look = Callable[[Tensor, bool], tuple[Features, Predictions | None]]  # images, whether the head is asked
 TERM = "ima_loss"  # contains "loss", so that it is plotted, and fits the 11 characters of the progress bar
-
-
-@dataclass(frozen=True)
-class Observed:
-    """What the teachers said of a batch.
-
-    Attributes:
-        outputs: One a teacher.
-        chosen: Indices of the images that they saw; None for all.
-        asked: What each was asked for beside maps: confidence, boxes, predictions.
-    """
-
-    outputs: list[TeacherOutput]
-    chosen: Tensor | None
-    asked: list[tuple[bool, bool, bool]]
-
-    @property
-    def has_heads(self) -> bool:
-        """Whether any teacher's head was asked for predictions."""
-        return any(predictions for _, _, predictions in self.asked)
 
 
 class Distiller(nn.Module):

@@ -29,6 +29,11 @@ USER_FAULTS = (
 )
 
 
+def is_users_fault(error: BaseException) -> bool:
+    """Whether an error is one of `USER_FAULTS`, or OpenCV's, which is raised for pictures of sizes that cannot be."""
+    return isinstance(error, USER_FAULTS) or type(error).__module__ == "cv2"
+
+
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 

@@ -22,7 +22,7 @@ from ima_yolo.attach import attach, cannot_compile, detach, is_attached
 from ima_yolo.config import Settings, own_keys, validate
 from ima_yolo.continuing import Continuing
 from ima_yolo.distill import Distiller, build_distiller
-from ima_yolo.errors import USER_FAULTS, IMAError, is_full_disk, one_line
+from ima_yolo.errors import IMAError, is_full_disk, is_users_fault, one_line
 from ima_yolo.pairing import choose_heads, fit_teachers, load_teachers
 from ima_yolo.preflight import Plan, prepare, side_of, student_kind
 from ima_yolo.students import RTDETR
@@ -91,10 +91,10 @@ class Distilling(Continuing):
             setattr(self.args, CARRIED, self.settings.model_dump(mode="json"))  # the workers get vars(self.args)
         try:
             super().train()
-        except USER_FAULTS as error:
+        except Exception as error:
             if is_full_disk(error):
                 raise IMAError(self._cannot_be_written(error)) from error
-            if self._has_started or self.ddp:
+            if self._has_started or self.ddp or not is_users_fault(error):
                 raise
             if self._is_new:
                 shutil.rmtree(self.save_dir, ignore_errors=True)  # it holds nothing but what was asked for

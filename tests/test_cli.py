@@ -7,11 +7,13 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 import ultralytics  # noqa: F401  (its log keeps the stream that is there when it is first imported)
 
 from ima_yolo import __version__, cli
-from ima_yolo.commands.options import with_recipe
+from ima_yolo.commands.options import faults_of_the_user, with_recipe
 from ima_yolo.errors import IMAError
 
 TRAIN = ["epochs=1", "imgsz=64", "batch=4", "workers=0", "optimizer=AdamW"]
@@ -348,6 +350,11 @@ def test_a_bad_validation_leaves_no_folder(capsys, words: list[str], tiny_checkp
     assert err.count("\n") == 1
     assert "did you mean 'ima_loss'" not in err
     assert not (tmp_path / "runs").exists()
+
+
+def test_what_opencv_refuses_is_one_line() -> None:
+    with pytest.raises(IMAError, match="OpenCV"), faults_of_the_user():
+        cv2.resize(np.zeros((2, 2, 3), np.uint8), (1 << 30, 1 << 30))
 
 
 def test_the_name_of_a_format_may_be_in_capitals(capsys, tiny_checkpoint, tmp_path: Path, monkeypatch) -> None:

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import onnx
 import pytest
 import torch
@@ -663,6 +665,18 @@ def test_data_that_cannot_be_trained_on_is_one_line_and_leaves_no_run(
     with pytest.raises(IMAError) as caught:
         trainer.train()
     assert "\n" not in str(caught.value)
+    assert not trainer.save_dir.exists()
+
+
+def test_a_size_that_opencv_cannot_make_is_one_line(options: dict[str, Any], tmp_path: Path) -> None:
+    trainer = IMATrainer(overrides={**options, "project": str(tmp_path / "runs")})
+
+    def too_large(_: Any) -> None:
+        cv2.resize(np.zeros((2, 2, 3), np.uint8), (1 << 30, 1 << 30))
+
+    trainer.add_callback("on_pretrain_routine_end", too_large)
+    with pytest.raises(IMAError, match="OpenCV"):
+        trainer.train()
     assert not trainer.save_dir.exists()
 
 

@@ -10,7 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from ima_yolo.errors import USER_FAULTS, IMAError, one_line
+from ima_yolo.errors import IMAError, is_users_fault, one_line
 
 
 def load_safely() -> None:
@@ -101,18 +101,20 @@ def faults_of_the_user() -> Iterator[None]:
     """Turn what Ultralytics raises for unusable files and values into one line.
 
     Raises:
-        IMAError: In place of any of `USER_FAULTS`.
+        IMAError: In place of what `is_users_fault` knows.
     """
     try:
         yield
     except IMAError:
         raise
-    except USER_FAULTS as error:
-        raise IMAError(one_line(error)) from error
     except AttributeError as error:
         if not _is_of_a_layer(error):
             raise
         raise IMAError(f"the model is not built as an Ultralytics model is ({one_line(error)})") from error
+    except Exception as error:
+        if not is_users_fault(error):
+            raise
+        raise IMAError(one_line(error)) from error
 
 
 def _is_of_a_layer(error: AttributeError) -> bool:

@@ -29,6 +29,26 @@ class TeacherOutput:
     predictions: Predictions | None = None
 
 
+@dataclass(frozen=True)
+class Observed:
+    """What the teachers said of a batch.
+
+    Attributes:
+        outputs: One a teacher.
+        chosen: Indices of the images that they saw; None for all.
+        asked: What each was asked for beside maps: confidence, boxes, predictions.
+    """
+
+    outputs: list[TeacherOutput]
+    chosen: Tensor | None
+    asked: list[tuple[bool, bool, bool]]
+
+    @property
+    def has_heads(self) -> bool:
+        """Whether any teacher's head was asked for predictions."""
+        return any(predictions for _, _, predictions in self.asked)
+
+
 class Teacher(Protocol):
     """A frozen model with feature maps.
 
