@@ -78,12 +78,20 @@ def open_session(
 
 
 def _checked_providers(providers: Providers | None) -> list[Provider]:
-    wanted: list[Provider] = [providers] if isinstance(providers, str) else list(providers or [CPU])
+    given: Any = [providers] if isinstance(providers, str) else providers or [CPU]
+    if not isinstance(given, (list, tuple)) or not all(map(_is_provider, given)):
+        raise IMAError(f"providers={providers}: expected names, such as {CPU}")
+    wanted: list[Provider] = list(given)
     names = [item if isinstance(item, str) else item[0] for item in wanted]
     available = ort.get_available_providers()
     if unknown := [name for name in names if name not in available]:
         raise IMAError(f"providers={unknown}: not in this ONNX Runtime, available: {', '.join(available)}")
     return wanted
+
+
+def _is_provider(item: Any) -> bool:
+    is_pair = isinstance(item, (list, tuple)) and len(item) == 2
+    return isinstance(item, str) or (is_pair and isinstance(item[0], str) and isinstance(item[1], dict))
 
 
 def session_metadata(session: ort.InferenceSession, source: str) -> Metadata:

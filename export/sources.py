@@ -317,6 +317,6 @@ def _pages_left(name: str, number: int) -> Sequence[np.ndarray]:
 
 def _open(source: str | int) -> cv2.VideoCapture:
     if isinstance(source, int):
-        return cv2.VideoCapture(source)
+        return cv2.VideoCapture(source) if source < 2**31 else cv2.VideoCapture()  # which is open on nothing
     limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, OPEN_TIMEOUT, cv2.CAP_PROP_READ_TIMEOUT_MSEC, OPEN_TIMEOUT]
     return cv2.VideoCapture(source, cv2.CAP_FFMPEG, limits)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import json
 import math
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ PARTS = ("train", "val", "test", "minival")
 SUFFIXES = (".yaml", ".yml")
 MOST_CLASSES = 20_000  # a matrix of which class is taken for which then holds 3 GB
 MOST_POINTS = 2_000
+MOST_FOLDERS = 100_000
 
 
 def read_data_set(data: str, split: str = "", fetch: bool = True) -> dict[str, Any]:
@@ -263,8 +265,25 @@ def images_in(places: str | list[str]) -> Iterator[Path]:
             lines = path.read_text(encoding="utf-8-sig").strip().splitlines()
             yield from (path.parent / line if line.startswith("./") else Path(line) for line in lines if line.strip())
         elif path.is_dir():  # as Ultralytics searches: through links, without hidden files, by the order of the texts
+            check_links(path)
             names = glob.glob(str(Path(glob.escape(str(path))) / "**" / "*.*"), recursive=True)
             yield from (Path(name) for name in sorted(names) if name.rpartition(".")[-1].lower() in IMG_FORMATS)
+
+
+def check_links(folder: Path) -> None:
+    """Refuse links that lead back to a folder that they lie in, or to so many that a search would not end.
+
+    Raises:
+        IMAError: With the link.
+    """
+    waiting, seen = [(str(folder), frozenset[str]())], 0
+    while waiting:
+        place, above = waiting.pop()
+        real, seen = os.path.realpath(place), seen + 1
+        if real in above or seen > MOST_FOLDERS:
+            raise IMAError(f"{place}: a link that leads back to a folder it lies in, or one of too many folders")
+        with os.scandir(place) as entries:
+            waiting += [(entry.path, above | {real}) for entry in entries if entry.is_dir()]
 
 
 def read_image(path: Path, channels: int) -> NDArray[Any] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,3 +46,23 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise IMAError(f"{path}: cannot be read ({error}); remove it, and it is made again") from error
+
+
+def check_folder(folder: Path, asked_by: str) -> None:
+    """Refuse a folder for results that cannot be made or written to.
+
+    Args:
+        folder: There or not.
+        asked_by: How the message calls it.
+
+    Raises:
+        IMAError: If nothing can be written there.
+    """
+    existing = folder.absolute()
+    while not existing.exists():
+        existing = existing.parent
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        raise IMAError(f"{asked_by}: cannot write to {existing} ({error.strerror})") from error

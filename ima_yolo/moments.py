@@ -56,7 +56,7 @@ class Moments:
         """Derive the rest."""
         self.eps = eps
         self.inverse = 1.0 / (variance + eps)
-        self.root = torch.rsqrt((variance + eps) * (target_variance + eps))
+        self.root = torch.rsqrt(variance + eps) * torch.rsqrt(target_variance + eps)  # their product might overflow
         self.own, self.other = variance * self.inverse, target_variance / (target_variance + eps)
         self.shared = covariance * self.root
         self.size = (self.own.sum(1) * self.other.sum(1)).clamp(min=EPS**2).sqrt()
@@ -200,7 +200,8 @@ def _slopes(moments: Moments, gamma: Tensor, form: str) -> tuple[Tensor, Tensor]
     by_own, by_shared = (gamma.square() / channels)[:, None], (-2.0 * gamma / channels)[:, None]
     if form == "cosine":  # the one whose gamma has a gradient, where alpha is above 0
         by_gamma = 2.0 * (gamma * moments.own.mean(1) - moments.shared.mean(1)) * (moments.alpha > 0)
-        by_own = by_own - (by_gamma * moments.alpha / (2.0 * moments.own.sum(1).clamp(min=EPS)))[:, None]
+        is_free = moments.size > EPS  # elsewhere the size is held, and alpha does not change by it
+        by_own = by_own - (by_gamma * moments.alpha * is_free / (2.0 * moments.own.sum(1).clamp(min=1e-30)))[:, None]
         by_shared = by_shared + (by_gamma / moments.size)[:, None]
     left = moments.eps * moments.inverse.square()  # the derivative of v_a / (v_a + eps)
     return by_own * left - by_shared * moments.shared * moments.inverse / 2.0, by_shared * moments.root

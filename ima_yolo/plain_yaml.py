@@ -24,6 +24,8 @@ def read_plain(path: Path, role: str) -> Any:
     Raises:
         IMAError: If it is missing, is no YAML, carries tags, or would grow beyond any use.
     """
+    if path.exists() and not path.is_file():  # a pipe would be waited for, and a device may have no end
+        raise IMAError(f"{role}={path}: expected a file")
     try:
         with path.open("rb") as file:
             content = file.read(MOST_BYTES + 1)

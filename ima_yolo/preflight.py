@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from ima_yolo import checkpoint
 from ima_yolo.config import Settings, own_keys, split, validate
 from ima_yolo.data_set import converted, images_in, read_data_set
 from ima_yolo.errors import IMAError, nearest, one_line
+from ima_yolo.files import check_folder
 from ima_yolo.host import is_ultralytics_key, load_model, ultralytics_keys
 from ima_yolo.kept import check_kept
 from ima_yolo.lists import listed
@@ -314,23 +314,3 @@ def _check_unlabelled(folder: str) -> None:
         raise IMAError(f"ima_unlabelled={folder}: {fault}")
     if all(imread(str(file)) is None for file in found):
         raise IMAError(f"ima_unlabelled={folder}: none of its {len(found)} images can be read")
-
-
-def check_folder(folder: Path, asked_by: str) -> None:
-    """Refuse a folder for results that cannot be made or written to.
-
-    Args:
-        folder: There or not.
-        asked_by: How the message calls it.
-
-    Raises:
-        IMAError: If nothing can be written there.
-    """
-    existing = folder.absolute()
-    while not existing.exists():
-        existing = existing.parent
-    try:
-        with tempfile.TemporaryFile(dir=existing):
-            pass
-    except OSError as error:
-        raise IMAError(f"{asked_by}: cannot write to {existing} ({error.strerror})") from error

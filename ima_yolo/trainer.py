@@ -72,7 +72,8 @@ class Distilling(Continuing):
         self._is_trained = plan.is_trained
         self._has_started = False
         super().__init__(DEFAULT_CFG, plan.overrides, _callbacks)
-        self.world_size = processes(self.world_size)
+        if self.world_size and RANK != -1:  # torchrun started this: of all nodes, where Ultralytics counts one's GPUs
+            self.world_size = WORLD_SIZE
         self._unlabelled: UnlabelledStream | None = None
         self._mosaic_is_closed = False
         self._teacher_digest = "+".join(teacher.digest() for teacher in self.teachers)
@@ -305,22 +306,12 @@ TRAINERS: dict[str, type[IMATrainer]] = {
 }
 
 
-def processes(counted: int) -> int:
-    """How many processes train together.
-
-    Args:
-        counted: Those that Ultralytics knows of: the GPUs of this node, 0 for a CPU.
-
-    Returns:
-        Those of all nodes where torchrun started this one.
-    """
-    return WORLD_SIZE if counted and RANK != -1 else counted
-
-
 def _note_start(trainer: Distilling) -> None:
     """From here on there is something to lose."""
     trainer._has_started = True
     settings = trainer.settings
+    if settings.ima_every > len(trainer.train_loader):
+        LOGGER.warning(f"ima_every={settings.ima_every} is more than an epoch has batches: some go without the teacher")
     looks = len(trainer.train_loader.dataset) * trainer.epochs * settings.ima_batch_share / settings.ima_every
     choose_runtime(trainer.teachers, settings.ima_teacher_runtime, trainer.device, looks)
 

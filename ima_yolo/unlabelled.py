@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import copy
@@ -92,6 +91,7 @@ class UnlabelledStream:
                 task="detect",
             )
             self._loader = build_dataloader(images, count, args.workers, shuffle=True, rank=rank)
+        self._passes = 0
         self._batches = self._forever()
 
     def next(self) -> Tensor:
@@ -104,11 +104,13 @@ class UnlabelledStream:
         with self._own_randomness():
             self._loader.dataset.close_mosaic(hyp=copy(self._args))
             self._loader.reset()
+            self._batches = self._forever()  # the pass that it was in ended with the loader's iterator
 
     def _forever(self) -> Iterator[Tensor]:
-        for count in itertools.count():
+        while True:
             if isinstance(self._loader.sampler, DistributedSampler):
-                self._loader.sampler.set_epoch(count)  # or the order of every pass is that of the first
+                self._loader.sampler.set_epoch(self._passes)  # or the order of every pass is that of the first
+            self._passes += 1
             for batch in self._loader:
                 yield batch["img"]
 

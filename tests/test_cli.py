@@ -352,6 +352,66 @@ def test_a_bad_validation_leaves_no_folder(capsys, words: list[str], tiny_checkp
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize("teacher", ["sent:build", "[a.pt, sent:build]", "'a.pt, sent:build'"])
+def test_a_recipe_runs_no_teacher(teacher: str, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sent.py").write_text("open('ran', 'w')\ndef build(): ...\n")
+    (tmp_path / "recipe.yaml").write_text(f"teacher: {teacher}\n")
+    for command in ("train", "compare"):
+        code, _, err = run(capsys, command, "cfg=recipe.yaml", "student=yolo26n.yaml", "data=gone.yaml", "arms=ima")
+        assert (code, err.count("\n")) == (2, 1)
+        assert "cfg=recipe.yaml: it would run its teacher; if that is yours, add teacher=" in err
+    assert with_recipe({"cfg": "recipe.yaml", "teacher": "sent:build"}) == {"teacher": "sent:build"}
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "word"),
+    [
+        ("val", "batch=0"),
+        ("val", "imgsz=abc"),
+        ("val", "device=99"),
+        ("predict", "embed=1"),
+        ("predict", "classes=abc"),
+    ],
+)
+def test_a_refusal_that_comes_late_leaves_no_folder(
+    command: str, word: str, capsys, tiny_checkpoint, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    source = f"data={tiny_data}" if command == "val" else f"source={tiny_data.parent / 'images' / 'val'}"
+    code, _, err = run(capsys, command, f"model={tiny_checkpoint()}", source, "workers=0", "imgsz=64", word)
+    assert (code, err.strip().count("\n")) == (2, 0)
+    assert not (tmp_path / "runs").exists()
+    (tmp_path / "runs" / "detect" / "val").mkdir(parents=True)
+    (tmp_path / "runs" / "mine.txt").touch()
+    run(capsys, command, f"model={tiny_checkpoint()}", source, "workers=0", "imgsz=64", word)
+    assert sorted(path.name for path in (tmp_path / "runs").rglob("*")) == ["detect", "mine.txt", "val"], "only its own"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["benchmark", "model={model}", "output=/proc/x"],
+        ["teachers", "student=gone.pt", "data=gone.yaml", "candidates=gone.pt", "output=/proc/x.png"],
+    ],
+)
+def test_an_output_that_cannot_be_written_is_found_first(words: list[str], capsys, tmp_path: Path) -> None:
+    (tmp_path / "x.onnx").touch()
+    code, _, err = run(capsys, *(word.format(model=tmp_path / "x.onnx") for word in words))
+    assert (code, err.count("\n")) == (2, 1)
+    assert f"{words[-1]}: cannot write to /proc" in err
+
+
+@pytest.mark.parametrize("providers", ["1", "1.5", "True", "[1]", "{}", "[['CPUExecutionProvider']]"])
+def test_providers_are_names(providers: str, capsys, tmp_path: Path) -> None:
+    (tmp_path / "x.onnx").touch()
+    code, _, err = run(
+        capsys, "predict", f"model={tmp_path / 'x.onnx'}", f"source={tmp_path}", f"providers={providers}"
+    )
+    assert (code, err.count("\n")) == (2, 1)
+
+
 def test_what_opencv_refuses_is_one_line() -> None:
     with pytest.raises(IMAError, match="OpenCV"), faults_of_the_user():
         cv2.resize(np.zeros((2, 2, 3), np.uint8), (1 << 30, 1 << 30))

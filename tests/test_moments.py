@@ -150,6 +150,43 @@ def test_what_rounding_leaves_of_an_adapted_channel_is_not_amplified(rest: float
         assert found <= 1.5 * expected, seed
 
 
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("chunk", [1, 2, 3])
+def test_any_number_of_images_at_a_time_gives_the_same(form: str, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One on a CPU, all on a GPU; the student's map in either order of memory."""
+    student, teacher = maps(torch.float64)
+    weight = torch.randn(5, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(2)).requires_grad_(True)
+    adapted = torch.nn.functional.conv2d(student, weight[:, :, None, None])
+    plain = ima_loss(adapted, teacher, "both", form)
+    monkeypatch.setattr("ima_yolo.moments.images_at_a_time", lambda batch: chunk)
+    fast = adapted_error(centre(student).contiguous(memory_format=torch.channels_last), weight, teacher, form)
+    assert fast.item() == pytest.approx(plain.item(), rel=1e-10)
+    for expected, found in zip(*(torch.autograd.grad(x, [student, weight]) for x in (plain, fast)), strict=True):
+        assert (found - expected).abs().max() <= 1e-10 * expected.abs().max()
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(("own", "other"), [(1e10, 1e10), (1e12, 1.0), (1.0, 1e12), (1e-8, 1.0)])
+def test_values_of_any_size_give_the_definition(form: str, own: float, other: float) -> None:
+    student, teacher = ((part.detach() * size) for part, size in zip(maps(torch.float32), (own, other), strict=True))
+    student.requires_grad_(True)
+    weight = torch.eye(5)
+    exact, seen = student.detach().double().requires_grad_(True), teacher.double()
+    plain, fast = ima_loss(exact, seen, "both", form), adapted_error(centre(student), weight, teacher, form)
+    assert fast.item() == pytest.approx(plain.item(), rel=1e-3)
+    expected, found = torch.autograd.grad(plain, exact)[0], torch.autograd.grad(fast, student)[0]
+    assert (found - expected).abs().max() <= 1e-2 * expected.abs().max()
+
+
+def test_no_image_is_no_loss_and_any_type_of_adapter_will_do() -> None:
+    module = IMALoss(4, 6)
+    assert module(torch.zeros(0, 4, 8, 8, requires_grad=True), torch.zeros(0, 6, 8, 8), 8, NO_OBJECTS).item() == 0
+    student, teacher = torch.randn(2, 4, 8, 8, dtype=torch.bfloat16, requires_grad=True), torch.randn(2, 6, 8, 8)
+    module.to(torch.bfloat16)(student, teacher, 8, NO_OBJECTS).backward()
+    assert student.grad is not None
+    assert student.grad.isfinite().all()
+
+
 def test_no_map_of_the_teachers_width_is_kept_for_the_backward_pass() -> None:
     """Beside the teacher's own map, which is there anyway."""
     student, teacher = torch.randn(2, 4, 16, 16, requires_grad=True), torch.randn(2, 64, 16, 16)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from ima_yolo.config import validate
 from ima_yolo.data_set import images_in
 from ima_yolo.errors import IMAError
 from ima_yolo.pairing import teachers_located
+from ima_yolo.plain_yaml import read_plain
 from ima_yolo.preflight import prepare, resume_path
 
 
@@ -250,6 +252,24 @@ def test_what_may_be_meant_is_a_warning(options, extra, message, tiny_checkpoint
         extra = {"teacher": str(tiny_checkpoint("yolo26s-few.yaml", names=extra["teacher"]))}
     prepare({**options, **extra})
     assert any(message in line for line in said)
+
+
+def test_links_that_lead_back_are_refused_before_they_are_searched(tmp_path: Path) -> None:
+    (tmp_path / "images" / "deep").mkdir(parents=True)
+    (tmp_path / "images" / "deep" / "a.png").touch()
+    (tmp_path / "images" / "beside").symlink_to(tmp_path / "images" / "deep")
+    assert len(list(images_in(str(tmp_path / "images")))) == 2, "links as such are followed"
+    for name in ("a", "b"):
+        (tmp_path / "images" / "deep" / name).symlink_to(tmp_path / "images")
+    with pytest.raises(IMAError, match="a link that leads back"):
+        list(images_in(str(tmp_path / "images")))
+
+
+def test_a_pipe_in_the_place_of_a_yaml_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "data.yaml")
+    for path in (tmp_path / "data.yaml", Path("/dev/zero"), tmp_path):
+        with pytest.raises(IMAError, match=f"data={path}: expected a file"):
+            read_plain(path, "data")
 
 
 def test_images_of_folders_and_lists(tmp_path: Path) -> None:

@@ -106,3 +106,10 @@ def test_classes_of_the_data(classes: Any, passes: bool) -> None:
     else:
         with pytest.raises(IMAError, match="classes 0 to 2"):
             check_classes(classes, count=3)
+
+
+@pytest.mark.parametrize("optimizer", ["Adam", "AdamW", "Adamax"])
+def test_momentum_is_a_share_below_one_where_it_is_divided_by_the_rest(optimizer: str) -> None:
+    with pytest.raises(IMAError, match=f"^momentum=1.0: expected less than 1 with optimizer={optimizer}$"):
+        check_ranges(arguments(optimizer=optimizer, momentum=1.0))
+    check_ranges(arguments(optimizer="SGD", momentum=1.0))

@@ -68,7 +68,7 @@ ROOMS: dict[str, Room] = {
     "kept": Room("ultralytics", "config host teachers data_set trust"),
     "preflight": Room(
         "yaml torch ultralytics",
-        "lists config features host trust quantized teachers checkpoint ranges students data_set pairing kept",
+        "lists config features host trust quantized teachers checkpoint ranges students data_set pairing kept files",
     ),
     "summary": Room("torch ultralytics", "host"),
     "pictures": Room("numpy PIL ultralytics", "data_set teachers"),

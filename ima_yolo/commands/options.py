@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import traceback
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -62,9 +63,21 @@ def with_recipe(options: Mapping[str, Any]) -> dict[str, Any]:
         recipe.pop(key, None)
     if recipe.pop("ima_trust", False):
         raise IMAError(f"cfg={name}: ima_trust=True is taken from the command line alone")
+    if "teacher" not in options:
+        _check_teachers(recipe.get("teacher"), str(name))
     if {"student", "model"} & options.keys():  # two words for one thing
         recipe = {key: value for key, value in recipe.items() if key not in {"student", "model"}}
     return {**recipe, **options}
+
+
+def _check_teachers(given: Any, recipe: str) -> None:
+    """Refuse a teacher that is a function: it would be imported and called, and a recipe may come from anywhere."""
+    for named in given if isinstance(given, (list, tuple)) else str(given or "").split(","):
+        if ":" in str(named):
+            from ima_yolo.teachers.load import is_function  # needs more than a device that runs .onnx files has
+
+            if is_function(str(named).strip()):
+                raise IMAError(f"cfg={recipe}: it would run its teacher; if that is yours, add teacher={named}")
 
 
 def whole_number(options: Mapping[str, Any], key: str, default: int, most: int | None = None) -> int:
@@ -83,11 +96,14 @@ def folder_to_write(name: Any) -> Path:
     """Return the folder that `output=` names, which may not be there yet.
 
     Raises:
-        IMAError: If a file is there, or in place of a folder above it.
+        IMAError: If a file is there, or in place of a folder above it, or it cannot be written to.
     """
     output = Path(str(name))
     if any(path.exists() and not path.is_dir() for path in (output, *output.parents)):
         raise IMAError(f"output={output}: expected a folder, a file is there")
+    from ima_yolo.files import check_folder
+
+    check_folder(output, f"output={output}")
     return output
 
 
@@ -115,6 +131,27 @@ def faults_of_the_user() -> Iterator[None]:
         if not is_users_fault(error):
             raise
         raise IMAError(one_line(error)) from error
+
+
+@contextmanager
+def leaving_nothing(mode: str, task: str, options: Mapping[str, Any]) -> Iterator[None]:
+    """Take away the folder for results that Ultralytics makes at once, where nothing was written to it before a fault.
+
+    Args:
+        mode: val or predict.
+        task: Of the model.
+        options: Of the command, as Ultralytics gets them.
+    """
+    from ultralytics.cfg import get_cfg, get_save_dir
+
+    folder = Path(get_save_dir(get_cfg(overrides={**options, "mode": mode, "task": task})))
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        yield
+    except BaseException:
+        if made and not any(path.is_file() for path in made[-1].rglob("*")):
+            shutil.rmtree(made[-1], ignore_errors=True)
+        raise
 
 
 def _is_of_a_layer(error: AttributeError) -> bool:
@@ -196,7 +233,8 @@ def checked_keys(options: Mapping[str, Any], own: Collection[str] = ()) -> None:
         IMAError: Naming the nearest valid one, or saying that it belongs to a training.
     """
     from ima_yolo.config import own_keys
-    from ima_yolo.preflight import check_folder, check_keys
+    from ima_yolo.files import check_folder
+    from ima_yolo.preflight import check_keys
 
     if training := sorted(own_keys() & options.keys()):
         raise IMAError(f"'{training[0]}' is a setting of `ima-yolo train` alone")

@@ -11,6 +11,7 @@ from ima_yolo.commands.options import (
     faults_of_the_user,
     is_onnx,
     is_pt,
+    leaving_nothing,
     load_safely,
     model_of,
     no_bare_words,
@@ -36,7 +37,8 @@ def val(options: dict[str, Any]) -> int:
     with faults_of_the_user():
         yolo = opened(model)
         _check_data(options, model, str(yolo.task), str(yolo.overrides.get("data") or ""))
-        yolo.val(**options)
+        with leaving_nothing("val", str(yolo.task), options):
+            yolo.val(**options)
     return 0
 
 
@@ -59,8 +61,10 @@ def predict(options: dict[str, Any]) -> int:
     with faults_of_the_user():
         # Ultralytics prints and saves as the results go by. Where it takes this process for its own command, since its
         # name ends in "yolo" as well, it has done so already and returns nothing.
-        for _ in opened(model).predict(**{"save": True, **options, "stream": True}) or ():
-            pass
+        yolo = opened(model)
+        with leaving_nothing("predict", str(yolo.task), options):
+            for _ in yolo.predict(**{"save": True, **options, "stream": True}) or ():
+                pass
     return 0
 
 

@@ -41,11 +41,13 @@ def teachers(options: dict[str, Any]) -> int:
     if not output.absolute().parent.is_dir():
         raise IMAError(f"output={output}: no folder {output.absolute().parent}")
     from ima_yolo.config import validate
+    from ima_yolo.files import check_folder
     from ima_yolo.pairing import located, weights_of
     from ima_yolo.ranking import plot, rank, table
     from ima_yolo.teachers.load import is_file
     from ima_yolo.teachers.view import Input
 
+    check_folder(output.absolute().parent, f"output={output}")
     names = [located(name) if is_file(name) else name for name in candidates]
     weights, data = weights_of(names, given or None), Path(str(options["data"]))
     seen = validate({"teacher": names[0], **{key: options[key] for key in SHOWN if key in options}})

@@ -127,7 +127,7 @@ class IMALoss(LevelLoss):
 
     def forward(self, student: Tensor, teacher: Tensor, stride: int, regions: Regions) -> Tensor:
         """Return the loss of one level, as `LevelLoss` does."""
-        if not self.fused:
+        if not self.fused or not len(student):
             return super().forward(student, teacher, stride, regions)
         return self.compare_restored(self.restore(student), teacher)
 
@@ -135,7 +135,7 @@ class IMALoss(LevelLoss):
         """Adapt a restored map, (B, C_s, H, W), and compare it with the teacher's, both in the closed form."""
         with torch.autocast(restored.device.type, enabled=False):
             target = teacher if teacher.shape[2:] == restored.shape[2:] else same_size(teacher.float(), restored)
-            weight = self.adapter.get_parameter("weight").flatten(1)  # (C_t, C_s, 1, 1) -> (C_t, C_s)
+            weight = self.adapter.get_parameter("weight").flatten(1).float()  # (C_t, C_s, 1, 1) -> (C_t, C_s)
             return adapted_error(centre(restored.float()), weight, target, self.deflation, self.floor)
 
     def align(self, student: Tensor) -> Tensor:

@@ -96,7 +96,9 @@ def _measured(
     threads = torch.get_num_threads()
     with tempfile.TemporaryDirectory() as scratch:
         teacher = teacher_file(case.teacher, Path(scratch))
-        memory = {arm: _peak(case, arm, device, threads, teacher, PEAKS if in_depth else 1) for arm in case.arms}
+        times = PEAKS if in_depth else 1
+        told(f"memory of {', '.join(case.arms)}, {times} process{'es' * (times > 1)} each: no line until they are done")
+        memory = {arm: _peak(case, arm, device, threads, teacher, times) for arm in case.arms}
         actions: dict[str, Any] = dict(build(case, device))
         row = summarize(case.name, alternate(actions, rounds, device, told), memory)
         for arm in case.arms:

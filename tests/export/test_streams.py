@@ -219,3 +219,10 @@ def test_a_camera_that_is_not_there(
     assert "image 1 1: cannot be read, left out (cannot be opened as a video, stream or camera)" in (
         capsys.readouterr().out
     )
+
+
+def test_a_camera_of_a_number_that_no_system_counts_to(
+    toy: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", f"model={toy(RAW)}", "source=99999999999999999999", "save=False"]) == 1
+    assert "cannot be read, left out (cannot be opened as a video, stream or camera)" in capsys.readouterr().out
