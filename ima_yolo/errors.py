@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -34,6 +35,7 @@ def is_users_fault(error: BaseException) -> bool:
     return isinstance(error, USER_FAULTS) or type(error).__module__ == "cv2"
 
 
+COLOUR = re.compile(r"\x1b\[[\d;]*m")
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
@@ -58,5 +60,5 @@ def one_line(error: BaseException | str) -> str:
 
     What a terminal would not print but obey, in a name that comes from a file for example, is spelt out.
     """
-    text = " ".join(str(error).replace("ERROR ❌️", "").split()) or type(error).__name__
+    text = " ".join(COLOUR.sub("", str(error)).replace("ERROR ❌️", "").split()) or type(error).__name__
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)

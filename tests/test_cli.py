@@ -14,7 +14,7 @@ import ultralytics  # noqa: F401  (its log keeps the stream that is there when i
 
 from ima_yolo import __version__, cli
 from ima_yolo.commands.options import faults_of_the_user, with_recipe
-from ima_yolo.errors import IMAError
+from ima_yolo.errors import IMAError, one_line
 
 TRAIN = ["epochs=1", "imgsz=64", "batch=4", "workers=0", "optimizer=AdamW"]
 
@@ -410,6 +410,10 @@ def test_providers_are_names(providers: str, capsys, tmp_path: Path) -> None:
         capsys, "predict", f"model={tmp_path / 'x.onnx'}", f"source={tmp_path}", f"providers={providers}"
     )
     assert (code, err.count("\n")) == (2, 1)
+
+
+def test_a_line_has_no_colours_and_obeys_nothing() -> None:
+    assert one_line("\x1b[34m\x1b[1mtrain: \x1b[0mno labels\n in \x07x") == r"train: no labels in \x07x"
 
 
 def test_what_opencv_refuses_is_one_line() -> None:
