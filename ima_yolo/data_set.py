@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import json
 import math
@@ -282,8 +283,9 @@ def check_links(folder: Path) -> None:
         real, seen = os.path.realpath(place), seen + 1
         if real in above or seen > MOST_FOLDERS:
             raise IMAError(f"{place}: a link that leads back to a folder it lies in, or one of too many folders")
-        with os.scandir(place) as entries:
-            waiting += [(entry.path, above | {real}) for entry in entries if entry.is_dir()]
+        with contextlib.suppress(OSError), os.scandir(place) as entries:  # no right to look: nothing is found there
+            inside = [entry.path for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
+            waiting += [(path, above | {real}) for path in inside]
 
 
 def read_image(path: Path, channels: int) -> NDArray[Any] | None:

@@ -6,7 +6,7 @@ import os
 import shutil
 import traceback
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -149,8 +149,11 @@ def leaving_nothing(mode: str, task: str, options: Mapping[str, Any]) -> Iterato
     try:
         yield
     except BaseException:
-        if made and not any(path.is_file() for path in made[-1].rglob("*")):
-            shutil.rmtree(made[-1], ignore_errors=True)
+        if made and not any(path.is_file() for path in folder.rglob("*")):
+            shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):  # others may have written there meanwhile
+                for above in made[1:]:
+                    above.rmdir()
         raise
 
 
