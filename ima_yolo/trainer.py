@@ -72,8 +72,7 @@ class Distilling(Continuing):
         self._is_trained = plan.is_trained
         self._has_started = False
         super().__init__(DEFAULT_CFG, plan.overrides, _callbacks)
-        if self.world_size and RANK != -1:  # torchrun started this: of all nodes, where Ultralytics counts one's GPUs
-            self.world_size = WORLD_SIZE
+        self.world_size = processes(self.world_size)
         self._unlabelled: UnlabelledStream | None = None
         self._mosaic_is_closed = False
         self._teacher_digest = "+".join(teacher.digest() for teacher in self.teachers)
@@ -304,6 +303,15 @@ TRAINERS: dict[str, type[IMATrainer]] = {
         IMAOBBTrainer,
     )
 }
+
+
+def processes(counted: int) -> int:
+    """How many processes train together: those of all nodes where torchrun started this one.
+
+    Args:
+        counted: Those that Ultralytics knows of: the GPUs of this node, 0 for a CPU.
+    """
+    return WORLD_SIZE if counted and RANK != -1 else counted
 
 
 def _note_start(trainer: Distilling) -> None:
