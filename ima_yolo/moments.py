@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ima_yolo.align import EPS, LEAST, centre, deflation, images_at_a_time
+from ima_yolo.align import EPS, LEAST, centre, deflation, images_at_a_time, of_mean_one
 
 
-class _Moments(torch.autograd.Function):
+class _Products(torch.autograd.Function):
     """Per-channel mean of s*s and of s*t; one pass over the maps in each direction, and no map is stored anew."""
 
     @staticmethod
@@ -126,7 +126,7 @@ def standardized_error(
     """
     flat = student.flatten(2).contiguous()  # (N, C, H, W) -> (N, C, H*W)
     target = centre(teacher).flatten(2).contiguous()
-    variance, covariance = _Moments.apply(flat, target)
+    variance, covariance = _Products.apply(flat, target)
     return error_of_moments(
         variance, covariance, torch.linalg.vecdot(target, target) / target.shape[2], form, floor, eps
     )
@@ -183,7 +183,7 @@ def error_of_moments(
         Scalar.
     """
     errors, counts, _ = _errors(Moments(variance, covariance, target_variance, eps), form, floor)
-    return (errors * counts).sum() / counts.sum().clamp(min=LEAST * len(counts))
+    return (errors * of_mean_one(counts)).mean()
 
 
 def _errors(moments: Moments, form: str, floor: float) -> tuple[Tensor, Tensor, Tensor]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ima_yolo.errors import IMAError, is_users_fault, one_line
+from ima_yolo.lists import listed_files
 
 
 def load_safely() -> None:
@@ -72,11 +73,11 @@ def with_recipe(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _check_teachers(given: Any, recipe: str) -> None:
     """Refuse a teacher that is a function: it would be imported and called, and a recipe may come from anywhere."""
-    for named in given if isinstance(given, (list, tuple)) else str(given or "").split(","):
-        if ":" in str(named):
+    for named in listed_files(given or ""):
+        if ":" in named:
             from ima_yolo.teachers.load import is_function  # needs more than a device that runs .onnx files has
 
-            if is_function(str(named).strip()):
+            if is_function(named):
                 raise IMAError(f"cfg={recipe}: it would run its teacher; if that is yours, add teacher={named}")
 
 
