@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .onnx import ExportReport, export_onnx
+    from .postprocess import Thresholds
     from .results import ClassMap, Detections
     from .runtime import Detector
 
-__all__ = ["ClassMap", "Detections", "Detector", "ExportReport", "export_onnx"]
+__all__ = ["ClassMap", "Detections", "Detector", "ExportReport", "Thresholds", "export_onnx"]
 
 
 def __getattr__(name: str) -> Any:
@@ -22,6 +23,10 @@ def __getattr__(name: str) -> Any:
         from .runtime import Detector
 
         return Detector
+    if name == "Thresholds":
+        from .postprocess import Thresholds
+
+        return Thresholds
     if name in ("ClassMap", "Detections"):
         from . import results
 

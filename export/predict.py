@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from itertools import count
 from pathlib import Path
@@ -20,7 +21,9 @@ from .postprocess import Thresholds
 from .results import Result
 from .runtime import Detector
 from .settings import nearest_key
-from .sources import Frame, find_sources, is_endless, is_single_picture, read_frames
+from .sources import find_sources, is_endless, is_single_picture, read_frames
+from .stopping import interrupted_by_signals
+from .videos import Frame
 from .writers import Writer
 
 FORMATS = {"save": "picture", "save_txt": "txt", "save_json": "json", "save_csv": "csv", "save_coco": "coco"}
@@ -143,27 +146,48 @@ def run(model: str | Path, source: object, **options: Any) -> int:
         raise IMAError(f"task={chosen.task}: {model} is a {detector.metadata.task} model; leave task= out")
     detector.check_classes(thresholds)
     sources = find_sources(source)
-    if detector.metadata.kind is not GraphKind.RAW and options.keys() & {"iou", "agnostic_nms"}:
-        _say(f"note: iou= and agnostic_nms= have no effect, {model} gives {detector.metadata.kind.value} outputs")
+    _note_what_has_no_effect(detector, model, options)
     formats = [what for key, what in FORMATS.items() if getattr(chosen, key)]
     writer = Writer(Path(chosen.project) / chosen.name, chosen.exist_ok, formats, chosen.save_conf)
-    unread, total = 0, f"/{len(sources)}" if all(is_single_picture(item) for item in sources) else ""
-    try:
+    read, unread, total = 0, 0, f"/{len(sources)}" if all(is_single_picture(item) for item in sources) else ""
+    with _ended(writer, any(is_endless(item) for item in sources)):
         for frame, number, line in _lines(detector, thresholds, chosen, sources, writer):
-            unread += line is None
+            read, unread = read + (line is not None), unread + (line is None)
             if line and not chosen.verbose:
                 continue
             where = frame.name if frame.number is None else f"{frame.name} frame {frame.number}"
             _say(f"image {number}{total} {where}: {line or f'cannot be read, left out ({frame.fault})'}")
-    except KeyboardInterrupt:
-        if not any(is_endless(item) for item in sources):
-            raise
-        _say("stopped")  # the only way to end a camera; what was seen so far is written
-    finally:
-        writer.close()
     told = f"Results saved to {writer.folder}" if formats else "Nothing was saved, since no save key is on"
+    if not read and writer.is_empty():
+        told = "Nothing was saved"
     _say(told + (f", {unread} pictures could not be read" if unread else ""))
     return 1 if unread else 0
+
+
+@contextmanager
+def _ended(writer: Writer, endless: bool) -> Iterator[None]:
+    """Finish what was written, however the work inside ends; to stop it is the only way to end a camera or stream."""
+    try:
+        with interrupted_by_signals():
+            try:
+                yield
+            finally:
+                writer.close()
+    except KeyboardInterrupt:
+        if not endless:
+            raise
+        _say("stopped")
+
+
+def _note_what_has_no_effect(detector: Detector, model: str | Path, options: Mapping[str, Any]) -> None:
+    """Say which of the keys that the user typed change nothing with this model."""
+    kind = detector.metadata.kind
+    if kind is not GraphKind.RAW and options.keys() & {"iou", "agnostic_nms"}:
+        _say(f"note: iou= and agnostic_nms= have no effect, {model} gives {kind.value} outputs")
+    if kind is GraphKind.NMS_EMBEDDED and "conf" in options:
+        _say("note: below the conf= that the file was exported with, conf= has no effect: its NMS is inside")
+    if kind is GraphKind.DENSE and options.get("save_coco"):
+        _say("note: save_coco=True has no effect, class maps are no records of COCO")
 
 
 def _say(line: str) -> None:

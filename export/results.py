@@ -25,8 +25,8 @@ class Detections:
     """What was found in one picture, best first.
 
     Attributes:
-        boxes: (N, 4) float32, x1, y1, x2, y2 in pixels of the picture, clipped to it; RT-DETR's are not, and around
-            rotated boxes they are the upright ones.
+        boxes: (N, 4) float32, x1, y1, x2, y2 in pixels of the picture, clipped to it; not clipped are RT-DETR's and,
+            of a model of rotated boxes, the upright ones around them.
         scores: (N,) float32, 0 to 1.
         classes: (N,) int64, class indices.
         names: Class index to class name.

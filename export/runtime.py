@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -97,7 +98,7 @@ class Detector:
         """
         return self.detect([image], Thresholds(conf, iou, max_det, agnostic_nms, classes))[0]
 
-    def detect(self, images: Sequence[np.ndarray] | np.ndarray, thresholds: Thresholds) -> list[Result]:
+    def detect(self, images: Sequence[np.ndarray] | np.ndarray, thresholds: Thresholds | None = None) -> list[Result]:
         """Look into several pictures, together in one run as far as the graph takes batches.
 
         Where that takes several runs and there are several threads, each thread makes runs of its own: a sixth more
@@ -106,7 +107,7 @@ class Detector:
 
         Args:
             images: A list, or an array (B, H, W, C), of what calling the object takes.
-            thresholds: What is kept.
+            thresholds: What is kept; the defaults of calling the object if None.
 
         Returns:
             One result a picture.
@@ -116,6 +117,7 @@ class Detector:
         """
         if isinstance(images, np.ndarray) and images.ndim != 4:  # its rows would be taken for grey pictures
             raise IMAError(f"images has shape {images.shape}, expected a list of pictures; a single one as [image]")
+        thresholds = thresholds or Thresholds()
         self.check_classes(thresholds)
         pictures = [as_input(image, self.metadata.channels) for image in images]
         size = self._batch or max(len(pictures), 1)
@@ -204,7 +206,8 @@ class Detector:
         """
         if asked is None:
             return self.metadata.imgsz
-        sides = tuple(asked) if isinstance(asked, Sequence) else (asked,)
+        given: tuple[Any, ...] = tuple(asked) if isinstance(asked, Sequence) else (asked,)
+        sides = tuple(int(side) if isinstance(side, np.integer) else side for side in given)
         sides = sides * 2 if len(sides) == 1 else sides
         stride = self.metadata.stride
         if len(sides) != 2 or not all(type(side) is int and side > 0 and side % stride == 0 for side in sides):

@@ -1,11 +1,10 @@
-"""Where pictures come from: files, folders, patterns, lists, videos, cameras and network streams."""
+"""Where pictures come from: files, folders, patterns, lists, videos, cameras and network streams; and pictures."""
 
 from __future__ import annotations
 
 import glob
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -15,6 +14,8 @@ import numpy as np
 
 from ima_yolo.errors import IMAError, one_line
 from ima_yolo.lists import listed_files
+
+from .videos import OPEN_TIMEOUT, Frame, read_video
 
 IMAGE_SUFFIXES = frozenset(
     {".avif", ".bmp", ".dib", ".dng", ".heic", ".heif", ".jp2", ".jpe", ".jpeg", ".jpg"}
@@ -35,30 +36,8 @@ STREAMS = ("rtsp://", "rtmp://", "http://", "https://", "tcp://", "udp://")
 READ_AS = {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR}
 """Channels of a model to the form in which pictures are decoded for it; for any other number they stay unchanged."""
 
-OPEN_TIMEOUT = 10_000
-"""Milliseconds that a stream may take to open, and to give its next frame."""
-
-LOST, LOST_SHARE = 2, 0.05
-"""Frames that may be missing at the end of a video, and their share: some containers count them roughly."""
-
-
-@dataclass(frozen=True)
-class Frame:
-    """A picture on its way to the model.
-
-    Attributes:
-        name: What is shown and written as its origin: a path, or the address of a stream.
-        image: (H, W, C) uint8, BGR where C is 3; None if it cannot be read.
-        fault: Why it cannot be read, "" if it can.
-        number: Which frame of a video or stream, from 0; None of a picture file.
-        fps: Frames a second of the video or stream, 0 of a picture file.
-    """
-
-    name: str
-    image: np.ndarray | None
-    fault: str = ""
-    number: int | None = None
-    fps: float = 0.0
+PASSWORD = re.compile(r"(?<=://)[^/@\s]*:[^/@\s]*(?=@)")
+"""Name and password in a stream's address."""
 
 
 def find_images(source: str | Path | None, key: str = "source") -> list[Path]:
@@ -131,7 +110,8 @@ def _lines_of(path: Path) -> list[str | int]:
         IMAError: It is no text, empty, or names lists in turn.
     """
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+        lines = [line for line in lines if line and not (line.startswith("#") and not (path.parent / line).exists())]
     except (OSError, UnicodeDecodeError) as error:
         raise IMAError(f"source={path}: cannot be read as a list of sources ({one_line(error)})") from error
     if not lines:
@@ -178,15 +158,16 @@ def read_frames(
         elif channels not in READ_AS:
             yield Frame(str(source), None, f"its frames have 3 channels, the model takes {channels}")
         else:
-            yield from islice(_read_video(source, stride), most)
+            yield from islice(read_video(source, _shown(source), is_endless(source), stride), most)
 
 
 def read_picture(source: str | Path, channels: int = 3) -> Frame:
     """Read a picture as `load_image` does; of an animation the first picture."""
+    name = _shown(source)
     try:
-        return Frame(str(source), load_image(source, channels))
+        return Frame(name, load_image(source, channels))
     except IMAError as error:
-        return Frame(str(source), None, str(error))
+        return Frame(name, None, str(error))
 
 
 def need_image(path: Path, channels: int = 3) -> np.ndarray:
@@ -275,48 +256,6 @@ def _find_files(source: object, suffixes: frozenset[str], what: str, key: str = 
     return files
 
 
-def _read_video(source: str | int, stride: int) -> Iterator[Frame]:
-    """Read frames until the video or stream ends; that there is none, or that it ends too early, is the last one."""
-    name = str(source)
-    capture = _open(source)
-    try:
-        fps, number = capture.get(cv2.CAP_PROP_FPS) or 0.0, 0
-        if not capture.isOpened():
-            yield Frame(name, None, "cannot be opened as a video, stream or camera")
-            return
-        while capture.grab():
-            if number % stride == 0:
-                read, image = capture.retrieve()
-                broken = not read or image is None or not image.size
-                yield Frame(name, None if broken else image, "a frame is damaged" if broken else "", number, fps)
-            number += 1
-        count = 0 if is_endless(source) else int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        for image in _pages_left(name, number) if number < count else ():
-            if number % stride == 0:
-                yield Frame(name, image, "", number, fps)
-            number += 1
-        if not number:
-            yield Frame(name, None, "holds no frame that OpenCV reads")
-        elif count - number > max(LOST, LOST_SHARE * count):
-            yield Frame(name, None, f"is damaged or cut off: ends after {number} of {count} frames")
-    finally:
-        capture.release()
-
-
-def _pages_left(name: str, number: int) -> Sequence[np.ndarray]:
-    """The pictures of a GIF from one on: as a video it ends at the first that is shown for no time."""
-    if Path(name).suffix.lower() != ".gif" or not Path(name).is_file():
-        return ()
-    data = np.fromfile(name, np.uint8)
-    try:
-        read, pages = cv2.imdecodemulti(data, cv2.IMREAD_COLOR)
-    except cv2.error:
-        return ()
-    return pages[number:] if read else ()
-
-
-def _open(source: str | int) -> cv2.VideoCapture:
-    if isinstance(source, int):
-        return cv2.VideoCapture(source) if source < 2**31 else cv2.VideoCapture()  # which is open on nothing
-    limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, OPEN_TIMEOUT, cv2.CAP_PROP_READ_TIMEOUT_MSEC, OPEN_TIMEOUT]
-    return cv2.VideoCapture(source, cv2.CAP_FFMPEG, limits)
+def _shown(source: str | int | Path) -> str:
+    """A source as it is printed and written: an address without its password."""
+    return PASSWORD.sub("***", str(source)) if isinstance(source, str) and "://" in source else str(source)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,9 @@ import numpy as np
 
 from ima_yolo.errors import IMAError
 
+from .records import RecordFile
 from .results import ClassMap, Detections, Result
-from .sources import Frame
+from .videos import Frame, is_text
 
 COLUMNS = ("image", "frame", "name", "class", "confidence", "x1", "y1", "x2", "y2")
 ROTATED = ("cx", "cy", "width", "height", "angle")
@@ -25,9 +25,15 @@ GREY_ONLY = (".pbm", ".pgm")
 DEFAULT_FPS = 25.0
 """Frames a second of a drawn stream that does not say its own."""
 
+RECORDS = {"json": "predictions.json", "coco": "coco.json"}
+"""Format -> the file of its records."""
+
+COUNTED_ROUGHLY = 2
+"""Frames by which a video's own count may differ from what was written."""
+
 
 class Writer:
-    """Writes each result as it comes; what is one file for all is complete after `close`."""
+    """Writes each result as it comes; tables and videos are complete after `close`, records at any time."""
 
     def __init__(self, folder: Path, exist_ok: bool, formats: Sequence[str], with_conf: bool = False) -> None:
         """Make the folder, where there is something to write.
@@ -39,7 +45,7 @@ class Writer:
             with_conf: Whether label lines carry the score.
 
         Raises:
-            IMAError: It cannot be made.
+            IMAError: It cannot be made, or not be written to.
         """
         self.folder = new_folder(folder, exist_ok) if formats else folder
         self.formats, self.with_conf = frozenset(formats), with_conf
@@ -47,11 +53,14 @@ class Writer:
         self._last: dict[str, int] = {}  # frame of each clip: one that is named twice begins anew
         self._taken: dict[str, int] = {}
         self._clips: set[str] = set()
-        self._records: list[dict[str, Any]] = []
-        self._coco: list[dict[str, Any]] = []
-        self._videos: dict[str, cv2.VideoWriter] = {}
+        self._image_ids: dict[int, str] = {}
+        self._videos: dict[str, tuple[cv2.VideoWriter, Path]] = {}
+        self._frames: dict[str, int] = {}  # written of each video
         self._open = ExitStack()
         self._table: Any = None
+        with self._errors_named():
+            kinds = [key for key in RECORDS if key in self.formats]
+            self._records = {key: RecordFile(self.folder / RECORDS[key]) for key in kinds}
 
     def write(self, frame: Frame, image: np.ndarray, found: Result) -> None:
         """Write one result.
@@ -68,27 +77,32 @@ class Writer:
                 self._write_labels(label, found)
             if "csv" in self.formats:
                 self._write_rows(frame, found)
-        if "json" in self.formats:
-            self._records.append(record_of(frame, found))
-        if "coco" in self.formats and isinstance(found, Detections):
-            self._coco += [{**record, "file_name": frame.name} for record in found.to_coco(_image_id(label))]
+            if "json" in self.formats:
+                self._records["json"].add([record_of(frame, found)])
+            if "coco" in self.formats and isinstance(found, Detections):
+                records = found.to_coco(self._image_id(label))
+                self._records["coco"].add([{**record, "file_name": frame.name} for record in records])
 
     def close(self) -> None:
-        """Write what is one file for all, and finish videos.
+        """Finish tables and videos.
 
         Raises:
             IMAError: The folder cannot be written to.
         """
         with self._errors_named():
-            for video in self._videos.values():
+            for video, _ in self._videos.values():
                 video.release()
+            for records in self._records.values():
+                records.close()
             self._open.close()
-            for key, name, content in (
-                ("json", "predictions.json", self._records),
-                ("coco", "coco.json", self._coco),
-            ):
-                if key in self.formats:
-                    (self.folder / name).write_text(json.dumps(content, indent=1), encoding="utf-8")
+        for stem, (_, path) in self._videos.items():
+            _check_video(path, self._frames[stem])
+
+    def is_empty(self) -> bool:
+        """Whether nothing was written; an empty folder is taken away."""
+        with suppress(OSError):
+            self.folder.rmdir()
+        return bool(self.formats) and not self.folder.exists()
 
     @contextmanager
     def _errors_named(self) -> Iterator[None]:
@@ -102,9 +116,10 @@ class Writer:
         if frame.number is not None and frame.number > self._last.get(frame.name, frame.number):
             self._last[frame.name] = frame.number
             return self._stems[frame.name]
-        plain = (
-            Path(frame.name).stem if Path(frame.name).suffix else "".join(c if c.isalnum() else "_" for c in frame.name)
-        )
+        plain = Path(frame.name).stem
+        if not Path(frame.name).suffix:
+            plain = "".join(c if c.isalnum() else "_" for c in frame.name)
+        plain = plain.encode(errors="backslashreplace").decode()  # bytes that are no text, which OpenCV does not take
         stem, number = plain, self._taken.get(plain, 0)
         while self._is_taken(stem, frame):
             number += 1
@@ -129,6 +144,7 @@ class Writer:
             video = self._video(stem, frame, picture)
             if video.isOpened():
                 video.write(picture)
+                self._frames[stem] += 1
                 return
             stem = f"{stem}_{frame.number}"  # no encoder, or none for so small a picture: one file a frame
         suffix, data = _encoded(".png" if frame.number is not None else Path(frame.name).suffix, picture)
@@ -138,8 +154,10 @@ class Writer:
         if stem not in self._videos:
             path, size = self.folder / f"{stem}.mp4", (picture.shape[1], picture.shape[0])
             fps = frame.fps if 0 < frame.fps <= 240 else DEFAULT_FPS
-            self._videos[stem] = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), fps, size)
-        return self._videos[stem]
+            arguments = (str(path), cv2.VideoWriter.fourcc(*"mp4v"), fps, size) if is_text(str(path)) else ()
+            self._videos[stem] = cv2.VideoWriter(*arguments), path
+            self._frames[stem] = 0
+        return self._videos[stem][0]
 
     def _write_labels(self, stem: str, found: Result) -> None:
         """Write a label file; a picture without detections has none, also none from an earlier run."""
@@ -156,10 +174,32 @@ class Writer:
 
     def _write_rows(self, frame: Frame, found: Result) -> None:
         if self._table is None:
-            file = self._open.enter_context((self.folder / "predictions.csv").open("w", newline="", encoding="utf-8"))
+            path, kept = self.folder / "predictions.csv", "backslashreplace"  # of names that are no text
+            file = self._open.enter_context(path.open("w", newline="", encoding="utf-8", errors=kept))
             self._table = csv.writer(file)
             self._table.writerow(columns_of(found))
         self._table.writerows(rows_of(frame, found))
+
+    def _image_id(self, stem: str) -> int | str:
+        """COCO numbers its images; names that are no number stay names, and so do those whose number is taken (01)."""
+        if not (stem.isascii() and stem.isdigit()):
+            return stem
+        return int(stem) if self._image_ids.setdefault(int(stem), stem) == stem else stem
+
+
+def _check_video(path: Path, frames: int) -> None:
+    """Read a finished video's head, since its writer tells of no fault.
+
+    Raises:
+        IMAError: It is not whole, as on a full disk.
+    """
+    if not frames:  # pictures in its place
+        return
+    capture = cv2.VideoCapture(str(path))
+    counted = capture.get(cv2.CAP_PROP_FRAME_COUNT) if capture.isOpened() else 0
+    capture.release()
+    if not 0 < counted >= frames - COUNTED_ROUGHLY:
+        raise IMAError(f"{path}: the video could not be written; look for room on the disk")
 
 
 def _encoded(suffix: str, picture: np.ndarray) -> tuple[str, np.ndarray]:
@@ -221,8 +261,3 @@ def new_folder(wanted: Path, exist_ok: bool) -> Path:
     except OSError as error:
         raise IMAError(f"{folder}: cannot be made ({error.strerror}); choose another project=") from error
     return folder
-
-
-def _image_id(stem: str) -> int | str:
-    """COCO numbers its images; names that are no number stay names."""
-    return int(stem) if stem.isascii() and stem.isdigit() else stem

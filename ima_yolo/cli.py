@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import ast
 import errno
+import io
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any
 
-from ima_yolo.errors import IMAError, nearest, one_line
+from ima_yolo.errors import IMAError, is_full_disk, nearest, one_line
 
 Options = dict[str, Any]
 
@@ -82,15 +84,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         Exit code: 0, 1 where part of the work failed, 2 for a mistake in settings or files, 130 on interruption.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    _print_anything()
     try:
         command, options = parse(words)
-        return command(options)
+        code = command(options)
+        sys.stdout.flush()  # while an error can still be told
+        return code
     except IMAError as error:
         if os.environ.get("IMA_TRACEBACK"):
             raise
         return _refuse(one_line(error))
+    except BrokenPipeError:  # as of `ima-yolo cfg | head`: nobody is left to read
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python says so as it ends
+        return 1
     except OSError as error:
-        if error.errno != errno.ENAMETOOLONG or os.environ.get("IMA_TRACEBACK"):
+        if os.environ.get("IMA_TRACEBACK"):
+            raise
+        if is_full_disk(error):
+            return _refuse(one_line(error))
+        if error.errno != errno.ENAMETOOLONG:
             raise
         return _refuse(one_line(f"{error.filename}: this name is too long for a file"))
     except ModuleNotFoundError as error:
@@ -101,6 +113,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("ima-yolo: interrupted", file=sys.stderr)
         return 130
+
+
+def _print_anything() -> None:
+    """Let names that the terminal's encoding lacks be spelt out in place of ending the work."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _refuse(reason: str) -> int:
@@ -170,7 +189,9 @@ def value_of(text: str) -> Any:
     if lowered in {"none", "true", "false"}:
         return {"none": None, "true": True, "false": False}[lowered]
     try:
-        return ast.literal_eval(text)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", SyntaxWarning)  # of "3in1", which is text all the same
+            return ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return text
 

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import inspect
+import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,8 +14,10 @@ import cv2
 import numpy as np
 import pytest
 import ultralytics  # noqa: F401  (its log keeps the stream that is there when it is first imported)
+from ultralytics.engine.exporter import Exporter
 
 from ima_yolo import __version__, cli
+from ima_yolo.commands.export import OTHER_WORDS
 from ima_yolo.commands.options import faults_of_the_user, with_recipe
 from ima_yolo.errors import IMAError, one_line
 
@@ -41,6 +46,8 @@ def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]
         ("", ""),
         ("__import__('os')", "__import__('os')"),
         ("[" * 5000, "[" * 5000),
+        ("3in1", "3in1"),
+        ("1if", "1if"),
     ],
 )
 def test_values_are_read_as_yolo_reads_them(text: str, value: Any) -> None:
@@ -430,9 +437,45 @@ def test_the_name_of_a_format_may_be_in_capitals(capsys, tiny_checkpoint, tmp_pa
     assert run(capsys, "export", f"model={model}", "format=ONNX", "imgsz=64")[0] == 2
 
 
-def test_a_misspelt_onnx_is_not_exported_past_the_comparison(capsys, tiny_checkpoint) -> None:
-    code, _, error = run(capsys, "export", f"model={tiny_checkpoint()}", "format=onxx", "imgsz=64")
-    assert (code, error) == (2, "ima-yolo: format=onxx: there is no such format (did you mean 'onnx'?)\n")
+@pytest.mark.parametrize(("typed", "meant"), [("onxx", " (did you mean 'onnx'?)"), ("nan", ""), ("-", ""), ("", "")])
+def test_a_misspelt_format_is_not_guessed(typed: str, meant: str, capsys, tiny_checkpoint) -> None:
+    """Ultralytics takes nan for qnn, and fetches data for that; onxx would go past the comparison with torch."""
+    code, _, error = run(capsys, "export", f"model={tiny_checkpoint()}", f"format={typed}", "imgsz=64")
+    assert code == 2
+    assert error.startswith(f"ima-yolo: format={typed}: there is no such format{meant}")
+    assert error.count("\n") == 1
+
+
+def test_other_names_of_formats_are_those_of_ultralytics() -> None:
+    source = inspect.getsource(Exporter.__call__)
+    assert [word for word in OTHER_WORDS if f'"{word}"' not in source] == []
+    aliases = re.findall(r"if fmt in \{([^}]*)\}: *(?:#.*)?\n *(?:fmt|LOGGER)", source)
+    assert {word.strip(' "') for found in aliases for word in found.split(",")} == set(OTHER_WORDS)
+
+
+def test_a_pipe_that_closes_and_a_terminal_of_few_letters(tmp_path: Path) -> None:
+    def process(*words: str, encoding: str = "ascii") -> subprocess.Popen[bytes]:
+        environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
+        command = [sys.executable, "-m", "ima_yolo", *words]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
+
+    with process("cfg") as closed:
+        assert closed.stdout is not None
+        assert closed.stderr is not None
+        closed.stdout.close()
+        assert closed.stderr.read() == b""
+        assert closed.wait(60) in (0, 1)
+    with process("val", "model=\u6f22.pt") as narrow:
+        assert narrow.communicate(timeout=60)[1] == b"ima-yolo: model=\\u6f22.pt: no such file\n"
+        assert narrow.returncode == 2
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_output_to_a_full_disk_is_one_line() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([sys.executable, "-m", "ima_yolo", "cfg"], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "No space left" in done.stderr
 
 
 @pytest.mark.parametrize("command", ["val", "predict", "export"])

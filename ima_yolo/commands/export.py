@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,10 +18,15 @@ from ima_yolo.commands.options import (
     switches,
     with_recipe,
 )
-from ima_yolo.errors import IMAError
+from ima_yolo.errors import IMAError, nearest
 
 QUANTIZE_KEYS = ("calibration", "percentile", "calibration_images", "max_loss")
 OWN_KEYS = ("output", "images", "kit", *QUANTIZE_KEYS)
+OTHER_WORDS = (
+    *("tensorrt", "trt", "mlmodel", "mlpackage", "mlprogram", "apple", "ios"),
+    *("huawei", "cann", "om", "vitis", "vitisai", "versal", "tflite", "tfjs"),
+)
+"""Names of formats that Ultralytics takes beside those that it lists."""
 
 
 @dataclass(frozen=True)
@@ -56,11 +60,12 @@ def export(options: dict[str, Any]) -> int:
 
 
 def _check_format(form: str) -> None:
-    """Refuse a word that Ultralytics would take for a misspelt onnx, and export past our comparison with torch."""
+    """Refuse a misspelt format: Ultralytics would guess, and export past our comparison or fetch data for it."""
     from ultralytics.engine.exporter import export_formats
 
-    if get_close_matches(form, export_formats()["Argument"], n=1, cutoff=0.6) == ["onnx"]:  # as Ultralytics guesses
-        raise IMAError(f"format={form}: there is no such format (did you mean 'onnx'?)")
+    known = [*export_formats()["Argument"][1:], *OTHER_WORDS]  # the first is a .pt file itself
+    if form not in known:
+        raise IMAError(f"format={form}: there is no such format{nearest(form, known)}")
 
 
 def _read(model: str, options: dict[str, Any]) -> _Order:
@@ -117,13 +122,14 @@ def _write(order: _Order) -> Path:
 
     options = QuantizeOptions(**order.quantize)
     if exported:
-        return quantize_onnx(order.model, target, options).path
+        with faults_of_the_user():
+            return quantize_onnx(order.model, target, options).path
     from ima_yolo.data_set import read_data_set
     from ima_yolo.export.onnx import export_onnx
 
     read_data_set(options.data, "val")  # before the work of an export is done
 
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory() as folder, faults_of_the_user():
         graph = export_onnx(order.model, Path(folder), order.images, **order.args).path
         return quantize_onnx(graph, target, options).path
 

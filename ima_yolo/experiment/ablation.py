@@ -28,7 +28,7 @@ NEEDS: dict[str, dict[str, Any]] = {
     "ima_weight_ratio": {"ima_weight": "auto"},
 }
 # Choices that are no reading of their own: `auto` is one of the others, and a region is known for task semantic alone.
-NOT_READINGS = {"ima_instance": ("auto", "region")}
+NOT_READINGS = {"ima_instance": ("auto", "region"), "ima_generator": ("auto",)}
 
 
 def read_ablation(what: Any = PARTS, values: Any = None) -> tuple[tuple[Arm, ...], tuple[str, ...]]:

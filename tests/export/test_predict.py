@@ -157,6 +157,17 @@ def test_settings_without_effect_are_told(
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("note: iou= and agnostic_nms= have no effect")
     assert "200x100 (no detections), " in lines[1]
+    run(toy(np.zeros((1, 3, 6)), args="{'nms': True}"), pictures, conf=0.01)
+    assert capsys.readouterr().out.startswith("note: below the conf= that the file was exported with, conf= has no eff")
+    run(toy(np.zeros((1, 64, 64)), task="semantic"), pictures, save_coco=True)
+    assert capsys.readouterr().out.startswith("note: save_coco=True has no effect")
+
+
+def test_nothing_read_leaves_no_folder(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("a.png").write_bytes(b"")
+    assert run(model, "a.png", save_csv=True) == 1
+    assert capsys.readouterr().out.splitlines()[-1] == "Nothing was saved, 1 pictures could not be read"
+    assert not Path("runs/detect/predict").exists()
 
 
 def test_lists_as_they_are_typed(model: Path, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -219,6 +219,17 @@ def test_outlines_have_a_background_beside_their_classes(
         quantize_onnx(model, tmp_path / "x_int8.onnx", QuantizeOptions(str(task_data("segment"))))
 
 
+def test_labels_of_another_form_are_one_line(
+    lively: Callable[[str], Path], tiny_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = lively("yolo26n-seg")
+    assert main(["export", f"model={model}", "quantize=8", f"data={tiny_data}", "imgsz=64", "output=x.onnx"]) == 2
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told.startswith("ima-yolo: ")
+    assert "segment" in told.lower()
+    assert not Path("x.onnx").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -179,6 +179,7 @@ def test_settings_out_of_range(toy: Callable[..., Path]) -> None:
         Detector(path)(PICTURE, conf=2)
     with pytest.raises(IMAError, match=r"^classes=\[2\]: .*0 to 1"):
         Detector(path)(PICTURE, classes=[0, 2])
+    assert Detector(path, imgsz=np.int64(64)).imgsz == (64, 64)
     with pytest.raises(IMAError, match=r"^imgsz=96: .* fixed to \[64, 64\]"):
         Detector(path, imgsz=96)
     with pytest.raises(IMAError, match=r"^imgsz=50: expected a multiple of 32"):

@@ -88,7 +88,7 @@ def test_addresses_of_pictures_and_of_streams(source: str, is_picture: bool) -> 
 
 def test_a_text_file_of_sources(folder: Path, tmp_path: Path) -> None:
     text = folder / "all.txt"
-    text.write_text(f"b.png\n\n  deeper \n{folder / 'a.JPG'}\nrtsp://a/b\n")
+    text.write_text(f"# a note\nb.png\n\n  deeper \n{folder / 'a.JPG'}\nrtsp://a/b\n")
     found = find_sources(text)
     assert found == [str(folder / "b.png"), str(folder / "deeper/c.png"), str(folder / "a.JPG"), "rtsp://a/b"]
     for content, message in (

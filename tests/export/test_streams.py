@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +21,7 @@ import numpy as np
 import pytest
 
 from ima_yolo.cli import main
-from ima_yolo.export import fetched, sources
+from ima_yolo.export import fetched, videos
 from ima_yolo.export.predict import run
 
 RAW = np.array([[[32, 32, 32, 16, 0.1, 0.9]]]).transpose(0, 2, 1)
@@ -25,8 +29,8 @@ FRAMES = 30
 
 
 @contextmanager
-def server(body: Callable[[int], bytes]) -> Iterator[str]:
-    """Serve an endless-looking MJPEG stream of `FRAMES` parts, each `body(number)`; gives its address."""
+def server(body: Callable[[int], bytes], frames: int = FRAMES) -> Iterator[str]:
+    """Serve an endless-looking MJPEG stream of some parts, each `body(number)`; gives its address."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -34,7 +38,7 @@ def server(body: Callable[[int], bytes]) -> Iterator[str]:
             self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
             self.end_headers()
             try:
-                for number in range(FRAMES):
+                for number in range(frames):
                     data = body(number)
                     head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n\r\n"
                     self.wfile.write(head.encode() + data + b"\r\n")
@@ -111,6 +115,75 @@ def test_a_stream_to_its_end(toy: Callable[..., Path], capsys: pytest.CaptureFix
     assert len(seen) >= FRAMES - 1  # a reader of MJPEG knows the last picture's end by the next one's beginning
 
 
+def test_a_stream_that_falls_silent_is_told(
+    toy: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(videos, "OPEN_TIMEOUT", 1500)
+    held = threading.Event()
+
+    def body(number: int) -> bytes:
+        if number == 5:
+            held.wait(20)
+        return jpeg(number)
+
+    with server(body) as address:
+        assert run(toy(RAW), address, save=False) == 1
+        held.set()
+    *_, silent, last = capsys.readouterr().out.splitlines()
+    assert re.search(r"left out \(gives no more after [345] frames, in [12] s\)$", silent)
+    assert last.endswith("1 pictures could not be read")
+
+
+STOPPED = """
+import sys
+from ima_yolo.cli import main
+sys.exit(main(["predict", *sys.argv[1:]]))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends signals of POSIX")
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
+def test_a_request_to_end_leaves_whole_files(name: str, toy: Callable[..., Path]) -> None:
+    """`docker stop` asks by SIGTERM, a terminal that closes by SIGHUP."""
+    held = threading.Event()
+
+    def body(number: int) -> bytes:
+        held.wait(0.05)
+        return jpeg(number % 30)
+
+    with server(body, frames=10_000) as address:
+        words = [f"model={toy(RAW)}", f"source={address}", "save_json=True", "save_coco=True", "save_csv=True"]
+        command = [sys.executable, "-c", STOPPED, *words]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                if " frame 3:" in line:
+                    break
+            process.send_signal(getattr(signal, name))
+            told = process.stdout.read().splitlines()
+            assert process.wait(60) == 0
+    assert told[-2:] == ["stopped", f"Results saved to {Path('runs/detect/predict')}"]
+    folder = Path("runs/detect/predict")
+    seen = [record["frame"] for record in json.loads((folder / "predictions.json").read_text())]
+    assert seen == list(range(len(seen)))
+    assert len(seen) >= 4
+    assert len(json.loads((folder / "coco.json").read_text())) == len(seen)
+    (video,) = folder.glob("*.mp4")
+    assert cv2.VideoCapture(str(video)).get(cv2.CAP_PROP_FRAME_COUNT) == len(seen)
+
+
+def test_no_password_is_shown_or_written(toy: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
+    with server(jpeg) as address:
+        secret = address.replace("://", "://me:hush@")
+        main(["predict", f"model={toy(RAW)}", f"source={secret}", "max_frames=1", "save_json=True", "save_csv=True"])
+    captured = capsys.readouterr()
+    assert f"{address.replace('://', '://***@')} frame 0" in captured.out
+    assert "hush" not in captured.out + captured.err
+    for file in Path("runs/detect/predict").iterdir():
+        assert "hush" not in file.name
+        assert b"hush" not in file.read_bytes()
+
+
 def test_a_stream_of_no_pictures_is_told_and_the_rest_goes_on(
     toy: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -126,7 +199,7 @@ def test_a_stream_of_no_pictures_is_told_and_the_rest_goes_on(
 def test_a_server_that_says_nothing_is_left(
     toy: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sources, "OPEN_TIMEOUT", 1000)
+    monkeypatch.setattr(videos, "OPEN_TIMEOUT", 1000)
     with socket.create_server(("127.0.0.1", 0)) as mute:
         start = time.monotonic()
         assert run(toy(RAW), f"http://127.0.0.1:{mute.getsockname()[1]}/x.mjpg", save=False) == 1
@@ -201,12 +274,13 @@ class Camera:
 def test_a_camera_until_it_is_stopped(
     plug: bool, toy: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sources.cv2, "VideoCapture", Camera)
+    monkeypatch.setattr(videos.cv2, "VideoCapture", Camera)
     monkeypatch.setattr(Camera, "plug", plug)
-    assert main(["predict", f"model={toy(RAW)}", "source=0", "save=False", "save_json=True", "save_csv=True"]) == 0
+    code = main(["predict", f"model={toy(RAW)}", "source=0", "save=False", "save_json=True", "save_csv=True"])
     lines = capsys.readouterr().out.splitlines()
     assert frames_in(lines) == [0, 1]
-    assert ("stopped" in lines) is not plug
+    assert (code, "stopped" in lines) == ((1, False) if plug else (0, True))
+    assert ("image 3 0: cannot be read, left out (gives no more after 2 frames)" in lines) is plug
     assert len(json.loads(Path("runs/detect/predict/predictions.json").read_text())) == 2
     assert len(Path("runs/detect/predict/predictions.csv").read_text().splitlines()) == 3
 
@@ -214,7 +288,7 @@ def test_a_camera_until_it_is_stopped(
 def test_a_camera_that_is_not_there(
     toy: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sources.cv2, "VideoCapture", Camera)
+    monkeypatch.setattr(videos.cv2, "VideoCapture", Camera)
     assert main(["predict", f"model={toy(RAW)}", "source=1", "save=False"]) == 1
     assert "image 1 1: cannot be read, left out (cannot be opened as a video, stream or camera)" in (
         capsys.readouterr().out

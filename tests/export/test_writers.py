@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,9 +14,12 @@ import cv2
 import numpy as np
 import pytest
 
+from ima_yolo.cli import main
+from ima_yolo.errors import IMAError
 from ima_yolo.export.masks import Masks
 from ima_yolo.export.predict import run
 from ima_yolo.export.preprocess import Letterbox
+from ima_yolo.export.records import RecordFile
 from ima_yolo.export.results import Detections
 
 RAW = np.array([[[32, 32, 32, 16, 0.1, 0.9], [16, 32, 8, 8, 0.5, 0.1]]]).transpose(0, 2, 1)
@@ -55,6 +61,73 @@ def test_csv_and_coco(toy: Callable[..., Path], tmp_path: Path) -> None:
     assert [record["image_id"] for record in records] == [42, 42, "b", "b"]
     assert records[0]["bbox"] == pytest.approx([50, 25, 100, 50], abs=1e-3)
     assert (records[0]["category_id"], records[0]["score"]) == (2, 0.9)
+
+
+def test_two_pictures_of_one_number_have_ids_of_their_own(toy: Callable[..., Path], tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ("01.png", "1.png"):
+        cv2.imwrite(str(tmp_path / "in" / name), np.zeros((100, 200, 3), np.uint8))
+    assert run(toy(RAW), tmp_path / "in", save=False, save_coco=True) == 0
+    records = json.loads(Path("runs/detect/predict/coco.json").read_text())
+    assert [(r["image_id"], Path(r["file_name"]).name) for r in records] == [(1, "01.png")] * 2 + [("1", "1.png")] * 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are bytes")
+def test_a_name_that_is_no_text_is_spelt_out(
+    toy: Callable[..., Path], video: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = video.parent / "odd"
+    folder.mkdir()
+    cv2.imwrite(str(folder / "a.png"), np.zeros((100, 200, 3), np.uint8))
+    for name, source in ((b"b\xff.png", folder / "a.png"), (b"c\xff.avi", video)):
+        (Path(os.fsdecode(os.fsencode(folder) + b"/" + name))).write_bytes(source.read_bytes())
+    formats = [f"{key}=True" for key in ("save_csv", "save_json", "save_coco", "save_txt")]
+    code = main(["predict", f"model={toy(RAW)}", f"source={folder}", "max_frames=1", *formats])
+    assert len(list(csv.DictReader(Path("runs/detect/predict/predictions.csv").read_text().splitlines()))) >= 4
+    assert [Path(r["image"]).name for r in json.loads(Path("runs/detect/predict/predictions.json").read_text())][
+        :2
+    ] == [
+        "a.png",
+        "b\udcff.png",
+    ]
+    assert Path("runs/detect/predict/labels", r"b\udcff.txt").is_file()
+    assert (code == 0) is ("cannot be read" not in capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("kind", ["video", "records"])
+def test_what_does_not_fit_the_disk_is_one_line(
+    kind: str, toy: Callable[..., Path], video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A limit on the size of files stands for a full disk: both fail in the write."""
+    resource = pytest.importorskip("resource")
+    model, before = toy(RAW), resource.getrlimit(resource.RLIMIT_FSIZE)
+    options = {"save": True} if kind == "video" else {"save": False, "save_json": True, "save_coco": True}
+    monkeypatch.setattr("sys.dont_write_bytecode", True)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
+    try:
+        with pytest.raises(IMAError) as caught:
+            run(model, video, verbose=False, **options)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "written" in str(caught.value)
+    if kind == "records":
+        seen = json.loads(Path("runs/detect/predict/predictions.json").read_text())
+        assert [record["frame"] for record in seen] == list(range(len(seen)))
+        assert 0 < len(seen) < 10
+        json.loads(Path("runs/detect/predict/coco.json").read_text())
+
+
+def test_records_are_whole_at_any_time_and_kept_nowhere_else(tmp_path: Path) -> None:
+    file = RecordFile(tmp_path / "a.json")
+    for count in range(4):
+        assert json.loads((tmp_path / "a.json").read_text()) == [{"n": n} for n in range(count)]
+        file.add([{"n": count}])
+    file.add([])
+    file.add([{"n": 4}, {"n": 5}])
+    file.close()
+    assert json.loads((tmp_path / "a.json").read_text()) == [{"n": n} for n in range(6)]
+    assert vars(file).keys() == {"_file", "_end"}
 
 
 def test_frames_of_a_video(
