@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from ima_yolo.errors import IMAError, nearest
-from ima_yolo.lists import listed_files
+from ima_yolo.lists import as_text, listed_files
 from ima_yolo.plain_yaml import read_plain
 
 PREFIX = "ima_"
@@ -240,8 +240,7 @@ def validate(ours: Mapping[str, Any]) -> Settings:
     spelt_out = {key: _spelt_out(key, value) for key, value in ours.items()}
     given = {key: value for key, value in spelt_out.items() if value is not None}
     if "teacher" in given:
-        named = given["teacher"]
-        given["teacher"] = ",".join(map(str, named)) if isinstance(named, (list, tuple)) else str(named)
+        given["teacher"] = as_text(given["teacher"])
     try:
         return Settings(**given)
     except ValidationError as error:

@@ -17,6 +17,11 @@ def listed(given: Any) -> list[Any]:
     return list(given) if isinstance(given, Sequence) else [given]
 
 
+def as_text(given: Any) -> str:
+    """A list as it would be typed, "a,b"; anything else as text."""
+    return ",".join(map(str, given)) if isinstance(given, (list, tuple)) else str(given)
+
+
 def listed_files(given: Any) -> list[str]:
     """The same for names of files, which may hold commas: as many words as possible make up a file that is there."""
     words = given.split(",") if isinstance(given, str) else None

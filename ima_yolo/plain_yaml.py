@@ -12,6 +12,10 @@ from ima_yolo.errors import IMAError, one_line
 
 MOST_BYTES = 2**24
 MOST_VALUES = 200_000  # once every alias is written out; a data set with 20,000 class names has 40,000
+MOST_LEVELS = 200  # of nesting; more would take the parser's stack
+MOST_DIGITS = 100  # of a number; the time for "1:1:1...", a number to the base of 60, grows with their square
+FASTEST: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's, where PyYAML was built with it
+MERGE = "tag:yaml.org,2002:merge"
 
 
 def read_plain(path: Path, role: str) -> Any:
@@ -47,7 +51,11 @@ def parse_plain(content: bytes, where: str) -> Any:
     if len(content) > MOST_BYTES:
         raise IMAError(f"{where}: larger than {MOST_BYTES >> 20} MiB")
     try:
-        found = yaml.safe_load(content.decode("utf-8"))
+        text = content.decode("utf-8")
+        _check_events(text)
+        found = yaml.load(text, Loader=_PlainLoader)
+    except IMAError as error:
+        raise IMAError(f"{where}: {error}") from None
     except RecursionError:
         raise IMAError(f"{where}: nested too deeply") from None
     except (ValueError, OverflowError, TypeError, LookupError, yaml.YAMLError) as error:
@@ -57,6 +65,53 @@ def parse_plain(content: bytes, where: str) -> Any:
     except IMAError as error:
         raise IMAError(f"{where}: {error}") from None
     return found
+
+
+def _check_events(text: str) -> None:
+    """Look through a file without building anything of it.
+
+    Raises:
+        IMAError: If it has more values or levels than any file of use.
+    """
+    values, level = 0, 0
+    for event in yaml.parse(text, Loader=FASTEST):
+        values += isinstance(event, yaml.NodeEvent)
+        level += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if values > MOST_VALUES:
+            raise IMAError(f"more than {MOST_VALUES} values")
+        if level > MOST_LEVELS:
+            raise IMAError("nested too deeply")
+
+
+class _PlainLoader(FASTEST):
+    """The safe loader, with bounds on what little text can make of itself."""
+
+    def __init__(self, text: str) -> None:
+        """Begin to read a text."""
+        super().__init__(text)
+        self._merged = 0
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Write the mappings that a mapping names under "<<" into it."""
+        named = [value for key, value in node.value if key.tag == MERGE]
+        for value in named:
+            for part in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+                if isinstance(part, yaml.MappingNode):
+                    self.flatten_mapping(part)
+                    self._merged += len(part.value)
+                if self._merged > MOST_VALUES:
+                    raise IMAError(f"more than {MOST_VALUES} values once its aliases are written out")
+        super().flatten_mapping(node)
+
+
+def _number(loader: Any, node: yaml.ScalarNode) -> Any:
+    if len(node.value) > MOST_DIGITS:
+        raise IMAError(f"a number of more than {MOST_DIGITS} digits")
+    return getattr(loader, f"construct_yaml_{node.tag.rpartition(':')[2]}")(node)
+
+
+for _kind in ("int", "float"):
+    _PlainLoader.add_constructor(f"tag:yaml.org,2002:{_kind}", _number)
 
 
 def check_size(content: Any) -> None:

@@ -26,7 +26,7 @@ def check_ranges(checked: SimpleNamespace) -> None:
     for key in AT_LEAST_ZERO:
         _expect(getattr(checked, key, 0) >= 0, checked, key, "0 or more")
     _expect(str(checked.optimizer).lower() in map(str.lower, OPTIMIZERS), checked, "optimizer", _listed(OPTIMIZERS))
-    betas = str(checked.optimizer).lower() in ("adam", "adamw", "adamax")  # whose first one it is
+    betas = str(checked.optimizer).lower() in ("adam", "adamw", "adamax", "radam")  # whose first one it is
     _expect(checked.momentum < 1 or not betas, checked, "momentum", f"less than 1 with optimizer={checked.optimizer}")
     _expect(checked.time is None or checked.time > 0, checked, "time", "hours, above 0")
     _expect(_is_batch(checked.batch), checked, "batch", "a whole number from 1 up, a share of memory in (0, 1), or -1")

@@ -8,21 +8,21 @@ from typing import Any
 
 import yaml
 from torch import nn
-from ultralytics.cfg import cfg2dict
 from ultralytics.models.rtdetr.train import RTDETRTrainer
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.models.yolo.obb import OBBTrainer
 from ultralytics.models.yolo.pose import PoseTrainer
 from ultralytics.models.yolo.segment import SegmentationTrainer
 from ultralytics.models.yolo.semantic import SemanticSegmentationTrainer
-from ultralytics.utils import DEFAULT_CFG, DEFAULT_CFG_DICT, LOGGER, RANK, WORLD_SIZE
+from ultralytics.utils import DEFAULT_CFG, LOGGER, RANK, WORLD_SIZE
 
 from ima_yolo import checkpoint, host
 from ima_yolo.attach import attach, cannot_compile, detach, is_attached
-from ima_yolo.config import Settings, own_keys, validate
+from ima_yolo.config import Settings, validate
 from ima_yolo.continuing import Continuing
 from ima_yolo.distill import Distiller, build_distiller
 from ima_yolo.errors import IMAError, is_full_disk, is_users_fault, one_line
+from ima_yolo.given import given
 from ima_yolo.pairing import choose_heads, fit_teachers, load_teachers
 from ima_yolo.preflight import Plan, prepare, side_of, student_kind
 from ima_yolo.students import RTDETR
@@ -31,6 +31,8 @@ from ima_yolo.teachers.load import choose_runtime
 from ima_yolo.teachers.view import differences
 from ima_yolo.trust import trusting
 from ima_yolo.unlabelled import UnlabelledStream
+
+NAN = "NaN persisted"  # in what Ultralytics raises once its own loss or weights were no numbers for several epochs
 
 CARRIED = "ima"  # the argument under which settings travel to the processes of a training on several devices
 
@@ -63,7 +65,7 @@ class Distilling(Continuing):
             IMAError: For a setting or file that cannot work; nothing has been written then.
         """
         host.check_version()
-        options = {**_given_by(cfg), **(overrides or {})}
+        options = given(cfg, overrides)
         carried = options.pop(CARRIED, None)
         plan = _carried(carried, options) if carried else prepare(options, self.kind)
         self.settings: Settings = plan.settings
@@ -94,6 +96,10 @@ class Distilling(Continuing):
         except Exception as error:
             if is_full_disk(error):
                 raise IMAError(self._cannot_be_written(error)) from error
+            if NAN in str(error):
+                raise IMAError(
+                    f"{one_line(error)}; lower lr0=, and look at momentum= and the gains box=, cls="
+                ) from error
             if self._has_started or self.ddp or not is_users_fault(error):
                 raise
             if self._is_new:
@@ -256,7 +262,7 @@ class IMATrainer(Distilling, DetectionTrainer):
         if cls is not IMATrainer:
             return object.__new__(cls)
         try:
-            kind = student_kind({**_given_by(cfg), **(overrides or {})})
+            kind = student_kind(given(cfg, overrides))
         except IMAError:
             kind = "detect"  # whose checks find the fault
         return object.__new__(TRAINERS[kind])
@@ -340,10 +346,3 @@ def _carried(carried: dict[str, Any], options: dict[str, Any]) -> Plan:
     with trusting(settings.ima_trust):
         is_trained = bool(last) and checkpoint.is_trained(host.load_model(str(last), "resume")[1])
         return Plan(settings, options, load_teachers(settings), is_trained=is_trained)
-
-
-def _given_by(cfg: Any) -> dict[str, Any]:
-    """What a base configuration, given as a file, mapping or namespace, says beyond Ultralytics' defaults."""
-    said = cfg2dict(cfg).items()
-    empty = {key for key, value in said if value is None and key in own_keys()}
-    return {key: value for key, value in said if (key, value) not in DEFAULT_CFG_DICT.items() and key not in empty}

@@ -359,7 +359,10 @@ def test_a_bad_validation_leaves_no_folder(capsys, words: list[str], tiny_checkp
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize("teacher", ["sent:build", "[a.pt, sent:build]", "'a.pt, sent:build'"])
+SENT = ["sent:build", "[a.pt, sent:build]", "'a.pt, sent:build'", "['a.pt,sent:build']", "[',sent:build']"]
+
+
+@pytest.mark.parametrize("teacher", SENT)
 def test_a_recipe_runs_no_teacher(teacher: str, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "sent.py").write_text("open('ran', 'w')\ndef build(): ...\n")

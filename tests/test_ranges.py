@@ -108,7 +108,7 @@ def test_classes_of_the_data(classes: Any, passes: bool) -> None:
             check_classes(classes, count=3)
 
 
-@pytest.mark.parametrize("optimizer", ["Adam", "AdamW", "Adamax"])
+@pytest.mark.parametrize("optimizer", ["Adam", "AdamW", "Adamax", "RAdam"])
 def test_momentum_is_a_share_below_one_where_it_is_divided_by_the_rest(optimizer: str) -> None:
     with pytest.raises(IMAError, match=f"^momentum=1.0: expected less than 1 with optimizer={optimizer}$"):
         check_ranges(arguments(optimizer=optimizer, momentum=1.0))

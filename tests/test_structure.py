@@ -65,6 +65,8 @@ ROOMS: dict[str, Room] = {
     "data_archive": Room("", "plain_yaml"),
     "data_set": Room("numpy ultralytics", "pickles data_archive plain_yaml trust"),
     "pairing": Room("torch ultralytics", "lists config features host teachers"),
+    "recipes": Room("", "lists", lazy="teachers"),
+    "given": Room("ultralytics", "lists config recipes"),
     "kept": Room("ultralytics", "config host teachers data_set trust"),
     "preflight": Room(
         "yaml torch ultralytics",
@@ -79,7 +81,7 @@ ROOMS: dict[str, Room] = {
     "trainer": Room(
         "yaml torch ultralytics",
         "attach config features host teachers weighting criterion checkpoint continuing distill unlabelled students "
-        "pairing trust preflight summary pictures",
+        "given pairing trust preflight summary pictures",
     ),
     "runtime": Room("numpy cv2 onnxruntime", "lists"),
     "benchmark": Room("numpy", "runtime"),

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 import zipfile
 from collections.abc import Callable
 from copy import copy
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from onnx import TensorProto, helper
 from torch import nn
 from ultralytics import YOLO
@@ -628,7 +630,37 @@ def test_a_recipe_cannot_ask_for_trust(tmp_path: Path, capsys: pytest.CaptureFix
 
     (tmp_path / "r.yaml").write_text("teacher: t.pt\nima_trust: true\n")
     assert cli.main(["train", "cfg=r.yaml"]) == 2
-    assert "taken from the command line alone" in capsys.readouterr().err
+    assert "cfg=r.yaml: ima_trust=True is taken from the command line or from Python" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["trust", "function"])
+@pytest.mark.parametrize("way", ["cfg", "overrides", "model"])
+def test_a_file_that_python_names_decides_no_more_than_a_recipe(
+    kind: str, way: str, options: dict[str, Any], tiny_checkpoint: Callable[..., Path], tmp_path: Path, monkeypatch: Any
+) -> None:
+    (tmp_path / "sent.py").write_text("open('touched', 'w')\ndef build(): ...\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    named: dict[str, Any] = {"teacher": "sent:build"}
+    if kind == "trust":
+        named = trusted(options, tiny_checkpoint, tmp_path)
+        named = {key: named[key] for key in ("teacher", "ima_trust")}
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(named))
+    rest = {key: value for key, value in options.items() if key != "teacher"}
+    student = {"model": rest.pop("student", None) or rest.pop("model")}
+    begin: dict[str, Callable[[], Any]] = {
+        "cfg": lambda: IMATrainer(cfg="r.yaml", overrides={**rest, **student}),
+        "overrides": lambda: IMATrainer(overrides={**named, **rest, **student, "cfg": "r.yaml"}),  # as it reads them
+        "model": lambda: YOLO(student["model"]).train(trainer=IMATrainer, cfg="r.yaml", **rest),
+    }
+    with pytest.raises(IMAError, match=r"cfg=.*r\.yaml: (it would run its teacher|ima_trust=True is taken from)"):
+        begin[way]()
+    assert not Path("touched").exists()
+
+
+def test_what_python_says_beside_a_file_wins(options: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text("teacher: sent:build\nepochs: 7\n")
+    trainer = IMATrainer(cfg="r.yaml", overrides={**options, "cfg": "r.yaml"})
+    assert trainer.settings.teacher == options["teacher"]
 
 
 BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
@@ -639,8 +671,20 @@ YAML = {
     "itself": ("a: &a [*a]\n", "more than 200000 values"),
     "depth": ("a: " + "[" * 5000 + "]" * 5000, "nested too deeply"),
     "a tag": ("a: !!python/object/apply:pathlib.Path.touch [touched]\n", "could not determine a constructor"),
-    "a NUL": ("a: x\0y\n", "special characters are not allowed"),
-    "a number of 5,000 digits": ("a: " + "9" * 5000, "4300 digits"),
+    "a NUL": ("a: x\0y\n", "(special|control) characters are not allowed"),
+    "a number of 5,000 digits": ("a: " + "9" * 5000, "more than 100 digits"),
+    "a number to the base of 60": ("a: 1" + ":1" * 400_000, "more than 100 digits"),
+    "merged twice at each level": (
+        "a0: &a0 {x: 1}\n" + "".join(f"a{n}: &a{n} {{<<: [*a{n - 1}, *a{n - 1}]}}\n" for n in range(1, 28)),
+        "more than 200000 values",
+    ),
+    "merged into many": (
+        f"a: &a {{{', '.join(f'k{n}: 1' for n in range(50_000))}}}\n"
+        + "".join(f"b{n}: {{<<: *a}}\n" for n in range(1000)),
+        "more than 200000 values",
+    ),
+    "merged into itself": ("a: &a {<<: *a}\n", "nested too deeply"),
+    "a long list": (f"a: [{'1,' * 4_000_000}1]\n", "more than 200000 values"),
 }
 
 
@@ -649,8 +693,10 @@ def test_hostile_yaml_is_refused_wherever_it_stands(case: str, tmp_path: Path) -
     content, reason = YAML[case]
     path = tmp_path / "bad.yaml"
     path.write_text(content)
+    began = time.monotonic()
     with pytest.raises(IMAError, match=rf"cfg=.*bad\.yaml: .*{reason}"):
         read_plain(path, "cfg")
+    assert time.monotonic() - began < 20  # a second or so; without bounds minutes
     with pytest.raises(IMAError, match=reason):
         read_data_set(str(path))
     assert not Path("touched").exists()

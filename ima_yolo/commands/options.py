@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from ima_yolo.errors import IMAError, is_users_fault, one_line
-from ima_yolo.lists import listed_files
 
 
 def load_safely() -> None:
@@ -55,6 +54,7 @@ def with_recipe(options: Mapping[str, Any]) -> dict[str, Any]:
     if "cfg" not in options:
         return options
     from ima_yolo.config import read_yaml  # needs more than a device that runs .onnx files has
+    from ima_yolo.recipes import check_recipe
 
     name = options.pop("cfg")
     if not name:
@@ -62,23 +62,11 @@ def with_recipe(options: Mapping[str, Any]) -> dict[str, Any]:
     recipe = read_yaml(recipe_path(str(name)))
     for key in ("save_dir", "teacher_digest"):  # in the args.yaml and ima.yaml of a run: where it lies, and what it saw
         recipe.pop(key, None)
-    if recipe.pop("ima_trust", False):
-        raise IMAError(f"cfg={name}: ima_trust=True is taken from the command line alone")
-    if "teacher" not in options:
-        _check_teachers(recipe.get("teacher"), str(name))
+    check_recipe(recipe, str(name), options)
+    recipe.pop("ima_trust", None)
     if {"student", "model"} & options.keys():  # two words for one thing
         recipe = {key: value for key, value in recipe.items() if key not in {"student", "model"}}
     return {**recipe, **options}
-
-
-def _check_teachers(given: Any, recipe: str) -> None:
-    """Refuse a teacher that is a function: it would be imported and called, and a recipe may come from anywhere."""
-    for named in listed_files(given or ""):
-        if ":" in named:
-            from ima_yolo.teachers.load import is_function  # needs more than a device that runs .onnx files has
-
-            if is_function(named):
-                raise IMAError(f"cfg={recipe}: it would run its teacher; if that is yours, add teacher={named}")
 
 
 def whole_number(options: Mapping[str, Any], key: str, default: int, most: int | None = None) -> int:

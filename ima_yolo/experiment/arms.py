@@ -30,6 +30,15 @@ class Arm:
     kind: Kind
     settings: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Refuse an arm that would run the code in a checkpoint: a study's arms may come from a file.
+
+        Raises:
+            IMAError: Naming it.
+        """
+        if "ima_trust" in self.settings:
+            raise IMAError(f"arm {self.name}: ima_trust= is for a training of its own; a study trusts no file")
+
     def options(self, common: Mapping[str, Any], teacher: str) -> dict[str, Any]:
         """Keys of one training of this arm, without the seed.
 

@@ -46,6 +46,7 @@ def test_an_arm_overrides_what_is_shared() -> None:
         ({"none": None, "x": 3}, "expected a mapping"),
         ({"none": None, "x": {"ima_wieght": 1}}, "did you mean 'ima_weight'?"),
         ({"none": None, "x": {"ima_weight": -1}}, "ima_weight=-1"),
+        ({"none": None, "x": {"ima_trust": True}}, "arm x: ima_trust= is for a training of its own"),
         ({"none": None, "x": {"teacher": "t.pt"}}, "models are the same for all arms"),
         ({"none": None, "x": {"student": "s.pt"}}, "models are the same for all arms"),
     ],

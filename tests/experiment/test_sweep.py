@@ -84,6 +84,13 @@ class Trainings:
                 write_json(study.result_path(job), {**made, "seed": job.seed, "map50_95": score})
 
 
+def test_no_space_trusts_files() -> None:
+    space = read_space({"ima_trust": [True, False], "ima_weight": [1, 2]})
+    for arms in (grid, edges):
+        with pytest.raises(IMAError, match=r"ima_trust= is for a training of its own"):
+            arms(space)
+
+
 def test_proposals_are_kept_and_a_stopped_sweep_goes_on(tmp_path: Path) -> None:
     pytest.importorskip("optuna", reason="the extra ima-yolo[sweep] is not installed")
     space, work = read_space(LINE), Trainings()

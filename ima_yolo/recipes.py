@@ -1,0 +1,32 @@
+"""What a recipe must not decide: a YAML file may come from anywhere, and what it names would be run."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from ima_yolo.errors import IMAError
+from ima_yolo.lists import as_text, listed_files
+
+
+def check_recipe(recipe: Mapping[str, Any], name: str, given: Collection[str]) -> None:
+    """Refuse a recipe that would run code: that trusts checkpoints, or whose teacher is a function.
+
+    Args:
+        recipe: What the file says.
+        name: The file.
+        given: Keys that the user gave beside it, which win.
+
+    Raises:
+        IMAError: Naming the file and what to do.
+    """
+    if recipe.get("ima_trust"):
+        raise IMAError(f"cfg={name}: ima_trust=True is taken from the command line or from Python, from no file")
+    if "teacher" in given:
+        return
+    for named in listed_files(as_text(recipe.get("teacher") or "")):
+        if ":" in named:
+            from ima_yolo.teachers.load import is_function  # needs more than a device that runs .onnx files has
+
+            if is_function(named):
+                raise IMAError(f"cfg={name}: it would run its teacher; if that is yours, add teacher={named}")
