@@ -47,7 +47,10 @@ A .onnx model runs with numpy, OpenCV and ONNX Runtime alone:
   save= save_txt= save_conf= save_json= save_csv= save_coco=   what is written
   project= name= exist_ok= verbose=                 where, and whether a line is printed for each
   vid_stride= max_frames=                           which frames of videos, streams and cameras
-  batch= imgsz= threads= providers=                 how it runs
+  batch=8                                           pictures that go through the model together
+  threads=2 providers= imgsz=                       threads of an operator (one a core), ONNX Runtime's providers, and
+                                                    the size of the input of files exported with dynamic=True
+A camera or stream ends by Ctrl-C or SIGTERM; JSON is whole at any time, tables and videos once it has ended.
 coco.json numbers classes as `yolo val save_json=True` does: from 1, the 80 of COCO as COCO does. In labels and
 predictions.json a mask of several parts is one polygon, whose parts are connected by bridges of no width.
 Keys of `yolo predict` that ask for what happens anyway (device=cpu, half=False) are taken as well.

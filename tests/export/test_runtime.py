@@ -209,6 +209,8 @@ def test_one_picture_in_place_of_a_list_is_refused(toy: Callable[..., Path]) -> 
     with pytest.raises(IMAError, match=r"^images has shape \(50, 80, 3\), expected a list of pictures"):
         detector.detect(image, Thresholds())
     assert len(detector.detect(image[None], Thresholds())) == 1
+    several = detector.detect([image, image])
+    assert [one.scores.tolist() for one in several] == [detector(image).scores.tolist()] * 2, "as a call is by default"
 
 
 def test_a_graph_that_fails_when_run(toy: Callable[..., Path]) -> None:
