@@ -120,7 +120,7 @@ def test_a_file_for_each_case_and_a_report(tmp_path: Path, monkeypatch: pytest.M
 def test_what_cannot_be_run_is_said_in_a_line(tmp_path: Path) -> None:
     with pytest.raises(IMAError, match="64 px, batch 2: the step called 'ours' cannot be run") as caught:
         peak(SMALL, "ours", CPU, 1, tmp_path / "gone.pt")
-    assert "gone.pt" in str(caught.value)
+    assert "teacher=yolo26s.yaml: file not found" in str(caught.value), "named as it was typed"
     assert "\n" not in str(caught.value)
 
 
@@ -209,6 +209,10 @@ def test_the_command_measures_and_keeps(
         (["teacher=yolo26s.yaml", "student=yolo26n", "ima_loss=l3"], "ima_loss=l3"),
         (["teacher=yolo26s.yaml", "student=yolo26n", "ima_unlabelled=more"], "ima_unlabelled= is not measured"),
         (["teacher=yolo26s.yaml", "student=yolo26n", "ima_every=2"], "ima_every=2 is not measured"),
+        (["teacher=yolo26s.yaml", "student=yolo26n", "ima_unlabelled=None", "ima_every=2"], "ima_every=2 is not"),
+        (["teacher=yolo26s.yaml", "student=yolo26n", "resume"], "'resume': expected key=value"),
+        (["verbose", "teacher=yolo26s.yaml", "student=yolo26n"], "'verbose': expected key=value"),
+        (["teacher=yolo26n-cls.yaml", "student=yolo26n"], "teacher=yolo26n-cls.yaml: a classification model has no"),
         (["teacher=a.pt,b.pt", "student=yolo26n"], "teacher=a.pt,b.pt: benchmark train measures one teacher"),
         (["teacher=torchvision:resnet50", "student=yolo26n"], "teacher=torchvision:resnet50: benchmark train measures"),
         (["teacher=timm:resnet18", "student=yolo26n"], "teacher=timm:resnet18: benchmark train measures one teacher"),
