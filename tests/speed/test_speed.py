@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -238,3 +239,18 @@ def test_the_command_refuses_what_a_training_refuses(key: str, tmp_path: Path, c
     assert main(["benchmark", "train", *words, "imgsz=64", f"output={tmp_path / 'out'}"]) == 2
     assert capsys.readouterr().err.startswith(f"ima-yolo: {key}={bad}: refused, since its activation is")
     assert sorted(file.name for file in tmp_path.iterdir()) == ["bad.yaml"]
+
+
+def test_help_tells_the_number_of_threads_that_is_used_by_default(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ultralytics sets it where a device is chosen."""
+    used: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", used.append)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: used[-1])
+    monkeypatch.setattr("ima_yolo.speed.run.run", lambda *_: (tmp_path / "x").touch() or tmp_path / "x")
+    words = ["student=yolo26n", "teacher=yolo26s.yaml", "device=cpu", f"output={tmp_path}"]
+    assert main(["benchmark", "train", *words]) == 0
+    assert used[-1] == min(8, max(1, (os.cpu_count() or 1) - 1))
+    assert main(["help", "benchmark"]) == 0
+    assert "one less than cores, from 1 to 8" in capsys.readouterr().out
