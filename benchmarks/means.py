@@ -1,4 +1,8 @@
-"""What each means of making the teacher's look and the loss cheap brings, one added after the other.
+"""What the means of making the teacher's look and the loss cheap bring.
+
+Of the teacher, batch norms fused, channels last and no head are added one after the other; inference mode, ONNX Runtime
+and bfloat16 each alone to these three, and torch.compile to the first two. Of the loss, the light generator, the closed
+form and the adapter inside it follow each other, and torch.compile is added to the first and to the second of them.
 
     python benchmarks/means.py                         # YOLO26n <- YOLO26m, 320 px, batch 8; writes results/means.json
     python benchmarks/means.py --teacher yolo26s.yaml --compile      # torch.compile too, which takes minutes
@@ -43,7 +47,7 @@ TEACHER = {8: 256, 16: 512, 32: 512}  # of YOLO26m's
 
 
 def teacher_variants(path: Path, images: Tensor, compiles: bool = False) -> dict[str, Callable[[], Any]]:
-    """The teacher's forward pass, each variant with what the one before it has.
+    """The teacher's forward pass, variant by variant, as the head of this file tells.
 
     Args:
         path: Checkpoint.

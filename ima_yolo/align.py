@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 
-LEAST = 1e-8  # of the mean by which instances' weights are divided
+LEAST = 1e-6  # weight of an instance: by this much an opposed one's cosine is rounding, and may lie below -1
 EPS = 1e-6  # added to a variance; below it a channel counts as constant and is left near zero instead of amplified
 
 
@@ -135,14 +135,14 @@ def deflation(alpha: Tensor, form: str, floor: float = 0.1) -> tuple[Tensor | No
 
     Returns:
         gamma, the (N,) scales of the student, and the (N,) weights of the instances, of any mean and without gradient;
-        None for what the form leaves alone.
+        None for what the form leaves alone. Where (1 + alpha_n) / 2 is below `LEAST`, it is `LEAST`: instances that
+        are all exactly opposed weigh alike.
     """
     if form == "none":
         return None, None
-    if form == "weight":
-        return None, (1.0 + alpha.detach()) / 2.0
-    if form == "shifted":
-        return (1.0 + alpha.detach()) / 2.0, None
+    if form in ("weight", "shifted"):
+        mapped = ((1.0 + alpha.detach()) / 2.0).clamp(min=LEAST)
+        return (None, mapped) if form == "weight" else (mapped, None)
     if form == "floor":
         return alpha.detach().clamp(min=floor), None
     return alpha.clamp(min=0.0), None
@@ -168,8 +168,8 @@ def deflate(student: Tensor, teacher: Tensor, form: str, floor: float = 0.1) -> 
 
 
 def of_mean_one(weight: Tensor) -> Tensor:
-    """Divide the weights of instances, (N,), by their mean."""
-    return weight / weight.mean().clamp(min=LEAST)
+    """Divide the weights of instances, (N,), each above 0, by their mean."""
+    return weight / weight.mean()
 
 
 def box_instances(features: Tensor, boxes: Tensor, stride: int, size: int) -> Tensor:

@@ -136,12 +136,17 @@ class Distiller(nn.Module):
         if count < len(images):
             chosen = torch.randperm(len(images), generator=self._rng, device=self._rng.device)[:count]
             images = images[chosen]
-        asked = [
+        asked = self.asked
+        idle = not self._compares_maps and not any(wanted[2] for wanted in asked)  # all gates are closed
+        return Observed([] if idle else self._ask(images, asked), chosen, asked)
+
+    @property
+    def asked(self) -> list[tuple[bool, bool, bool]]:
+        """Whether each teacher is asked for confidence, boxes and predictions in this step."""
+        return [
             (self._confidence, self._teacher_boxes, head is not None and (head.is_due or head.factor > 0))
             for head in self.heads
         ]
-        idle = not self._compares_maps and not any(wanted[2] for wanted in asked)  # all gates are closed
-        return Observed([] if idle else self._ask(images, asked), chosen, asked)
 
     def _ask(self, images: Tensor, asked: Sequence[tuple[bool, bool, bool]]) -> list[TeacherOutput]:
         return [teacher(images, *wanted) for teacher, wanted in zip(self.teachers, asked, strict=True)]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ima_yolo.align import EPS, LEAST, centre, deflation, images_at_a_time, of_mean_one
+from ima_yolo.align import EPS, centre, deflation, images_at_a_time, of_mean_one
 
 
 class _Products(torch.autograd.Function):
@@ -75,7 +75,7 @@ class _AdaptedError(torch.autograd.Function):
         parts = zip(student.split(size), teacher.split(size), strict=True)
         found = [_adapted_errors(own, weight, other, form, floor, eps) for own, other in parts]
         errors, counts, by_student, by_weight = zip(*found, strict=True)
-        total = torch.cat(counts).sum().clamp(min=LEAST * len(student))
+        total = torch.cat(counts).sum()  # above 0, as each is
         ctx.save_for_backward(torch.cat(by_student).div_(total), sum(by_weight).div_(total))
         return torch.cat(errors).sum() / total
 

@@ -12,6 +12,7 @@ from ima_yolo.align import (
     box_instances,
     boxes_of_level,
     deflate,
+    deflation,
     generator,
     importance,
     standardize,
@@ -127,6 +128,15 @@ def test_the_sound_forms_always_pull_towards_the_teacher(form: str, rho: float) 
     error = (teacher - scaled).square().mean(dim=(1, 2, 3))
     (error if weights is None else error * weights).sum().backward()
     assert (student.grad * teacher).sum() < 0, "descending the loss must increase the correlation"
+
+
+def test_opposed_instances_weigh_alike_though_their_cosine_rounds_below_minus_one() -> None:
+    alpha = torch.tensor([-1.0 - 2e-7, -1.0, -1.0 + 2e-7])
+    for form, place in (("weight", 1), ("shifted", 0)):
+        found = deflation(alpha, form)[place]
+        assert found is not None
+        assert found.tolist() == [found[0].item()] * 3
+        assert 0 < found[0] < 1e-5
 
 
 def test_weights_carry_no_gradient() -> None:

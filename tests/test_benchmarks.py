@@ -281,8 +281,19 @@ def test_the_cost_of_a_step_as_measured_is_what_the_readme_shows() -> None:
     assert f"the first row is {row} and {ratios['memory']:.2f} (" in said
     alike = {stem: f"{ratios['ours / floor as run']:.2f}" for stem, ratios in found.items()}
     own = alike.pop("yolo26n-yolo26m-320-8")
-    rest = f"{min(alike.values())} to {max(alike.values())}"
-    assert f"the default takes {own} times as long, and the other rows {rest}." in said
+    rest = f"{min(alike.values())} and {max(alike.values())}"
+    assert f"the first row takes {own} times as long, and each of the others between {rest}." in said
+    assert f"with one thread {ratios['ours / builtin']:.2f} and {ratios['memory']:.2f} at 320 px" in said
+    assert f"with one thread not ({ratios['memory']:.2f}, one process)" in said
+    assert ratios["memory"] > 0.9
+
+
+def test_memory_is_of_as_many_processes_as_the_readme_says() -> None:
+    results = REPOSITORY / "benchmarks" / "results" / "step"
+    several = {"yolo26n-yolo26m-320-8", "yolo26n-yolo26m-640-8"}
+    for file in results.glob("*/*.json"):
+        counts = {len(arm["peaks"]) for arm in json.loads(file.read_text())["memory"].values()}
+        assert counts == ({5} if file.parent.name == "cpu" and file.stem in several else {1}), file
 
 
 def test_the_soak_as_measured_grew_nowhere_and_is_what_the_readme_says() -> None:
@@ -335,8 +346,11 @@ def test_ways_to_ask_a_teacher_less_often(
 def test_what_an_epoch_costs_beyond_its_steps_is_what_the_readme_says() -> None:
     found = json.loads((REPOSITORY / "benchmarks" / "results" / "epoch.json").read_text())
     ours, plain = (found[arm]["epoch / steps"] for arm in ("ours", "plain"))
-    said = f"A whole epoch takes {ours:.2f} times its steps, a plain one {plain:.2f} ("
-    assert said in (REPOSITORY / "README.md").read_text()
+    readme = " ".join((REPOSITORY / "README.md").read_text().split())
+    assert f"A whole epoch takes {ours:.2f} times its steps, a plain one {plain:.2f} (" in readme
+    beyond, of_plain = (found[arm]["beyond"] for arm in ("ours", "plain"))
+    (steps,) = {epoch["count"] for arm in ("ours", "plain") for epoch in found[arm]["epochs"]}
+    assert f"Beyond its {steps} steps that is {beyond:.2f} s, and {of_plain:.2f} s in a plain one" in readme
 
 
 def test_the_study_on_validation_images_is_what_the_readme_says() -> None:
@@ -379,6 +393,8 @@ def test_what_bfloat16_costs_in_accuracy_is_what_the_readme_says() -> None:
 
 
 def test_a_step_keeps_its_aims_and_grows_no_faster_than_its_teacher() -> None:
+    from ima_yolo.speed.growth import exponents, points
+
     folder = REPOSITORY / "benchmarks" / "results" / "step" / "cpu"
     for size in (320, 640):
         ratios = json.loads((folder / f"yolo26n-yolo26m-{size}-8.json").read_text())["ratios"]
@@ -388,14 +404,17 @@ def test_a_step_keeps_its_aims_and_grows_no_faster_than_its_teacher() -> None:
     growing = {"batch": "yolo26n-yolo26m-320-*", "batch and image": "yolo26n-yolo26m-*", "all": "*"}
     for what, fixed in {**growing, "teacher, 320 px": "*-320-8", "teacher, 640 px": "*-640-8"}.items():
         files = [file for file in folder.glob(f"{fixed}.json") if file.stem.count("-") == 3 or "rtdetr-l" in file.stem]
-        points = [logarithms(file) for file in files]
-        assert len(points) >= 3
-        slope = np.polyfit(*zip(*points, strict=True), 1)[0]
+        drawn = [logarithms(file) for file in files]
+        assert len(drawn) >= 3
+        slope = np.polyfit(*zip(*drawn, strict=True), 1)[0]
         assert slope <= 1, f"{what}: no worse than linear"
         if what == "all":
-            assert f"(to the power of {slope:.2f} over all rows" in " ".join(
-                (REPOSITORY / "README.md").read_text().split()
-            )
+            readme = " ".join((REPOSITORY / "README.md").read_text().split())
+            assert len(list(folder.glob("*.json"))) - len(drawn) == 4
+            assert f"(to the power of {slope:.2f} over all rows but the four with settings;" in readme
+            rows = [json.loads(file.read_text()) for file in folder.glob("*.json")]
+            found = [grown["ours"] for *_, grown in exponents(points(rows))]
+            assert f"to the next, {min(found):.2f} to {max(found):.2f};" in readme
 
 
 def logarithms(file: Path) -> tuple[float, float]:
@@ -502,6 +521,15 @@ def test_each_means_is_timed() -> None:
     readme = (REPOSITORY / "benchmarks" / "README.md").read_text()
     for name, size in measured["loss keeps, MB"].items():
         assert f"| {name} | {1000 * measured['loss'][name]:.0f} | {size:.0f} |" in readme
+    said, order = " ".join(readme.split()), [f"{1000 * seconds:.0f}" for seconds in looks.values()]
+    loaded, fused, turned, headless, inference, graph, half, _ = order
+    assert f"takes {loaded} ms as it was loaded, then {fused} with batch norms fused, {turned} with channels" in said
+    assert f"{headless} without its head; from there, each alone, {graph} by ONNX Runtime and {half} in" in said
+    assert f"inference mode in place of `no_grad` brought nothing ({inference})" in said
+    default = REPOSITORY / "benchmarks" / "results" / "step" / "cpu" / "yolo26n-yolo26m-320-8.json"
+    step = json.loads(default.read_text())["parts"]["step"]
+    share = (step["mask, forward"] + step["generator, forward"]) / step["whole step"]
+    assert f"mask and generator together take {100 * share:.1f}% of a step" in said
     assert losses[0] > losses[1] > losses[2]
     assert losses[3] < 1.1 * losses[2], "the default is no slower"
     assert keeps[3] < keeps[2] / 2, "and keeps less than half"

@@ -134,6 +134,30 @@ def test_it_stays_so_where_the_teacher_lies_far_from_zero_or_is_flat() -> None:
     assert (found - expected).abs().max() <= 1e-3 * expected.abs().max()
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_exactly_opposed_images_have_the_largest_error_and_none_weighs_less_than_nothing(seed: int) -> None:
+    """Their cosines round to -1 or below; divided by a mean of that size, weights of either sign gave -95."""
+    teacher = torch.randn(4, 64, 16, 16, generator=torch.Generator().manual_seed(seed))
+    student = -1.7 * teacher
+    fast, closed = adapted_error(centre(student), torch.eye(64), teacher), standardized_error(centre(student), teacher)
+    for found in (ima_loss(student, teacher), fast, closed):
+        assert found.item() == pytest.approx(4.0, rel=1e-5)
+
+
+def test_nearly_opposed_images_are_pushed_alike() -> None:
+    """The gradient is that of the definition there, and of no deflation, since the weights are equal."""
+    torch.manual_seed(0)
+    teacher = torch.randn(4, 8, 16, 16, dtype=torch.float64)
+    student = (-1.7 * teacher + 1e-4 * torch.randn_like(teacher)).requires_grad_(True)
+    weight = torch.eye(8, dtype=torch.float64)
+    losses = [ima_loss(student, teacher), ima_loss(student, teacher, deflation="none")]
+    losses += [adapted_error(centre(student), weight, teacher), standardized_error(centre(student), teacher)]
+    expected, *others = (torch.autograd.grad(loss, student)[0] for loss in losses)
+    assert expected.abs().max() > 0
+    for found in others:
+        assert (found - expected).abs().max() <= 1e-6 * expected.abs().max()
+
+
 @pytest.mark.parametrize("rest", [1e-2, 1e-3, 0.0])
 def test_what_rounding_leaves_of_an_adapted_channel_is_not_amplified(rest: float) -> None:
     """An adapter across what all channels share: they cancel each other out, and noise is left."""

@@ -18,10 +18,12 @@ MOST_PICTURES = 64
 
 def benchmark(options: dict[str, Any]) -> int:
     """Measure an ONNX file with our runtime and, where it is installed, with Ultralytics' predictor in turns."""
-    if options.get("") == ["train"]:
+    words = list(options.get("", []))
+    if "train" in words:
         from ima_yolo.commands.benchmark_train import benchmark_train
 
-        return benchmark_train({key: value for key, value in options.items() if key})
+        words.remove("train")
+        return benchmark_train(no_bare_words({**options, "": words}))
     options = no_bare_words(options)
     if options.get("device") == "cpu":  # a habit of `yolo benchmark`, and what happens anyway
         del options["device"]

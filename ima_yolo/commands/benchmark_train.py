@@ -21,11 +21,12 @@ def benchmark_train(options: dict[str, Any]) -> int:
     sizes = _sizes(options.get("imgsz", 320))
     batch, rounds = (whole_number(options, key, default) for key, default in (("batch", 8), ("rounds", 7)))
     import torch
+    from ultralytics.nn.modules import Classify
 
     from ima_yolo.export.machine import MOST_THREADS
     from ima_yolo.pairing import located
     from ima_yolo.preflight import check_device
-    from ima_yolo.speed.case import Case
+    from ima_yolo.speed.case import Case, head_of
     from ima_yolo.speed.run import run
     from ima_yolo.students import kind_of_path
 
@@ -38,6 +39,8 @@ def benchmark_train(options: dict[str, Any]) -> int:
             raise IMAError(
                 f"student={student}: a model for {kind}; the steps of detectors with YOLO's head are measured"
             )
+        if issubclass(head_of(pair[1])[0], Classify):
+            raise IMAError(f"teacher={teacher}: a classification model has no feature pyramid; give a detector")
         cases = [Case(*pair, size, batch, changed) for size in sizes]
         output = folder_to_write(options.get("output") or f"runs/benchmark-train/{device.type}")
         report = run(cases, device, rounds, output, lambda line: print(line, flush=True))
@@ -54,7 +57,7 @@ def _settings(options: dict[str, Any]) -> tuple[dict[str, Any], str]:
     for key in options:
         if key not in own_keys() | set(OWN):
             raise IMAError(f"'{key}' is not a setting of benchmark train{nearest(key, own_keys() | set(OWN))}")
-    if "ima_unlabelled" in options:
+    if options.get("ima_unlabelled") is not None:
         raise IMAError("ima_unlabelled= is not measured by benchmark train: its steps are of one labelled batch")
     settings = {key: value for key, value in options.items() if key not in OWN}
     teachers = validate(settings).teachers

@@ -88,7 +88,8 @@ images are random.
 floor          a plain step and the teacher's forward pass up to its neck, by PyTorch
 floor as run   a plain step and the teacher as our step asks it, in the runtime that our step uses
 imgsz=320 batch=8 rounds=7 device= threads= output= and every ima_ key; what is measured already is not run again
-where models, rounds, code and machine are the same""",
+where models, rounds, code and machine are the same
+threads=       of PyTorch; on a CPU by default what Ultralytics trains with, one less than cores, from 1 to 8""",
     "compare": f"""\
   ima-yolo compare teacher=yolo26m.pt student=yolo26n.pt data=my.yaml epochs=50 arms=none,builtin,ima seeds=0,1,2
 

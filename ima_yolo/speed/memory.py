@@ -40,6 +40,7 @@ def peak(case: Case, arm: str, device: torch.device, threads: int, teacher: Path
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        last = last.replace(str(teacher), case.teacher)  # as it was named, not a copy of it
         raise IMAError(f"{case.name}: the step called '{arm}' cannot be run ({one_line(last)})")
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found

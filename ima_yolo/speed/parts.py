@@ -105,7 +105,7 @@ def build_alone(step: Step) -> dict[str, Callable[[], Any]]:
     student: Any = step.model
     distiller, images = student.ima, step.batch["img"]
     head, levels = host.neck(student)
-    (view,) = distiller.teachers
+    (view,), (asked,) = distiller.teachers, distiller.asked
 
     def precisely(action: Callable[[], Any]) -> Any:
         with autocast(step.half, device=step.device.type):
@@ -117,7 +117,7 @@ def build_alone(step: Step) -> dict[str, Callable[[], Any]]:
         return found.maps or []
 
     own = Features.of_image([level.detach().requires_grad_(True) for level in precisely(tapped)], images.shape[2])
-    seen = precisely(lambda: view(images))
+    seen = precisely(lambda: view(images, *asked))
     regions = regions_of(step.batch, seen)
     criterion = distiller.criterion.members[0]
     looked: dict[str, Callable[[], Any]] = {

@@ -73,41 +73,43 @@ def _row(
     in_depth: bool,
     kept: dict[str, Any] | None,
 ) -> dict[str, Any]:
-    """Take a case's result, or measure it: also where one of this name is of something else."""
+    """Take a case's result, or measure it: also where one of this name is of something else, or lacks what is asked."""
     path = folder / f"{case.file_name}.json"
     key = key_of(case, device, rounds)
     if kept is not None:
-        other = differences(kept, key)
+        other = differences(kept, key) + ["depth"] * (in_depth and not kept.get("parts"))
         if not other:
             say(f"{case.name}: measured already, {path}")
             return kept
         say(f"{case.name}: {path} differs in its {', '.join(other)}, and is measured anew")
-    row = {**_measured(case, device, rounds, say, in_depth), **key, "date": today()}
-    write_json(path, row)
+
+    def told(line: str) -> None:
+        say(f"{case.name}: {line}")
+
+    with tempfile.TemporaryDirectory() as scratch:
+        teacher = teacher_file(case.teacher, Path(scratch))
+        row = {**_measured(case, device, rounds, told, teacher, PEAKS if in_depth else 1), **key, "date": today()}
+        write_json(path, row)  # before the parts: what may go wrong there costs nothing of it
+        if in_depth:
+            row["parts"] = time_parts(case, device, teacher, rounds, lambda line: told(f"parts, {line}"))
+            write_json(path, row)
     return row
 
 
 def _measured(
-    case: Case, device: torch.device, rounds: int, say: Callable[[str], None], in_depth: bool
+    case: Case, device: torch.device, rounds: int, told: Callable[[str], None], teacher: Path, times: int
 ) -> dict[str, Any]:
-    def told(line: str) -> None:
-        say(f"{case.name}: {line}")
-
+    """Time a case's arms, and measure the memory of each in so many processes."""
     threads = torch.get_num_threads()
-    with tempfile.TemporaryDirectory() as scratch:
-        teacher = teacher_file(case.teacher, Path(scratch))
-        times = PEAKS if in_depth else 1
-        told(f"memory of {', '.join(case.arms)}, {times} process{'es' * (times > 1)} each: no line until they are done")
-        memory = {arm: _peak(case, arm, device, threads, teacher, times) for arm in case.arms}
-        actions: dict[str, Any] = dict(build(case, device))
-        row = summarize(case.name, alternate(actions, rounds, device, told), memory)
-        for arm in case.arms:
-            if arm in actions and actions[arm].has_skipped:
-                told(f"gradients of '{arm}' overflowed in counted rounds, whose optimizer took no time")
-        if ours := actions.get("ours"):
-            row["periodic"] = _periodic(ours, rounds)
-        if in_depth:
-            row["parts"] = time_parts(case, device, teacher, rounds, lambda line: told(f"parts, {line}"))
+    told(f"memory of {', '.join(case.arms)}, {times} process{'es' * (times > 1)} each: no line until they are done")
+    memory = {arm: _peak(case, arm, device, threads, teacher, times) for arm in case.arms}
+    actions: dict[str, Any] = dict(build(case, device))
+    row = summarize(case.name, alternate(actions, rounds, device, told), memory)
+    for arm in case.arms:
+        if arm in actions and actions[arm].has_skipped:
+            told(f"gradients of '{arm}' overflowed in counted rounds, whose optimizer took no time")
+    if ours := actions.get("ours"):
+        row["periodic"] = _periodic(ours, rounds)
     return row
 
 

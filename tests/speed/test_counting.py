@@ -12,11 +12,13 @@ import torch
 
 from ima_yolo import weighting
 from ima_yolo.errors import IMAError
+from ima_yolo.labels import regions_of
+from ima_yolo.masks import Regions
 from ima_yolo.merit import Gate
 from ima_yolo.speed import memory, steps
 from ima_yolo.speed.case import Case
 from ima_yolo.speed.clock import Clock, clocked
-from ima_yolo.speed.parts import REST, WHOLE, counted, time_parts
+from ima_yolo.speed.parts import REST, WHOLE, build_alone, counted, time_parts
 from ima_yolo.speed.periodic import GATE, WATCH, WEIGHT
 from ima_yolo.speed.rounds import alternate
 from ima_yolo.speed.steps import Step, teacher_as_run, teacher_file
@@ -210,6 +212,28 @@ def test_parts_add_up_to_the_step(
     named += ["teacher, as our step asks it", "backward pass, of everything", "clipping, optimizer and average"]
     assert parts.keys() >= {*named, "automatic weight, 1/10 of it"}
     assert all(seconds > 0 for seconds in found["alone"].values())
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [(), (("ima_objects", "teacher"),), (("ima_boxes", "teacher"), ("ima_instance", "box"))],
+)
+def test_the_feature_loss_alone_has_the_objects_of_the_step(
+    settings: tuple[tuple[str, Any], ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of the labels, or of the teacher, which is asked for boxes or confidence then."""
+    found: list[Regions] = []
+    for module in ("distill", "speed.parts"):
+        monkeypatch.setattr(f"ima_yolo.{module}.regions_of", lambda *of: (found.append(regions_of(*of)), found[-1])[1])
+    case = Case(SMALL.student, SMALL.teacher, 64, 2, settings)
+    step = Step(case, "ours", CPU, teacher_file(SMALL.teacher, tmp_path))
+    step()
+    build_alone(step)["feature loss, forward and backward"]()
+    of_step, alone = found
+    assert torch.equal(alone.boxes, of_step.boxes)
+    assert (len(alone.boxes) == 2 * steps.BOXES) is ("ima_boxes" not in dict(settings)), "untrained, it finds none"
+    assert alone.confidence.keys() == of_step.confidence.keys()
+    assert all(torch.equal(alone.confidence[stride], of_step.confidence[stride]) for stride in of_step.confidence)
 
 
 def test_parts_run_in_the_precision_of_the_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from ima_yolo.cli import main
+from ima_yolo.errors import IMAError
 from ima_yolo.speed.case import ARMS, LONGEST, Case
 from ima_yolo.speed.results import STEP_CODE, is_result, key_of, read_results
 from ima_yolo.speed.run import run
@@ -78,6 +79,34 @@ def test_a_result_is_taken_for_the_same_alone(
     assert "measured already" in measure(elsewhere)[0]
     text = (tmp_path / "out" / "step.md").read_text()
     assert "\n- device cpu; threads 99; code other; measured 20" in text
+
+
+def test_a_brief_result_is_measured_anew_where_depth_is_asked(
+    measure: Callable[..., list[str]], pair: Case, tmp_path: Path
+) -> None:
+    """The first case alone is measured in depth; a deep result serves where a brief one would do."""
+    other = Case(pair.student, pair.teacher, imgsz=64)
+    assert measure(pair, other) == []
+    assert "differs in its depth, and is measured anew" in measure(other)[0]
+    assert all("measured already" in line for line in (*measure(other), *measure(pair, other)))
+    files = [tmp_path / "out" / f"{case.file_name}.json" for case in (pair, other)]
+    found = [json.loads(file.read_text()) for file in files]
+    assert [len(one["memory"]["ours"]["peaks"]) for one in found] == [5, 5]
+    assert (tmp_path / "out" / "step.md").read_text().count("## Parts of our step") == 2
+
+
+def test_a_fault_in_the_parts_costs_nothing_of_the_rest(
+    measure: Callable[..., list[str]], pair: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise IMAError("in the parts")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ima_yolo.speed.run.time_parts", fail)
+        with pytest.raises(IMAError, match="in the parts"):
+            measure(pair)
+    assert is_result(json.loads((tmp_path / "out" / f"{pair.file_name}.json").read_text()))
+    assert "differs in its depth" in measure(pair)[0], "and then it is whole"
 
 
 def test_each_machine_is_named_with_its_cases(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -120,7 +121,7 @@ def test_a_file_for_each_case_and_a_report(tmp_path: Path, monkeypatch: pytest.M
 def test_what_cannot_be_run_is_said_in_a_line(tmp_path: Path) -> None:
     with pytest.raises(IMAError, match="64 px, batch 2: the step called 'ours' cannot be run") as caught:
         peak(SMALL, "ours", CPU, 1, tmp_path / "gone.pt")
-    assert "gone.pt" in str(caught.value)
+    assert "teacher=yolo26s.yaml: file not found" in str(caught.value), "named as it was typed"
     assert "\n" not in str(caught.value)
 
 
@@ -209,6 +210,10 @@ def test_the_command_measures_and_keeps(
         (["teacher=yolo26s.yaml", "student=yolo26n", "ima_loss=l3"], "ima_loss=l3"),
         (["teacher=yolo26s.yaml", "student=yolo26n", "ima_unlabelled=more"], "ima_unlabelled= is not measured"),
         (["teacher=yolo26s.yaml", "student=yolo26n", "ima_every=2"], "ima_every=2 is not measured"),
+        (["teacher=yolo26s.yaml", "student=yolo26n", "ima_unlabelled=None", "ima_every=2"], "ima_every=2 is not"),
+        (["teacher=yolo26s.yaml", "student=yolo26n", "resume"], "'resume': expected key=value"),
+        (["verbose", "teacher=yolo26s.yaml", "student=yolo26n"], "'verbose': expected key=value"),
+        (["teacher=yolo26n-cls.yaml", "student=yolo26n"], "teacher=yolo26n-cls.yaml: a classification model has no"),
         (["teacher=a.pt,b.pt", "student=yolo26n"], "teacher=a.pt,b.pt: benchmark train measures one teacher"),
         (["teacher=torchvision:resnet50", "student=yolo26n"], "teacher=torchvision:resnet50: benchmark train measures"),
         (["teacher=timm:resnet18", "student=yolo26n"], "teacher=timm:resnet18: benchmark train measures one teacher"),
@@ -234,3 +239,18 @@ def test_the_command_refuses_what_a_training_refuses(key: str, tmp_path: Path, c
     assert main(["benchmark", "train", *words, "imgsz=64", f"output={tmp_path / 'out'}"]) == 2
     assert capsys.readouterr().err.startswith(f"ima-yolo: {key}={bad}: refused, since its activation is")
     assert sorted(file.name for file in tmp_path.iterdir()) == ["bad.yaml"]
+
+
+def test_help_tells_the_number_of_threads_that_is_used_by_default(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ultralytics sets it where a device is chosen."""
+    used: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", used.append)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: used[-1])
+    monkeypatch.setattr("ima_yolo.speed.run.run", lambda *_: (tmp_path / "x").touch() or tmp_path / "x")
+    words = ["student=yolo26n", "teacher=yolo26s.yaml", "device=cpu", f"output={tmp_path}"]
+    assert main(["benchmark", "train", *words]) == 0
+    assert used[-1] == min(8, max(1, (os.cpu_count() or 1) - 1))
+    assert main(["help", "benchmark"]) == 0
+    assert "one less than cores, from 1 to 8" in capsys.readouterr().out
