@@ -392,6 +392,28 @@ def test_what_bfloat16_costs_in_accuracy_is_what_the_readme_says() -> None:
     assert said in (REPOSITORY / "README.md").read_text()
 
 
+def test_what_the_generators_bring_is_what_the_text_says() -> None:
+    from ima_yolo.experiment.statistics import paired
+
+    folder = REPOSITORY / "benchmarks" / "results" / "generator"
+    points: dict[str, dict[int, float]] = {}
+    for arm in ("none", *(f"generator-{kind}" for kind in ("light", "conv", "none"))):
+        found = [json.loads((folder / f"{arm}-seed{seed}.json").read_text()) for seed in range(3)]
+        points[arm.removeprefix("generator-") if arm != "generator-none" else "no generator"] = {
+            one["seed"]: 100 * one["map50_95"] for one in found
+        }
+        assert {one["epochs"] for one in found} == {10}
+    said = " ".join((REPOSITORY / "benchmarks" / "README.md").read_text().split())
+    mean = {arm: f"{sum(of_seed.values()) / 3:.1f}" for arm, of_seed in points.items()}
+    assert (
+        f"students had {mean['light']} mAP50-95 with it, {mean['conv']} with the paper's, {mean['no generator']} with a "
+        f"mask and no generator, and {mean['none']} without a teacher"
+    ) in said
+    gain = paired(points["light"], points["conv"])
+    assert gain is not None
+    assert f"{gain.mean:+.1f} points, 95% interval {gain.low:+.1f} to {gain.high:+.1f}" in said
+
+
 def test_a_step_keeps_its_aims_and_grows_no_faster_than_its_teacher() -> None:
     from ima_yolo.speed.growth import exponents, points
 
