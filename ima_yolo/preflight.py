@@ -23,6 +23,7 @@ from ima_yolo.host import is_ultralytics_key, load_model, ultralytics_keys
 from ima_yolo.kept import check_kept
 from ima_yolo.lists import listed
 from ima_yolo.pairing import check_pairs, load_teachers, located, teachers_located
+from ima_yolo.plain_files import check_entries
 from ima_yolo.quantized import need_modelopt
 from ima_yolo.ranges import check_classes, check_layers, check_ranges
 from ima_yolo.students import kind_of_path, load_student, task_of_kind
@@ -287,7 +288,7 @@ def _check_data(rest: Mapping[str, Any], teachers: Sequence[Teacher], fetch: boo
     data = rest["data"]
     found = read_data_set(str(data), rest.get("split") or "", fetch)
     for part in ("train", "val"):
-        if next(images_in(found[part]), None) is None:
+        if next(images_in(found[part] or []), None) is None:
             raise IMAError(f"data={data}: no images for '{part}' in {found[part] or 'an empty list'}")
     check_classes(rest.get("classes"), len(found["names"]))
     if rest.get("single_cls"):
@@ -312,5 +313,7 @@ def _check_unlabelled(folder: str) -> None:
     if not found:
         fault = "no images in this folder" if Path(folder).exists() else "no such folder"
         raise IMAError(f"ima_unlabelled={folder}: {fault}")
+    for place in {file.parent for file in found}:  # a list may name files anywhere
+        check_entries(place)
     if all(imread(str(file)) is None for file in found):
         raise IMAError(f"ima_unlabelled={folder}: none of its {len(found)} images can be read")

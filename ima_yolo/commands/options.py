@@ -13,6 +13,7 @@ from typing import Any
 
 from ima_yolo.errors import IMAError, is_users_fault, one_line
 from ima_yolo.lists import listed_files
+from ima_yolo.plain_files import check_plain
 
 
 def load_safely() -> None:
@@ -168,11 +169,12 @@ def model_of(options: dict[str, Any]) -> str:
     """Take the model out of the options.
 
     Raises:
-        IMAError: If it is missing, or neither here nor among the checkpoints that Ultralytics publishes.
+        IMAError: If it is missing, a pipe, or neither here nor among the checkpoints that Ultralytics publishes.
     """
     model = str(options.pop("model", None) or "")
     if not model:
         raise IMAError("model= is missing: give a .pt or .onnx file")
+    check_plain(model, "model=")
     if not Path(model).exists() and (is_onnx(model) or not _is_checkpoint(model)):
         raise IMAError(f"model={model}: no such file")
     return model
