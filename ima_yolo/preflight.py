@@ -18,7 +18,7 @@ from ima_yolo import checkpoint
 from ima_yolo.config import Settings, own_keys, split, validate
 from ima_yolo.data_set import converted, images_in, read_data_set
 from ima_yolo.errors import IMAError, nearest, one_line
-from ima_yolo.files import check_folder
+from ima_yolo.files import check_folder, missing_folders
 from ima_yolo.host import is_ultralytics_key, load_model, ultralytics_keys
 from ima_yolo.kept import check_kept
 from ima_yolo.lists import listed
@@ -39,14 +39,14 @@ class Plan:
         settings: Our keys.
         overrides: Ultralytics' keys.
         teachers: Loaded and frozen.
-        is_new: Whether the folder for results is not there yet.
+        made: The folder for results and those above it that are not there yet.
         is_trained: Whether a run is resumed that has all its epochs behind it.
     """
 
     settings: Settings
     overrides: dict[str, Any]
     teachers: tuple[Teacher, ...]
-    is_new: bool = False
+    made: tuple[Path, ...] = ()
     is_trained: bool = False
 
 
@@ -102,8 +102,8 @@ def _prepare(options: Mapping[str, Any], kind: str | None) -> Plan:
     if settings.without_effect:
         kind = f"ima_loss={settings.ima_loss} ima_weight={settings.ima_weight}"
         LOGGER.warning(f"without effect with {kind}: {', '.join(settings.without_effect)}")
-    is_new = not rest.get("resume") and not folder.exists()
-    return Plan(settings, rest, teachers, is_new, is_trained)
+    made = () if rest.get("resume") else missing_folders(folder)
+    return Plan(settings, rest, teachers, made, is_trained)
 
 
 def side_of(imgsz: Any) -> int:

@@ -373,6 +373,8 @@ def test_a_recipe_runs_no_teacher(teacher: str, tmp_path: Path, capsys, monkeypa
         ("val", "device=99"),
         ("predict", "embed=1"),
         ("predict", "classes=abc"),
+        ("predict", "task=" + "x" * 300),
+        ("val", "task=" + "x" * 300),
     ],
 )
 def test_a_refusal_that_comes_late_leaves_no_folder(

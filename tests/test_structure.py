@@ -82,8 +82,8 @@ ROOMS: dict[str, Room] = {
     "similarity": Room("torch"),
     "trainer": Room(
         "yaml torch ultralytics",
-        "attach config features host teachers weighting criterion checkpoint continuing distill unlabelled students "
-        "pairing trust preflight summary pictures",
+        "attach config features files host teachers weighting criterion checkpoint continuing distill unlabelled "
+        "students pairing trust preflight summary pictures",
     ),
     "runtime": Room("numpy cv2 onnxruntime", "lists"),
     "benchmark": Room("numpy", "runtime"),

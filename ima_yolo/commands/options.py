@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import shutil
 import traceback
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -141,21 +140,20 @@ def leaving_nothing(mode: str, task: str, options: Mapping[str, Any]) -> Iterato
 
     Args:
         mode: val or predict.
-        task: Of the model.
+        task: Of the model; the options may name another.
         options: Of the command, as Ultralytics gets them.
     """
     from ultralytics.cfg import get_cfg, get_save_dir
 
-    folder = Path(get_save_dir(get_cfg(overrides={**options, "mode": mode, "task": task})))
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    from ima_yolo.files import missing_folders, take_away
+
+    folder = Path(get_save_dir(get_cfg(overrides={"task": task, **options, "mode": mode})))
+    made = missing_folders(folder)
     try:
         yield
     except BaseException:
-        if made and not any(path.is_file() for path in folder.rglob("*")):
-            shutil.rmtree(folder, ignore_errors=True)
-            with suppress(OSError):  # others may have written there meanwhile
-                for above in made[1:]:
-                    above.rmdir()
+        if not any(path.is_file() for path in folder.rglob("*")):
+            take_away(folder, made)
         raise
 
 
