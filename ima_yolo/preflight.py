@@ -26,6 +26,7 @@ from ima_yolo.pairing import check_pairs, load_teachers, located, teachers_locat
 from ima_yolo.plain_files import check_entries
 from ima_yolo.quantized import need_modelopt
 from ima_yolo.ranges import check_classes, check_layers, check_ranges
+from ima_yolo.run_folder import check_run
 from ima_yolo.students import kind_of_path, load_student, task_of_kind
 from ima_yolo.teachers import Teacher
 from ima_yolo.trust import trusting
@@ -172,6 +173,7 @@ def _resumed(ours: Mapping[str, Any], rest: Mapping[str, Any]) -> tuple[Settings
     if ignored := sorted(set(ours) - {"teacher", "ima_trust"}):
         LOGGER.warning(f"Resume ignores {ignored}, using the run's own values. Start a new run to change them.")
     folder = Path(rest.get("save_dir") or _run_of(last, args))
+    check_run(folder)
     own = folder / "weights"  # another one than that of `last`, where the run's folder is said to lie elsewhere
     others = {path.resolve(): path for path in (own / "last.pt", own / "best.pt", last.with_name("best.pt"))}
     for file, other in others.items():

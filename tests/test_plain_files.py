@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,25 +16,7 @@ from ima_yolo.plain_files import check_search, check_source
 from ima_yolo.preflight import prepare
 from ima_yolo.teachers.module import read_state
 
-SECONDS = 60  # that what is refused at once may take
-
-
-class Late(BaseException):
-    """Not an error that anything would catch."""
-
-
-@pytest.fixture(autouse=True)
-def _not_waited_for() -> Iterator[None]:
-    """Fail what waits for a pipe, or searches without end."""
-
-    def end(*_: Any) -> None:
-        raise Late
-
-    before = signal.signal(signal.SIGALRM, end)
-    signal.alarm(SECONDS)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
+pytestmark = pytest.mark.usefixtures("not_waited_for")
 
 
 @pytest.fixture

@@ -69,10 +69,11 @@ ROOMS: dict[str, Room] = {
     "data_set": Room("numpy ultralytics", "pickles data_archive plain_files plain_yaml trust"),
     "pairing": Room("torch ultralytics", "lists config features host teachers"),
     "kept": Room("ultralytics", "config host teachers data_set trust"),
+    "run_folder": Room("", "plain_files checkpoint"),
     "preflight": Room(
         "yaml torch ultralytics",
         "lists plain_files config features host trust quantized teachers checkpoint ranges students data_set pairing "
-        "kept files",
+        "kept files run_folder",
     ),
     "summary": Room("torch ultralytics", "host"),
     "pictures": Room("numpy PIL ultralytics", "data_set teachers"),
