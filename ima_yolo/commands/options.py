@@ -236,6 +236,8 @@ def checked_keys(options: Mapping[str, Any], own: Collection[str] = ()) -> None:
     Raises:
         IMAError: Naming the nearest valid one, or saying that it belongs to a training.
     """
+    from ultralytics.cfg import TASKS
+
     from ima_yolo.config import own_keys
     from ima_yolo.files import check_folder
     from ima_yolo.preflight import check_keys
@@ -243,5 +245,7 @@ def checked_keys(options: Mapping[str, Any], own: Collection[str] = ()) -> None:
     if training := sorted(own_keys() & options.keys()):
         raise IMAError(f"'{training[0]}' is a setting of `ima-yolo train` alone")
     check_keys(options, own)
+    if (task := options.get("task")) and str(task) not in TASKS:  # it becomes the name of a folder
+        raise IMAError(f"task={task}: expected one of {', '.join(sorted(TASKS))}")
     if project := options.get("project"):
         check_folder(Path(str(project)), f"project={project}")
