@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import glob
 import json
 import math
@@ -31,6 +30,7 @@ from ultralytics.utils.patches import imread
 from ima_yolo.data_archive import ARCHIVES, check_data_archive, is_archive
 from ima_yolo.errors import IMAError, one_line
 from ima_yolo.pickles.check import check_cache
+from ima_yolo.plain_files import check_entries, check_plain, check_search
 from ima_yolo.plain_yaml import MOST_BYTES, read_plain
 from ima_yolo.trust import MOST_BANDS, trusts
 
@@ -39,7 +39,7 @@ PARTS = ("train", "val", "test", "minival")
 SUFFIXES = (".yaml", ".yml")
 MOST_CLASSES = 20_000  # a matrix of which class is taken for which then holds 3 GB
 MOST_POINTS = 2_000
-MOST_FOLDERS = 100_000
+MOST_SEARCHED = 2_000  # folders below one that is given in place of a YAML file
 
 
 def read_data_set(data: str, split: str = "", fetch: bool = True) -> dict[str, Any]:
@@ -68,8 +68,7 @@ def read_data_set(data: str, split: str = "", fetch: bool = True) -> dict[str, A
         found: dict[str, Any] = check_det_dataset(str(file), autodownload=runs and (fetch or trusts()), split=split)
         if root:
             _check_inside(found, Path(found["path"]), data)
-        if not trusts():
-            _check_caches(found, split)
+        _check_folders(found, split)
     except IMAError:
         raise
     except Exception as error:
@@ -182,7 +181,19 @@ def _file_of(data: str) -> Path:
         named = (check_file(f"{data}{suffix}", hard=False) for suffix in SUFFIXES)
         data = next((name for name in named if name), data)
     file = Path(check_file(data))
-    return Path(find_dataset_yaml(file)) if file.is_dir() else file
+    check_plain(file, "data=")
+    if not file.is_dir():
+        return file
+    _check_breadth(file, data)
+    return Path(find_dataset_yaml(file))
+
+
+def _check_breadth(folder: Path, data: str) -> None:
+    """Refuse a folder in which the search for a YAML file would take long: a whole disk, for example."""
+    if next(folder.glob(f"*{SUFFIXES[0]}"), None) is None:  # or none below is looked for
+        for count, _ in enumerate(os.walk(folder)):
+            if count > MOST_SEARCHED:
+                raise IMAError(f"data={data}: no {SUFFIXES[0]} file, and too many folders to search; name the file")
 
 
 def class_folder(data: str) -> Path | None:
@@ -197,7 +208,8 @@ def check_class_folder(data: str) -> None:
         data: A folder, here or among Ultralytics' own; of any other name nothing is there yet.
 
     Raises:
-        IMAError: If a cache carries code, or the folder comes in an archive, which nobody has looked through.
+        IMAError: If a cache carries code, a pipe or device lies among them, or the folder comes in an archive, which
+            nobody has looked through.
     """
     if Path(data).suffix and Path(data).suffix.lower() in ARCHIVES and not Path(data).is_dir():
         raise IMAError(f"data={data}: unpack it first: a classifier's images are taken from a folder")
@@ -206,23 +218,29 @@ def check_class_folder(data: str) -> None:
         return
     root = root.resolve()
     for place in (root, root.parent / f"{root.name}_split"):  # where Ultralytics parts images that are not yet
+        check_search(place)
         for cache in (*place.glob("*.cache"), *place.glob("*/*.cache")):
             _check_cache(cache)
         if (names := place / ".ndjson.yaml").is_file():
             read_plain(names, "data")
 
 
-def _check_caches(found: Mapping[str, Any], split: str) -> None:
-    """Refuse caches of labels with code: Ultralytics unpickles the one beside the labels of its first image.
+def _check_folders(found: Mapping[str, Any], split: str) -> None:
+    """Refuse pipes and devices beside images and labels, and caches of labels with code.
 
-    Which image is first depends on settings, so those beside the labels of all are looked at.
+    Ultralytics unpickles the cache beside the labels of its first image. Which image is first depends on settings, so
+    those beside the labels of all are looked at.
     """
     kinds = ("labels", "depth", str(found.get("masks_dir") or "masks"))
     folders = {image.parent for part in {*PARTS[:2], split or "val"} for image in images_in(found.get(part) or [])}
-    for folder in sorted(folders):
-        for kind in kinds:
-            label = img2label_paths([str(folder / "0.png")], label_dir=kind)[0]
-            _check_cache(Path(label).parent.with_suffix(".cache"))
+    pairs = [(str(folder / "0.png"), kind) for folder in folders for kind in kinds]
+    labels = {Path(img2label_paths([image], label_dir=kind)[0]).parent for image, kind in pairs}
+    for folder in sorted({*folders, *labels}):  # of images too: a list may name them, and arrays are kept beside them
+        check_entries(folder)
+    for cache in sorted(folder.with_suffix(".cache") for folder in labels):
+        check_plain(cache)
+        if not trusts():
+            _check_cache(cache)
 
 
 def guard_caches() -> None:
@@ -239,6 +257,7 @@ def guard_caches() -> None:
 
 
 def _check_cache(cache: Path) -> None:
+    check_plain(cache)
     if not cache.exists():
         return
     try:
@@ -266,26 +285,9 @@ def images_in(places: str | list[str]) -> Iterator[Path]:
             lines = path.read_text(encoding="utf-8-sig").strip().splitlines()
             yield from (path.parent / line if line.startswith("./") else Path(line) for line in lines if line.strip())
         elif path.is_dir():  # as Ultralytics searches: through links, without hidden files, by the order of the texts
-            check_links(path)
+            check_search(path)
             names = glob.glob(str(Path(glob.escape(str(path))) / "**" / "*.*"), recursive=True)
             yield from (Path(name) for name in sorted(names) if name.rpartition(".")[-1].lower() in IMG_FORMATS)
-
-
-def check_links(folder: Path) -> None:
-    """Refuse links that lead back to a folder that they lie in, or to so many that a search would not end.
-
-    Raises:
-        IMAError: With the link.
-    """
-    waiting, seen = [(str(folder), frozenset[str]())], 0
-    while waiting:
-        place, above = waiting.pop()
-        real, seen = os.path.realpath(place), seen + 1
-        if real in above or seen > MOST_FOLDERS:
-            raise IMAError(f"{place}: a link that leads back to a folder it lies in, or one of too many folders")
-        with contextlib.suppress(OSError), os.scandir(place) as entries:  # no right to look: nothing is found there
-            inside = [entry.path for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
-            waiting += [(path, above | {real}) for path in inside]
 
 
 def read_image(path: Path, channels: int) -> NDArray[Any] | None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from ultralytics.utils.torch_utils import unwrap_model
 
+from ima_yolo.errors import IMAError, one_line
 from ima_yolo.files import replacing
 
 NOT_YET = 10**9  # an accumulation that no step number reaches
@@ -98,11 +99,17 @@ def trim_results(file: Path, epochs: int) -> None:
     Args:
         file: results.csv; may be missing.
         epochs: How many are done.
+
+    Raises:
+        IMAError: If it is no table.
     """
     if not file.exists():
         return
-    header, *rows = list(csv.reader(io.StringIO(file.read_text(encoding="utf-8")))) or [[]]
-    kept = [row for row in rows if len(row) == len(header) and row[0].strip().isdigit() and int(row[0]) <= epochs]
+    try:
+        header, *rows = list(csv.reader(io.StringIO(file.read_text(encoding="utf-8")))) or [[]]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise IMAError(f"{file}: cannot be read ({one_line(error)}); remove it") from error
+    kept = [row for row in rows if len(row) == len(header) and row[0].strip().isdecimal() and int(row[0]) <= epochs]
     if len(kept) == len(rows):
         return
     with replacing(file) as partial:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")  # the stem stays, which PyTorch writes into each record of a checkpoint
+    partial.unlink(missing_ok=True)  # what is left there may be a link, through which would be written
     try:
         yield partial
         with partial.open("rb+") as file:  # some systems sync only what is open for writing
@@ -66,3 +68,23 @@ def check_folder(folder: Path, asked_by: str) -> None:
             pass
     except OSError as error:
         raise IMAError(f"{asked_by}: cannot write to {existing} ({error.strerror})") from error
+
+
+def missing_folders(folder: Path) -> tuple[Path, ...]:
+    """A folder and those above it that are not there yet, itself first; none where it is there."""
+    return tuple(path for path in (folder, *folder.parents) if not path.exists())
+
+
+def take_away(folder: Path, made: Sequence[Path]) -> None:
+    """Remove a folder with what it holds, and those above that were made for it, where nothing else lies in them.
+
+    Args:
+        folder: Of a run that came to nothing.
+        made: What `missing_folders` gave before; nothing is removed where that is empty.
+    """
+    if not made:
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    for above in made[1:]:
+        with suppress(OSError):  # others may have written there meanwhile
+            above.rmdir()

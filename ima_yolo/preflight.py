@@ -18,13 +18,15 @@ from ima_yolo import checkpoint
 from ima_yolo.config import Settings, own_keys, split, validate
 from ima_yolo.data_set import converted, images_in, read_data_set
 from ima_yolo.errors import IMAError, nearest, one_line
-from ima_yolo.files import check_folder
+from ima_yolo.files import check_folder, missing_folders
 from ima_yolo.host import is_ultralytics_key, load_model, ultralytics_keys
 from ima_yolo.kept import check_kept
 from ima_yolo.lists import listed
 from ima_yolo.pairing import check_pairs, load_teachers, located, teachers_located
+from ima_yolo.plain_files import check_entries
 from ima_yolo.quantized import need_modelopt
 from ima_yolo.ranges import check_classes, check_layers, check_ranges
+from ima_yolo.run_folder import check_run
 from ima_yolo.students import kind_of_path, load_student, task_of_kind
 from ima_yolo.teachers import Teacher
 from ima_yolo.trust import trusting
@@ -38,14 +40,14 @@ class Plan:
         settings: Our keys.
         overrides: Ultralytics' keys.
         teachers: Loaded and frozen.
-        is_new: Whether the folder for results is not there yet.
+        made: The folder for results and those above it that are not there yet.
         is_trained: Whether a run is resumed that has all its epochs behind it.
     """
 
     settings: Settings
     overrides: dict[str, Any]
     teachers: tuple[Teacher, ...]
-    is_new: bool = False
+    made: tuple[Path, ...] = ()
     is_trained: bool = False
 
 
@@ -101,8 +103,8 @@ def _prepare(options: Mapping[str, Any], kind: str | None) -> Plan:
     if settings.without_effect:
         kind = f"ima_loss={settings.ima_loss} ima_weight={settings.ima_weight}"
         LOGGER.warning(f"without effect with {kind}: {', '.join(settings.without_effect)}")
-    is_new = not rest.get("resume") and not folder.exists()
-    return Plan(settings, rest, teachers, is_new, is_trained)
+    made = () if rest.get("resume") else missing_folders(folder)
+    return Plan(settings, rest, teachers, made, is_trained)
 
 
 def side_of(imgsz: Any) -> int:
@@ -171,6 +173,7 @@ def _resumed(ours: Mapping[str, Any], rest: Mapping[str, Any]) -> tuple[Settings
     if ignored := sorted(set(ours) - {"teacher", "ima_trust"}):
         LOGGER.warning(f"Resume ignores {ignored}, using the run's own values. Start a new run to change them.")
     folder = Path(rest.get("save_dir") or _run_of(last, args))
+    check_run(folder)
     own = folder / "weights"  # another one than that of `last`, where the run's folder is said to lie elsewhere
     others = {path.resolve(): path for path in (own / "last.pt", own / "best.pt", last.with_name("best.pt"))}
     for file, other in others.items():
@@ -287,7 +290,7 @@ def _check_data(rest: Mapping[str, Any], teachers: Sequence[Teacher], fetch: boo
     data = rest["data"]
     found = read_data_set(str(data), rest.get("split") or "", fetch)
     for part in ("train", "val"):
-        if next(images_in(found[part]), None) is None:
+        if next(images_in(found[part] or []), None) is None:
             raise IMAError(f"data={data}: no images for '{part}' in {found[part] or 'an empty list'}")
     check_classes(rest.get("classes"), len(found["names"]))
     if rest.get("single_cls"):
@@ -312,5 +315,7 @@ def _check_unlabelled(folder: str) -> None:
     if not found:
         fault = "no images in this folder" if Path(folder).exists() else "no such folder"
         raise IMAError(f"ima_unlabelled={folder}: {fault}")
+    for place in {file.parent for file in found}:  # a list may name files anywhere
+        check_entries(place)
     if all(imread(str(file)) is None for file in found):
         raise IMAError(f"ima_unlabelled={folder}: none of its {len(found)} images can be read")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from ima_yolo.config import Settings, validate
 from ima_yolo.continuing import Continuing
 from ima_yolo.distill import Distiller, build_distiller
 from ima_yolo.errors import IMAError, is_full_disk, is_users_fault, one_line
+from ima_yolo.files import take_away
 from ima_yolo.given import given
 from ima_yolo.pairing import choose_heads, fit_teachers, load_teachers
 from ima_yolo.preflight import Plan, prepare, side_of, student_kind
@@ -70,7 +70,7 @@ class Distilling(Continuing):
         plan = _carried(carried, options) if carried else prepare(options, self.kind)
         self.settings: Settings = plan.settings
         self.teachers: tuple[Teacher, ...] = plan.teachers
-        self._is_new = plan.is_new
+        self._made = plan.made
         self._is_trained = plan.is_trained
         self._has_started = False
         super().__init__(DEFAULT_CFG, plan.overrides, _callbacks)
@@ -97,13 +97,10 @@ class Distilling(Continuing):
             if is_full_disk(error):
                 raise IMAError(self._cannot_be_written(error)) from error
             if NAN in str(error):
-                raise IMAError(
-                    f"{one_line(error)}; lower lr0=, and look at momentum= and the gains box=, cls="
-                ) from error
+                raise IMAError(f"{one_line(error)}; lower lr0=, or look at momentum=, box= and cls=") from error
             if self._has_started or self.ddp or not is_users_fault(error):
                 raise
-            if self._is_new:
-                shutil.rmtree(self.save_dir, ignore_errors=True)  # it holds nothing but what was asked for
+            take_away(self.save_dir, self._made)  # it holds nothing but what was asked for
             raise IMAError(one_line(error)) from error
         finally:
             self.args.__dict__.pop(CARRIED, None)

@@ -10,6 +10,7 @@ import importlib.util
 import json
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ MODELS = Path(__file__).parent / "models"
 SHAPES = ("disc", "square", "triangle")
 COLOURS = ((40, 60, 220), (60, 200, 60), (220, 120, 40))  # BGR, one a class
 IMAGE_SIZE = 96  # pixels
+SECONDS = 300  # that a test may take which fails by waiting
 
 
 def _settings(home: Path) -> dict[str, object]:
@@ -76,6 +78,24 @@ def _handed_out_checkpoints_stay() -> Iterator[None]:
     yield
     after = _written(_HANDED_OUT)
     assert [file.name for file, written in before.items() if after.get(file) != written] == []
+
+
+class Late(BaseException):
+    """Not an error that anything would catch."""
+
+
+@pytest.fixture
+def not_waited_for() -> Iterator[None]:
+    """Fail the test that waits for a pipe, or searches without end."""
+
+    def end(*_: object) -> None:
+        raise Late
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.alarm(SECONDS)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
 
 
 @pytest.fixture(scope="session")

@@ -406,8 +406,8 @@ def test_what_the_generators_bring_is_what_the_text_says() -> None:
     said = " ".join((REPOSITORY / "benchmarks" / "README.md").read_text().split())
     mean = {arm: f"{sum(of_seed.values()) / 3:.1f}" for arm, of_seed in points.items()}
     assert (
-        f"students had {mean['light']} mAP50-95 with it, {mean['conv']} with the paper's, {mean['no generator']} with a "
-        f"mask and no generator, and {mean['none']} without a teacher"
+        f"students had {mean['light']} mAP50-95 with it, {mean['conv']} with the paper's, {mean['no generator']} with "
+        f"a mask and no generator, and {mean['none']} without a teacher"
     ) in said
     gain = paired(points["light"], points["conv"])
     assert gain is not None

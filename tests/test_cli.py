@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import ultralytics  # noqa: F401  (its log keeps the stream that is there when it is first imported)
 from ultralytics.engine.exporter import Exporter
+from ultralytics.utils import SETTINGS
 
 from ima_yolo import __version__, cli
 from ima_yolo.commands.export import OTHER_WORDS
@@ -383,12 +384,14 @@ def test_a_recipe_runs_no_teacher(teacher: str, tmp_path: Path, capsys, monkeypa
         ("val", "device=99"),
         ("predict", "embed=1"),
         ("predict", "classes=abc"),
+        ("predict", "task=" + "x" * 300),
+        ("val", "task=" + "x" * 300),
     ],
 )
 def test_a_refusal_that_comes_late_leaves_no_folder(
     command: str, word: str, capsys, tiny_checkpoint, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(SETTINGS, "runs_dir", str(tmp_path / "runs"))
     source = f"data={tiny_data}" if command == "val" else f"source={tiny_data.parent / 'images' / 'val'}"
     code, _, err = run(capsys, command, f"model={tiny_checkpoint()}", source, "workers=0", "imgsz=64", word)
     assert (code, err.strip().count("\n")) == (2, 0)

@@ -20,6 +20,7 @@ from ima_yolo import IMATrainer, cli
 from ima_yolo.checkpoint import DAMAGED
 from ima_yolo.errors import IMAError
 from ima_yolo.exact import NOT_YET, Cadence, trim_results
+from ima_yolo.files import replacing
 from ima_yolo.random_streams import set_streams, streams
 
 EVENTS = ("on_train_batch_start", "on_train_batch_end", "on_train_epoch_end", "on_val_start", "on_model_save")
@@ -336,6 +337,26 @@ def test_rows_after_the_checkpoint_are_cut(tmp_path: Path) -> None:
     trim_results(file, 2)
     assert file.read_text() == "epoch,time,a\n1,2.5,0.1\n2,5.0,0.2\n"
     trim_results(tmp_path / "none.csv", 2)
+
+
+def test_results_that_are_no_table_are_named(tmp_path: Path) -> None:
+    file = tmp_path / "results.csv"
+    for text, reason in (("epoch,loss\n1," + "x" * 200_000, "field larger"), ("\udcff", "can't decode")):
+        file.write_text(text, errors="surrogateescape")
+        with pytest.raises(IMAError, match=rf"results\.csv: cannot be read \(.*{reason}.*\); remove it"):
+            trim_results(file, 1)
+    file.write_text("epoch,loss\n1,2\n\N{SUPERSCRIPT TWO},3\n")
+    trim_results(file, 1)
+    assert file.read_text() == "epoch,loss\n1,2\n"
+
+
+def test_nothing_is_written_through_a_link_that_was_left(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    (tmp_path / "results.partial").symlink_to("mine.txt")
+    with replacing(tmp_path / "results.csv") as partial:
+        partial.write_text("theirs")
+    assert (tmp_path / "mine.txt").read_text() == "mine"
+    assert (tmp_path / "results.csv").read_text() == "theirs"
 
 
 def test_one_process_of_several_cuts_them(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:

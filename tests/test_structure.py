@@ -33,6 +33,7 @@ ROOMS: dict[str, Room] = {
     "errors": Room(),
     "cfg": Room(),
     "lists": Room(),
+    "plain_files": Room(),
     "plain_yaml": Room("yaml"),
     "config": Room("pydantic", "lists plain_yaml"),
     "features": Room("torch"),
@@ -43,7 +44,9 @@ ROOMS: dict[str, Room] = {
     "host": Room("torch ultralytics", "features plain_yaml pickles architecture trust quantized"),
     "attach": Room("torch ultralytics", "features host"),
     "random_streams": Room("numpy torch"),
-    "teachers": Room("torch torchvision ultralytics onnxruntime", "random_streams features host pickles trust"),
+    "teachers": Room(
+        "torch torchvision ultralytics onnxruntime", "random_streams features host pickles plain_files trust"
+    ),
     "align": Room("torch torchvision", "features"),
     "masks": Room("torch", "features"),
     "moments": Room("torch", "align"),
@@ -63,14 +66,16 @@ ROOMS: dict[str, Room] = {
     "unlabelled": Room("numpy torch ultralytics", "random_streams"),
     "students": Room("torch ultralytics", "plain_yaml host random_streams architecture"),
     "data_archive": Room("", "plain_yaml"),
-    "data_set": Room("numpy ultralytics", "pickles data_archive plain_yaml trust"),
+    "data_set": Room("numpy ultralytics", "pickles data_archive plain_files plain_yaml trust"),
     "pairing": Room("torch ultralytics", "lists config features host teachers"),
     "recipes": Room("", "lists", lazy="teachers"),
     "given": Room("ultralytics", "lists config recipes"),
     "kept": Room("ultralytics", "config host teachers data_set trust"),
+    "run_folder": Room("", "plain_files checkpoint"),
     "preflight": Room(
         "yaml torch ultralytics",
-        "lists config features host trust quantized teachers checkpoint ranges students data_set pairing kept files",
+        "lists plain_files config features host trust quantized teachers checkpoint ranges students data_set pairing "
+        "kept files run_folder",
     ),
     "summary": Room("torch ultralytics", "host"),
     "pictures": Room("numpy PIL ultralytics", "data_set teachers"),
@@ -80,8 +85,8 @@ ROOMS: dict[str, Room] = {
     "similarity": Room("torch"),
     "trainer": Room(
         "yaml torch ultralytics",
-        "attach config features host teachers weighting criterion checkpoint continuing distill unlabelled students "
-        "given pairing trust preflight summary pictures",
+        "attach config features files host teachers weighting criterion checkpoint continuing distill unlabelled "
+        "students given pairing trust preflight summary pictures",
     ),
     "runtime": Room("numpy cv2 onnxruntime", "lists"),
     "benchmark": Room("numpy", "runtime"),
@@ -104,7 +109,7 @@ ROOMS: dict[str, Room] = {
     ),
     "__init__": Room("", "", lazy="*"),
     "cli": Room("", "config", lazy="*"),
-    "commands": Room("", "__init__ lists config cli", lazy="*"),
+    "commands": Room("", "__init__ lists plain_files config cli", lazy="*"),
     "__main__": Room("", "cli"),
 }
 # All other files of export/ are the room "runtime": they run where there is no torch, so nothing outside their row is

@@ -661,11 +661,12 @@ def test_data_that_cannot_be_trained_on_is_one_line_and_leaves_no_run(
     UNUSABLE[fault](root)
     text = (root / "data.yaml").read_text().replace(str(Path(options["data"]).parent), str(root))
     (root / "data.yaml").write_text(text)
-    trainer = IMATrainer(overrides={**options, "data": str(root / "data.yaml"), "project": str(tmp_path / "runs")})
+    project = str(tmp_path / "runs" / "deep")
+    trainer = IMATrainer(overrides={**options, "data": str(root / "data.yaml"), "project": project})
     with pytest.raises(IMAError) as caught:
         trainer.train()
     assert "\n" not in str(caught.value)
-    assert not trainer.save_dir.exists()
+    assert not (tmp_path / "runs").exists(), "nor what was made for it"
 
 
 def test_a_size_that_opencv_cannot_make_is_one_line(options: dict[str, Any], tmp_path: Path) -> None:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-import shutil
 import traceback
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from ima_yolo.errors import IMAError, is_users_fault, one_line
+from ima_yolo.plain_files import check_plain
 
 
 def load_safely() -> None:
@@ -128,21 +128,20 @@ def leaving_nothing(mode: str, task: str, options: Mapping[str, Any]) -> Iterato
 
     Args:
         mode: val or predict.
-        task: Of the model.
+        task: Of the model; the options may name another.
         options: Of the command, as Ultralytics gets them.
     """
     from ultralytics.cfg import get_cfg, get_save_dir
 
-    folder = Path(get_save_dir(get_cfg(overrides={**options, "mode": mode, "task": task})))
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    from ima_yolo.files import missing_folders, take_away
+
+    folder = Path(get_save_dir(get_cfg(overrides={"task": task, **options, "mode": mode})))
+    made = missing_folders(folder)
     try:
         yield
     except BaseException:
-        if made and not any(path.is_file() for path in folder.rglob("*")):
-            shutil.rmtree(folder, ignore_errors=True)
-            with suppress(OSError):  # others may have written there meanwhile
-                for above in made[1:]:
-                    above.rmdir()
+        if not any(path.is_file() for path in folder.rglob("*")):
+            take_away(folder, made)
         raise
 
 
@@ -156,11 +155,12 @@ def model_of(options: dict[str, Any]) -> str:
     """Take the model out of the options.
 
     Raises:
-        IMAError: If it is missing, or neither here nor among the checkpoints that Ultralytics publishes.
+        IMAError: If it is missing, a pipe, or neither here nor among the checkpoints that Ultralytics publishes.
     """
     model = str(options.pop("model", None) or "")
     if not model:
         raise IMAError("model= is missing: give a .pt or .onnx file")
+    check_plain(model, "model=")
     if not Path(model).exists() and (is_onnx(model) or not _is_checkpoint(model)):
         raise IMAError(f"model={model}: no such file")
     return model
@@ -224,6 +224,8 @@ def checked_keys(options: Mapping[str, Any], own: Collection[str] = ()) -> None:
     Raises:
         IMAError: Naming the nearest valid one, or saying that it belongs to a training.
     """
+    from ultralytics.cfg import TASKS
+
     from ima_yolo.config import own_keys
     from ima_yolo.files import check_folder
     from ima_yolo.preflight import check_keys
@@ -231,5 +233,7 @@ def checked_keys(options: Mapping[str, Any], own: Collection[str] = ()) -> None:
     if training := sorted(own_keys() & options.keys()):
         raise IMAError(f"'{training[0]}' is a setting of `ima-yolo train` alone")
     check_keys(options, own)
+    if (task := options.get("task")) and str(task) not in TASKS:  # it becomes the name of a folder
+        raise IMAError(f"task={task}: expected one of {', '.join(sorted(TASKS))}")
     if project := options.get("project"):
         check_folder(Path(str(project)), f"project={project}")

@@ -20,6 +20,7 @@ from ima_yolo.commands.options import (
     with_recipe,
 )
 from ima_yolo.errors import IMAError
+from ima_yolo.plain_files import check_source
 
 MAX_PIXELS = 2**28
 """Larger pictures are refused on the command line: decoded, this many take 0.8 GB."""
@@ -58,6 +59,9 @@ def predict(options: dict[str, Any]) -> int:
     load_safely()
     options = no_bare_words(options, switches())
     checked_keys(options)
+    given = options.get("source")
+    for source in given if isinstance(given, (list, tuple)) else [given]:
+        check_source(str(source))
     with faults_of_the_user():
         # Ultralytics prints and saves as the results go by. Where it takes this process for its own command, since its
         # name ends in "yolo" as well, it has done so already and returns nothing.

@@ -15,6 +15,7 @@ from ima_yolo.errors import IMAError, one_line
 from ima_yolo.features import Features
 from ima_yolo.pickles.check import check_checkpoint
 from ima_yolo.pickles.content import check_content
+from ima_yolo.plain_files import check_plain
 from ima_yolo.teachers import TeacherOutput
 
 PAD = 114 / 255  # the grey of Ultralytics' letterbox
@@ -196,6 +197,7 @@ def read_state(path: str, name: str) -> dict[str, Tensor]:
     Raises:
         IMAError: If it is missing, damaged, or holds something else.
     """
+    check_plain(path, "ima_teacher_weights=")
     try:
         if Path(path).is_file():
             check_checkpoint(Path(path))

@@ -69,9 +69,8 @@ class View:
         own = resized(in_channels(images, self.teacher.input_channels, self._shown.bands), self._shown.scale)
         with torch.no_grad():
             seen = ask(self.teacher, own, confidence, boxes, predictions)
-        if self._looks % EVERY == 0:
-            check_maps(self.teacher, seen, own.shape)
-            _check_said(self.teacher, seen, confidence=confidence, boxes=boxes, predictions=predictions)
+        check_maps(self.teacher, seen, own.shape, values=self._looks % EVERY == 0)
+        _check_said(self.teacher, seen, confidence=confidence, boxes=boxes, predictions=predictions)
         self._looks += 1
         maps = tuple(seen.features.maps[index] for index in self._levels.values())
         said = seen.confidence

@@ -168,3 +168,20 @@ def test_a_teacher_that_fails_at_some_sizes_is_one_line_and_want_of_memory_is_pa
 def test_a_teacher_that_does_not_say_what_it_promises_is_refused() -> None:
     with pytest.raises(IMAError, match="teacher=mean: was asked for predictions and gave none"):
         fit(Teacher(), (8,))(image(), predictions=True)
+
+
+def test_every_answer_is_of_the_images_that_were_shown() -> None:
+    """Not the first one alone: a function may do otherwise later."""
+
+    class Shrinks(Teacher):
+        looks = 0
+
+        def __call__(self, images: torch.Tensor, *asked: Any, **named: Any) -> TeacherOutput:
+            self.looks += 1
+            return super().__call__(images if self.looks < 3 else images[:1], *asked, **named)
+
+    view = fit(Shrinks(), (8, 16, 32))
+    for _ in range(2):
+        view(image())
+    with pytest.raises(IMAError, match=r"teacher=mean: its map of stride 8 is of 1 images; expected 2"):
+        view(image())

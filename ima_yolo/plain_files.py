@@ -1,0 +1,130 @@
+"""What may be opened: files, in folders whose search ends. A pipe is waited for, and a device may have no end."""
+
+from __future__ import annotations
+
+import csv
+import glob
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from ima_yolo.errors import IMAError, one_line
+
+MOST_FOLDERS = 100_000
+REASON = "expected a file: pipes and devices are not read"
+
+
+def check_plain(path: str | Path, role: str = "") -> None:
+    """Refuse what is neither a file nor a folder; what is not there, or out of reach, is left to others.
+
+    Args:
+        path: Links are followed.
+        role: The key that named it with its "=", for the message.
+
+    Raises:
+        IMAError: With the path.
+    """
+    if _kind(path) not in (None, stat.S_IFREG, stat.S_IFDIR):
+        raise IMAError(f"{role}{path}: {REASON}")
+
+
+def check_entries(folder: str | Path) -> list[str]:
+    """Refuse a folder that holds what is neither a file nor a folder, hidden or not; those below are not looked into.
+
+    The types come with the names: a stat is done for links alone.
+
+    Args:
+        folder: May be missing, and then holds nothing, as one that may not be looked into.
+
+    Returns:
+        Its folders that are not hidden, with their paths.
+
+    Raises:
+        IMAError: With the first pipe or device.
+    """
+    return [entry.path for entry in _entries(folder) if _is_folder(entry) and not entry.name.startswith(".")]
+
+
+def check_search(folder: str | Path) -> None:
+    """Do the same for all folders below too, and refuse links that lead back to one above, without end.
+
+    Raises:
+        IMAError: With the link, pipe or device.
+    """
+    waiting, seen = [(str(folder), frozenset[str]())], 0
+    while waiting:
+        place, above = waiting.pop()
+        real, seen = os.path.realpath(place), seen + 1
+        if real in above or seen > MOST_FOLDERS:
+            raise IMAError(f"{place}: a link that leads back to a folder it lies in, or one of too many folders")
+        waiting += [(path, above | {real}) for path in check_entries(place)]
+
+
+def check_source(source: str) -> None:
+    """Look at whatever Ultralytics opens where it predicts: a file, a folder, a pattern, or a list of such.
+
+    Args:
+        source: As the user gave it; an address or a number of a camera is none of these.
+
+    Raises:
+        IMAError: With what is neither a file nor a folder.
+    """
+    check_plain(source, "source=")
+    if source.lower().endswith((".txt", ".csv")) and _kind(source) == stat.S_IFREG:
+        above = Path(source).parent
+        for name in _listed(source):  # from here or, where there is no such thing, from the folder of the list
+            _check_place(name)
+            _check_place(str(above / name))
+    else:
+        _check_place(source)
+
+
+def _check_place(place: str) -> None:
+    check_plain(place)
+    if "**" in place:
+        check_search(Path(place.partition("*")[0] + "x").parent)
+    for found in glob.glob(place) if "*" in place and "**" not in place else [place]:
+        check_plain(found)
+        if _kind(found) == stat.S_IFDIR:
+            check_entries(found)
+
+
+def _listed(file: str) -> Iterator[str]:
+    """Names in a list, one a line or, of a table, one a field."""
+    try:
+        with Path(file).open(encoding="utf-8-sig") as lines:
+            rows = csv.reader(lines) if file.lower().endswith(".csv") else ([line] for line in lines)
+            yield from (name.strip() for row in rows for name in row if name.strip())
+    except (OSError, ValueError, csv.Error) as error:
+        raise IMAError(f"source={file}: cannot be read ({one_line(error)})") from error
+
+
+def _kind(path: str | Path) -> int | None:
+    """Kind of what a path leads to, one of `stat.S_IF...`; None where nothing is there, or nothing can be known."""
+    try:
+        return stat.S_IFMT(Path(path).stat().st_mode)
+    except (OSError, ValueError):
+        return None
+
+
+def _entries(folder: str | Path) -> Iterator[os.DirEntry[str]]:
+    with suppress(OSError), os.scandir(folder) as entries:  # no right to look: nothing is found there
+        yield from entries
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder, or a link to one.
+
+    Raises:
+        IMAError: If it is no file either; a link to what is not there may stay.
+    """
+    try:
+        is_folder = entry.is_dir()
+        is_plain = is_folder or entry.is_file() or (entry.is_symlink() and _kind(entry.path) is None)
+    except OSError:  # a link to itself, for example: the others are looked at all the same
+        return False
+    if not is_plain:
+        raise IMAError(f"{entry.path}: {REASON}")
+    return is_folder

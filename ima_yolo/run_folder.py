@@ -1,0 +1,42 @@
+"""The folder of a run that goes on, which somebody else may have sent: nothing is written through what lies in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ima_yolo.checkpoint import FINISHING, STAGING
+from ima_yolo.errors import IMAError
+from ima_yolo.plain_files import check_entries
+
+FOLDERS = ("weights", f"weights/{STAGING}", f"weights/{FINISHING}", "labels")  # those that a training writes to
+
+
+def check_run(folder: Path) -> None:
+    """Refuse links out of a run's folder, pipes and devices in it, and files in place of its folders.
+
+    A training writes records, plots and checkpoints under names that are known before, and reads some of them.
+
+    Args:
+        folder: Of the run; may itself be a link, which the user made.
+
+    Raises:
+        IMAError: With the path.
+    """
+    for name in FOLDERS:
+        place = folder / name
+        if place.is_symlink() or (place.exists() and not place.is_dir()):
+            raise IMAError(f"{place}: expected a folder; remove it")
+    own = folder.resolve()
+    for place in (folder, *(folder / name for name in FOLDERS)):
+        check_entries(place)
+        for path in place.iterdir() if place.is_dir() else ():
+            if path.is_symlink() and not path.is_dir() and own not in _target(path).parents:
+                raise IMAError(f"{path}: a link out of the run's folder, through which it would be written; remove it")
+
+
+def _target(link: Path) -> Path:
+    """Where a link leads; the root where that has no end."""
+    try:
+        return link.resolve()
+    except (OSError, RuntimeError):  # which Python raises for one that leads to itself
+        return Path("/")

@@ -1,0 +1,96 @@
+"""A run's folder that somebody sent: what goes on there writes into it alone, and waits for nothing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ima_yolo import IMATrainer, cli
+from ima_yolo.errors import IMAError
+from ima_yolo.run_folder import check_run
+
+pytestmark = pytest.mark.usefixtures("not_waited_for")
+
+
+def link(path: Path) -> None:
+    """Put a link to a file of the user's in its place."""
+    path.unlink(missing_ok=True)
+    path.symlink_to(path.parents[2] / "mine.txt" if path.parent.name == "weights" else path.parents[1] / "mine.txt")
+
+
+def pipe(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+
+
+OUT = "a link out of the run's folder"
+PIPE = "expected a file: pipes and devices are not read"
+FOLDER = "expected a folder; remove it"
+BAD: dict[str, tuple[str, Callable[[Path], Any], str]] = {
+    "arguments elsewhere": ("args.yaml", link, OUT),
+    "settings elsewhere": ("ima.yaml", link, OUT),
+    "results elsewhere": ("results.csv", link, OUT),
+    "best elsewhere": ("weights/best.pt", link, OUT),
+    "a plot elsewhere": ("results.png", link, OUT),
+    "a link to itself": ("results.png", lambda path: path.symlink_to(path), OUT),
+    "arguments from a pipe": ("args.yaml", pipe, PIPE),
+    "settings from a pipe": ("ima.yaml", pipe, PIPE),
+    "results from a pipe": ("results.csv", pipe, PIPE),
+    "staging is a file": ("weights/.saving", Path.touch, FOLDER),
+    "staging is a link": ("weights/.saving", lambda path: path.symlink_to(path.parents[2]), FOLDER),
+    "the end's staging is a file": ("weights/.finishing", Path.touch, FOLDER),
+    "the end's staging is a link": ("weights/.finishing", lambda path: path.symlink_to(path.parents[2]), FOLDER),
+    "labels elsewhere": ("labels", lambda path: path.symlink_to(path.parents[1]), FOLDER),
+}
+
+
+def test_what_would_be_written_elsewhere_is_refused_before_any_work(
+    tiny_data: Path, tiny_checkpoint: Callable[..., Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    class Stopped(BaseException):
+        """Ends a training."""
+
+    def stop(_: Any) -> None:
+        raise Stopped
+
+    place = {"project": str(tmp_path), "name": "run", "data": str(tiny_data), "imgsz": 64, "device": "cpu"}
+    models = {"teacher": str(tiny_checkpoint(seed=1)), "student": str(tiny_checkpoint())}
+    trainer = IMATrainer(overrides={**place, **models, "epochs": 2, "batch": 4, "plots": False, "workers": 0})
+    trainer.add_callback("on_model_save", stop)
+    with pytest.raises(Stopped):
+        trainer.train()
+    (tmp_path / "mine.txt").write_text("mine")
+    for case, (name, change, message) in BAD.items():
+        run = tmp_path / "sent"
+        shutil.copytree(tmp_path / "run", run)
+        change(run / name)
+        before = {path: path.lstat().st_mtime_ns for path in run.rglob("*")}
+        capfd.readouterr()
+        assert cli.main(["train", f"resume={run / 'weights' / 'last.pt'}", "device=cpu"]) == 2, case
+        said = capfd.readouterr().err.splitlines()[-1]
+        assert said.startswith(f"ima-yolo: {run / name}: {message}"), case
+        assert {path: path.lstat().st_mtime_ns for path in run.rglob("*")} == before, case
+        shutil.rmtree(run)
+    assert (tmp_path / "mine.txt").read_text() == "mine"
+
+
+def test_links_inside_the_folder_and_to_folders_of_the_user_s_stay(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    (run / "weights").mkdir(parents=True)
+    (tmp_path / "data").mkdir()
+    (run / "weights" / "epoch1.pt").touch()
+    (run / "weights" / "best.pt").symlink_to("epoch1.pt")
+    (run / "data").symlink_to(tmp_path / "data")
+    (tmp_path / "elsewhere").symlink_to("run")
+    check_run(run)
+    check_run(tmp_path / "elsewhere")
+    check_run(tmp_path / "gone")
+    shutil.move(run / "weights", tmp_path / "others")
+    (run / "weights").symlink_to(tmp_path / "others")
+    with pytest.raises(IMAError, match="weights: expected a folder"):
+        check_run(run)
