@@ -380,6 +380,7 @@ def test_a_recipe_runs_no_teacher(teacher: str, tmp_path: Path, capsys, monkeypa
     ("command", "word"),
     [
         ("val", "batch=0"),
+        ("val", "batch=false"),
         ("val", "imgsz=abc"),
         ("val", "device=99"),
         ("predict", "embed=1"),

@@ -235,5 +235,7 @@ def checked_keys(options: Mapping[str, Any], own: Collection[str] = ()) -> None:
     check_keys(options, own)
     if (task := options.get("task")) and str(task) not in TASKS:  # it becomes the name of a folder
         raise IMAError(f"task={task}: expected one of {', '.join(sorted(TASKS))}")
+    if isinstance(options.get("batch"), bool):  # which Ultralytics takes for 0 or 1, and goes on with warnings
+        raise IMAError(f"batch={options['batch']}: expected a number")
     if project := options.get("project"):
         check_folder(Path(str(project)), f"project={project}")
