@@ -27,6 +27,7 @@ OPENING = ("train", "val", "export", "predict")
 # Keys of a command that are neither Ultralytics' nor settings of a training; each command tests its own.
 OWN_WORDS = {
     "compare": {"arms", "seeds"},
+    "ablate": {"what", "seeds", "holdout"},
     "sweep": {"space", "seeds"},
     "export": {"images", "format", "kit"},
     "predict": {"save_csv"},
