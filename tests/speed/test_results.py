@@ -22,8 +22,8 @@ from ima_yolo.speed.run import run
 
 CPU = torch.device("cpu")
 PACKAGE = Path(__file__).parents[2] / "ima_yolo"
-NEVER_IN_A_STEP = {"errors", "lists", "random_streams", "plain_files", "plain_yaml"}  # while a model is opened and built, as these:
-NEVER_IN_A_STEP |= {"architecture", "pickles", "quantized", "trust"}
+NEVER_IN_A_STEP = {"errors", "lists", "random_streams", "plain_files", "plain_yaml"}
+NEVER_IN_A_STEP |= {"architecture", "pickles", "quantized", "trust"}  # while a model is opened and built, as the others
 OLD = Path(__file__).parents[2] / "benchmarks" / "results" / "step" / "cpu"
 
 
