@@ -24,7 +24,7 @@ demo: $(STAMP) ## draw a data set, train, distil, export and run: a few minutes 
 	$(BIN)/ima-yolo demo $(ARGS)
 
 test: lint types ## every check: ruff, codespell, mypy, pytest
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 lint: $(STAMP) ## style and spelling
 	$(BIN)/ruff check .
