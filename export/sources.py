@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import cv2
 import numpy as np
 
-from ima_yolo.errors import IMAError, one_line
+from ima_yolo.errors import SECRET, IMAError, one_line
 from ima_yolo.lists import listed_files
 
 from .videos import OPEN_TIMEOUT, Frame, read_video
@@ -35,9 +35,6 @@ STREAMS = ("rtsp://", "rtmp://", "http://", "https://", "tcp://", "udp://")
 
 READ_AS = {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR}
 """Channels of a model to the form in which pictures are decoded for it; for any other number they stay unchanged."""
-
-PASSWORD = re.compile(r"(?<=://)[^/@\s]*:[^/@\s]*(?=@)")
-"""Name and password in a stream's address."""
 
 
 def find_images(source: str | Path | None, key: str = "source") -> list[Path]:
@@ -129,7 +126,10 @@ def is_single_picture(source: str | int) -> bool:
 
 def is_picture_address(source: str) -> bool:
     """Whether an address is that of a single picture, by the ending of its path."""
-    parts = urlsplit(source)
+    try:
+        parts = urlsplit(source)
+    except ValueError:  # no address after all
+        return False
     return parts.scheme.lower() in ("http", "https") and Path(parts.path).suffix.lower() in IMAGE_SUFFIXES
 
 
@@ -155,8 +155,10 @@ def read_frames(
     for source in sources:
         if is_single_picture(source):
             yield read_picture(str(source), channels)
+        elif isinstance(source, str) and Path(source).exists() and not Path(source).is_file():
+            yield Frame(_shown(source), None, "cannot be opened (no file)")
         elif channels not in READ_AS:
-            yield Frame(str(source), None, f"its frames have 3 channels, the model takes {channels}")
+            yield Frame(_shown(source), None, f"its frames have 3 channels, the model takes {channels}")
         else:
             yield from islice(read_video(source, _shown(source), is_endless(source), stride), most)
 
@@ -221,6 +223,8 @@ def _bytes_of(source: str | Path) -> np.ndarray:
         from .fetched import fetch  # its imports take longer than a picture
 
         return np.frombuffer(fetch(source, OPEN_TIMEOUT / 1000), np.uint8)
+    if Path(source).exists() and not Path(source).is_file():  # a pipe would be waited for
+        raise IMAError("cannot be opened (no file)")
     try:
         return np.fromfile(source, np.uint8)
     except OSError as error:
@@ -258,4 +262,4 @@ def _find_files(source: object, suffixes: frozenset[str], what: str, key: str = 
 
 def _shown(source: str | int | Path) -> str:
     """A source as it is printed and written: an address without its password."""
-    return PASSWORD.sub("***", str(source)) if isinstance(source, str) and "://" in source else str(source)
+    return SECRET.sub("***", str(source)) if isinstance(source, str) and "://" in source else str(source)

@@ -11,7 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ima_yolo.errors import IMAError
+from ima_yolo.errors import IMAError, one_line
 
 from .records import RecordFile
 from .results import ClassMap, Detections, Result
@@ -109,7 +109,7 @@ class Writer:
         try:
             yield
         except OSError as error:
-            raise IMAError(f"{self.folder}: cannot be written to ({error.strerror})") from error
+            raise IMAError(f"{self.folder}: cannot be written to ({error.strerror or one_line(error)})") from error
 
     def _stem(self, frame: Frame) -> str:
         """The name of a source's results; a second bus.* becomes bus-2, as in Ultralytics."""
@@ -258,6 +258,7 @@ def new_folder(wanted: Path, exist_ok: bool) -> Path:
             number += 1
             folder = wanted.with_name(f"{wanted.name}-{number}")
         folder.mkdir(parents=True, exist_ok=exist_ok)
-    except OSError as error:
-        raise IMAError(f"{folder}: cannot be made ({error.strerror}); choose another project=") from error
+    except (OSError, ValueError) as error:  # the latter of a name such as "/"
+        reason = getattr(error, "strerror", None) or one_line(error)
+        raise IMAError(f"{folder}: cannot be made ({reason}); choose another project= or name=") from error
     return folder

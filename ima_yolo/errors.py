@@ -36,6 +36,7 @@ def is_users_fault(error: BaseException) -> bool:
 
 
 COLOUR = re.compile(r"\x1b\[[\d;]*m")
+SECRET = re.compile(r"(?<=://)[^/\s]+(?=@)")  # name and password in an address
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
@@ -58,7 +59,9 @@ def nearest(key: str, valid: Iterable[str]) -> str:
 def one_line(error: BaseException | str) -> str:
     """Return an exception's text as one line, without Ultralytics' ornament; its type where it has no text.
 
-    What a terminal would not print but obey, in a name that comes from a file for example, is spelt out.
+    What a terminal would not print but obey, in a name that comes from a file for example, is spelt out; passwords
+    in addresses are not shown.
     """
     text = " ".join(COLOUR.sub("", str(error)).replace("ERROR ❌️", "").split()) or type(error).__name__
+    text = SECRET.sub("***", text)
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)

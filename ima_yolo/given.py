@@ -11,6 +11,7 @@ from ultralytics.utils import DEFAULT_CFG_DICT
 from ultralytics.utils.checks import check_yaml
 
 from ima_yolo.config import own_keys, read_yaml
+from ima_yolo.errors import IMAError
 from ima_yolo.lists import as_text
 from ima_yolo.recipes import check_recipe
 
@@ -39,4 +40,7 @@ def _check_file_among(overrides: Mapping[str, Any]) -> None:
     if file and Path(file).is_file():
         recipe = read_yaml(Path(file))
         from_it = as_text(recipe.get("teacher")) == as_text(overrides.get("teacher"))
-        check_recipe(recipe, file, () if from_it else ("teacher",))
+        try:
+            check_recipe(recipe, file, () if from_it else ("teacher",))
+        except IMAError as error:  # given beside it too, it would look the same
+            raise IMAError(str(error).replace("add teacher=", "take it out of the file and give teacher=")) from None

@@ -72,7 +72,7 @@ def check_source(source: str) -> None:
         IMAError: With what is neither a file nor a folder.
     """
     check_plain(source, "source=")
-    if source.lower().endswith((".txt", ".csv")) and _kind(source) == stat.S_IFREG:
+    if source.lower().endswith((".txt", ".csv", ".streams")) and _kind(source) == stat.S_IFREG:
         above = Path(source).parent
         for name in _listed(source):  # from here or, where there is no such thing, from the folder of the list
             _check_place(name)

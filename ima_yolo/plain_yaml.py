@@ -15,6 +15,8 @@ MOST_VALUES = 200_000  # once every alias is written out; a data set with 20,000
 MOST_LEVELS = 200  # of nesting; more would take the parser's stack
 MOST_DIGITS = 100  # of a number; the time for "1:1:1...", a number to the base of 60, grows with their square
 FASTEST: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's, where PyYAML was built with it
+MOST_DIRECTIVES = 100  # lines such as "%TAG", each of which the parser compares with all before
+LARGEST = 2**60  # whole number; multiples of 2**61 - 1 share one hash, and a mapping of such keys takes their square
 MERGE = "tag:yaml.org,2002:merge"
 
 
@@ -73,6 +75,8 @@ def _check_events(text: str) -> None:
     Raises:
         IMAError: If it has more values or levels than any file of use.
     """
+    if text.count("\n%") > MOST_DIRECTIVES:
+        raise IMAError(f"more than {MOST_DIRECTIVES} directives")
     values, level = 0, 0
     for event in yaml.parse(text, Loader=FASTEST):
         values += isinstance(event, yaml.NodeEvent)
@@ -98,7 +102,7 @@ class _PlainLoader(FASTEST):
             for part in value.value if isinstance(value, yaml.SequenceNode) else [value]:
                 if isinstance(part, yaml.MappingNode):
                     self.flatten_mapping(part)
-                    self._merged += len(part.value)
+                    self._merged += 1 + len(part.value)
                 if self._merged > MOST_VALUES:
                     raise IMAError(f"more than {MOST_VALUES} values once its aliases are written out")
         super().flatten_mapping(node)
@@ -107,7 +111,10 @@ class _PlainLoader(FASTEST):
 def _number(loader: Any, node: yaml.ScalarNode) -> Any:
     if len(node.value) > MOST_DIGITS:
         raise IMAError(f"a number of more than {MOST_DIGITS} digits")
-    return getattr(loader, f"construct_yaml_{node.tag.rpartition(':')[2]}")(node)
+    number = getattr(loader, f"construct_yaml_{node.tag.rpartition(':')[2]}")(node)
+    if isinstance(number, int) and abs(number) > LARGEST:
+        raise IMAError(f"a whole number beyond {LARGEST}")
+    return number
 
 
 for _kind in ("int", "float"):

@@ -78,7 +78,7 @@ def _listed(words: tuple[str, ...]) -> str:
 
 
 def _is_batch(batch: float) -> bool:
-    return batch == -1 or 0 < batch < 1 or (batch >= 1 and float(batch).is_integer())
+    return not isinstance(batch, bool) and (batch == -1 or 0 < batch < 1 or (batch >= 1 and float(batch).is_integer()))
 
 
 def _are_sizes(sizes: Any) -> bool:

@@ -8,6 +8,8 @@ from typing import Any
 from ima_yolo.errors import IMAError
 from ima_yolo.lists import as_text, listed_files
 
+CARRIED = "ima"  # the argument under which settings travel to the processes of a training on several devices
+
 
 def check_recipe(recipe: Mapping[str, Any], name: str, given: Collection[str]) -> None:
     """Refuse a recipe that would run code: that trusts checkpoints, or whose teacher is a function.
@@ -20,6 +22,8 @@ def check_recipe(recipe: Mapping[str, Any], name: str, given: Collection[str]) -
     Raises:
         IMAError: Naming the file and what to do.
     """
+    if CARRIED in recipe:  # what the processes of a training are handed is not checked again
+        raise IMAError(f"cfg={name}: '{CARRIED}' is not a setting")
     if recipe.get("ima_trust"):
         raise IMAError(f"cfg={name}: ima_trust=True is taken from the command line or from Python, from no file")
     if "teacher" in given:

@@ -25,6 +25,7 @@ from ima_yolo.files import take_away
 from ima_yolo.given import given
 from ima_yolo.pairing import choose_heads, fit_teachers, load_teachers
 from ima_yolo.preflight import Plan, prepare, side_of, student_kind
+from ima_yolo.recipes import CARRIED
 from ima_yolo.students import RTDETR
 from ima_yolo.teachers import Teacher
 from ima_yolo.teachers.load import choose_runtime
@@ -33,8 +34,6 @@ from ima_yolo.trust import trusting
 from ima_yolo.unlabelled import UnlabelledStream
 
 NAN = "NaN persisted"  # in what Ultralytics raises once its own loss or weights were no numbers for several epochs
-
-CARRIED = "ima"  # the argument under which settings travel to the processes of a training on several devices
 
 
 class Distilling(Continuing):
@@ -66,7 +65,7 @@ class Distilling(Continuing):
         """
         host.check_version()
         options = given(cfg, overrides)
-        carried = options.pop(CARRIED, None)
+        carried = options.pop(CARRIED, None) if RANK != -1 else None  # from the parent of this process alone
         plan = _carried(carried, options) if carried else prepare(options, self.kind)
         self.settings: Settings = plan.settings
         self.teachers: tuple[Teacher, ...] = plan.teachers

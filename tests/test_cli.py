@@ -373,7 +373,31 @@ def test_a_recipe_runs_no_teacher(teacher: str, tmp_path: Path, capsys, monkeypa
         assert (code, err.count("\n")) == (2, 1)
         assert "cfg=recipe.yaml: it would run its teacher; if that is yours, add teacher=" in err
     assert with_recipe({"cfg": "recipe.yaml", "teacher": "sent:build"}) == {"teacher": "sent:build"}
+    (tmp_path / "recipe.yaml").write_text(f"ima: {{teacher: {teacher}, ima_trust: true}}\n")
+    for more in ([], ["teacher=yolo26s.yaml"]):
+        code, _, err = run(capsys, "train", "cfg=recipe.yaml", "student=yolo26n.yaml", "data=gone.yaml", *more)
+        assert (code, err) == (2, "ima-yolo: cfg=recipe.yaml: 'ima' is not a setting\n")
     assert not (tmp_path / "ran").exists()
+
+
+def test_nobody_hands_settings_past_the_checks(capsys, tiny_data: Path) -> None:
+    words = ["teacher=gone.pt", "student=yolo26n.yaml", f"data={tiny_data}", "ima={'teacher': 'sent:build'}"]
+    code, _, err = run(capsys, "train", *words)
+    assert (code, err.startswith("ima-yolo: 'ima' is not a setting")) == (2, True)
+
+
+@pytest.mark.parametrize("source", ["rtsps://bob:hu@hush@h/x", "http://bob:hush@[::1/a.png", "ftp://hush@h/a.png"])
+def test_no_message_shows_a_password(source: str, capsys, tiny_checkpoint, tiny_data: Path) -> None:
+    for words in (
+        ["predict", "model=gone.onnx", f"source={source}"],
+        ["val", f"model={tiny_checkpoint()}", f"data={source}"],
+        ["train", f"teacher={source}", f"student={tiny_checkpoint()}", f"data={tiny_data}"],
+        ["cfg", source],
+    ):
+        code, out, err = run(capsys, *words)
+        assert code == 2
+        assert "hush" not in out + err
+    assert one_line(f"{source} is not there").startswith(source.partition("://")[0] + "://***@")
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,8 @@ from ima_yolo import IMATrainer, host
 from ima_yolo.architecture import check_architecture
 from ima_yolo.attach import _Distilling
 from ima_yolo.continuing import Continuing
-from ima_yolo.trainer import CARRIED, TRAINERS, Distilling
+from ima_yolo.recipes import CARRIED
+from ima_yolo.trainer import TRAINERS, Distilling
 from ima_yolo.unlabelled import UnlabelledImages
 
 CONFIGS = sorted((Path(ultralytics.__file__).parent / "cfg" / "models").rglob("*.yaml"))
@@ -232,6 +233,7 @@ def test_the_process_of_another_device_is_told_everything(
     state = worker_state(parent, monkeypatch, tmp_path)
 
     # Ultralytics' own words in that process
+    monkeypatch.setattr("ima_yolo.trainer.RANK", 0)
     worker = state["trainer"](
         cfg={**DEFAULT_CFG_DICT, "save_dir": ""}, overrides=state["args"], _callbacks=state["callbacks"]
     )

@@ -29,6 +29,7 @@ def arguments(**changed: Any) -> SimpleNamespace:
         ("optimizer", "sdg"),
         ("time", 0),
         ("batch", 0),
+        ("batch", True),
         ("batch", -2),
         ("batch", 1.5),
         ("imgsz", 31),

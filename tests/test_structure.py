@@ -86,7 +86,7 @@ ROOMS: dict[str, Room] = {
     "trainer": Room(
         "yaml torch ultralytics",
         "attach config features files host teachers weighting criterion checkpoint continuing distill unlabelled "
-        "students given pairing trust preflight summary pictures",
+        "students given pairing recipes trust preflight summary pictures",
     ),
     "runtime": Room("numpy cv2 onnxruntime", "lists"),
     "benchmark": Room("numpy", "runtime"),

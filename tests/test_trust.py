@@ -683,6 +683,15 @@ YAML = {
         + "".join(f"b{n}: {{<<: *a}}\n" for n in range(1000)),
         "more than 200000 values",
     ),
+    "empty ones merged": (
+        "e: &e {}\nl: &l [" + ",".join(["*e"] * 4000) + "]\n" + "".join(f"b{n}: {{<<: *l}}\n" for n in range(2000)),
+        "more than 200000 values",
+    ),
+    "directives": ("".join(f"%TAG !a{n}! tag:x\n" for n in range(100_000)) + "---\na: 1\n", "more than 100 directives"),
+    "keys of one hash": (
+        "{" + ",".join(f"{n * (2**61 - 1)}: 1" for n in range(1, 99_000)) + "}",
+        "a whole number beyond",
+    ),
     "merged into itself": ("a: &a {<<: *a}\n", "nested too deeply"),
     "a long list": (f"a: [{'1,' * 4_000_000}1]\n", "more than 200000 values"),
 }

@@ -163,6 +163,12 @@ def test_settings_without_effect_are_told(
     assert capsys.readouterr().out.startswith("note: save_coco=True has no effect")
 
 
+@pytest.mark.parametrize("name", ["/", "a" * 300])
+def test_a_name_that_no_folder_can_have(name: str, model: Path, pictures: Path) -> None:
+    with pytest.raises(IMAError, match="cannot be made"):
+        run(model, pictures, name=name)
+
+
 def test_nothing_read_leaves_no_folder(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("a.png").write_bytes(b"")
     assert run(model, "a.png", save_csv=True) == 1

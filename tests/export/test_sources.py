@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -99,6 +100,15 @@ def test_a_text_file_of_sources(folder: Path, tmp_path: Path) -> None:
         text.write_bytes(content)
         with pytest.raises(IMAError, match=message):
             find_sources(str(text))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+@pytest.mark.parametrize("name", ["p.png", "p.mp4"])
+def test_a_pipe_among_several_is_not_waited_for(name: str, folder: Path) -> None:
+    os.mkfifo(folder / name)
+    first, second = read_frames(find_sources([str(folder / "b.png"), str(folder / name)]))
+    assert (second.image, second.fault) == (None, "cannot be opened (no file)")
+    assert first.name == str(folder / "b.png")
 
 
 @pytest.mark.parametrize(("source", "message"), [("none", "no such file"), ("*.bmp", "no pictures"), (".", "no pict")])
