@@ -138,6 +138,7 @@ while len(kills) < wanted:
     work = lambda: IMATrainer(overrides={**options, "name": name}).train()
     while killed_after(delay := rng.uniform(0, whole), work):
         if not last.exists():
+            whole *= 1.1  # a busier machine than when it was measured would never come so far
             break  # nothing to go on from yet
         left = sorted(file.name for file in last.parent.iterdir())
         ended = torch.load(last, weights_only=False)["epoch"] < 0
@@ -145,6 +146,8 @@ while len(kills) < wanted:
         if ended:
             break  # nothing left to do
         work = lambda: IMATrainer(overrides={"resume": str(last)}).train()
+    else:
+        whole *= 0.9  # it had ended before
 print("\\n" + json.dumps(kills))
 """
 # point -> what lies beside the checkpoints when the process is gone, as a proof that nothing was tidied up
