@@ -31,6 +31,8 @@ VIDEO_SUFFIXES = frozenset(
 LISTS = (".txt", ".streams")
 """File endings that are lists of sources, one a line."""
 
+NO_FILE = "cannot be opened (no file)"
+
 STREAMS = ("rtsp://", "rtmp://", "http://", "https://", "tcp://", "udp://")
 
 READ_AS = {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR}
@@ -155,8 +157,8 @@ def read_frames(
     for source in sources:
         if is_single_picture(source):
             yield read_picture(str(source), channels)
-        elif isinstance(source, str) and Path(source).exists() and not Path(source).is_file():
-            yield Frame(_shown(source), None, "cannot be opened (no file)")
+        elif isinstance(source, str) and _would_wait(source):
+            yield Frame(_shown(source), None, NO_FILE)
         elif channels not in READ_AS:
             yield Frame(_shown(source), None, f"its frames have 3 channels, the model takes {channels}")
         else:
@@ -223,8 +225,8 @@ def _bytes_of(source: str | Path) -> np.ndarray:
         from .fetched import fetch  # its imports take longer than a picture
 
         return np.frombuffer(fetch(source, OPEN_TIMEOUT / 1000), np.uint8)
-    if Path(source).exists() and not Path(source).is_file():  # a pipe would be waited for
-        raise IMAError("cannot be opened (no file)")
+    if _would_wait(source):
+        raise IMAError(NO_FILE)
     try:
         return np.fromfile(source, np.uint8)
     except OSError as error:
@@ -258,6 +260,11 @@ def _find_files(source: object, suffixes: frozenset[str], what: str, key: str = 
     if not files:
         raise IMAError(f"{key}={source}: no {what} there, looked for {', '.join(sorted(suffixes))}")
     return files
+
+
+def _would_wait(source: str | Path) -> bool:
+    """Whether something other than a file lies there: a pipe would be waited for, and a device may have no end."""
+    return Path(source).exists() and not Path(source).is_file()
 
 
 def _shown(source: str | int | Path) -> str:
