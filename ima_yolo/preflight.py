@@ -191,10 +191,8 @@ def _run_of(last: Path, args: Mapping[str, Any]) -> Path:
     here = last.resolve().parents[1]
     if here == saved.resolve():
         return saved
-    if last.resolve().parent.name != "weights":
-        if args["save_dir"] and not (saved / "ima.yaml").is_file():
-            raise IMAError(f"resume: {last} lies in no run's folder, and {saved} is none; give save_dir=")
-        return saved
+    if last.resolve().parent.name != "weights":  # what it says of its run may be anybody's word, and files lie there
+        raise IMAError(f"resume: {last} lies in no run's folder; give save_dir=, the folder that the run is to go on in")
     LOGGER.warning(f"The run was begun in {saved} and goes on in {here}, where its checkpoint lies")
     return here
 

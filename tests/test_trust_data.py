@@ -319,7 +319,7 @@ KEPT: dict[str, tuple[dict[str, Any], Any, str]] = {
     "a second teacher": ({}, {"distill_model": "evil.pt"}, "refused, since its distill_model="),
     "values": ({}, {"epochs": "many"}, "its arguments are no good"),
     "no arguments": ({}, None, "holds no arguments of a training"),
-    "a folder that is no run": ({}, {"save_dir": "ELSEWHERE"}, "lies in no run's folder"),
+    "the folder of another run": ({}, {"save_dir": "ELSEWHERE"}, "lies in no run's folder"),
 }
 
 
@@ -332,6 +332,7 @@ def test_a_resumed_run_opens_nothing_that_the_user_did_not_name(
     settings = {**settings, "teacher": settings.get("teacher", good).replace("GOOD", good)}
     a_module()
     (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/ima.yaml").touch()  # as the user's own run has it
     if args is not None:
         args = {"data": str(tiny_data), **args}
         args = {key: str(tmp_path / "elsewhere") if value == "ELSEWHERE" else value for key, value in args.items()}
@@ -340,7 +341,7 @@ def test_a_resumed_run_opens_nothing_that_the_user_did_not_name(
         prepare({"resume": last})
     assert "\n" not in str(caught.value)
     assert not Path("touched").exists()
-    assert list((tmp_path / "elsewhere").iterdir()) == []
+    assert [path.name for path in (tmp_path / "elsewhere").iterdir()] == ["ima.yaml"]
 
 
 LAYERS = "nc: 3\nbackbone:\n  - [-1, 1, Conv, [8, 3, 2]]\nhead:\n  - [[0], 1, Detect, [nc]]\n"
