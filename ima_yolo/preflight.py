@@ -192,7 +192,9 @@ def _run_of(last: Path, args: Mapping[str, Any]) -> Path:
     if here == saved.resolve():
         return saved
     if last.resolve().parent.name != "weights":  # what it says of its run may be anybody's word, and files lie there
-        raise IMAError(f"resume: {last} lies in no run's folder; give save_dir=, the folder that the run is to go on in")
+        raise IMAError(
+            f"resume: {last} lies in no run's folder; give save_dir=, the folder that the run is to go on in"
+        )
     LOGGER.warning(f"The run was begun in {saved} and goes on in {here}, where its checkpoint lies")
     return here
 

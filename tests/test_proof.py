@@ -1,0 +1,71 @@
+"""The studies over pairs, data sets and starts: a tiny one in full, and what is said of several."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+def test_a_study_from_a_converged_student(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from proof import main, set_name
+
+    sizes = ["--imgsz", "64", "--epochs", "1", "--seeds", "0", "--starts", "converged", "--pairs", "yolo26n:yolo26n"]
+    keys = [str(tiny_data), "workers=0", "device=cpu", "batch=2"]
+    monkeypatch.setattr("sys.argv", ["proof.py", str(tmp_path), *keys, *sizes, "--teacher", "epochs=2"])
+    main()
+    name = f"{set_name(tiny_data)}-yolo26n"
+    runs = {place: tmp_path / place / "runs" / name / "results.csv" for place in ("teachers", "students")}
+    assert [len(file.read_text().splitlines()) - 1 for file in runs.values()] == [2, 1]
+    (study,) = (tmp_path / "studies").iterdir()
+    assert study.name == f"{name}-yolo26n-converged"
+    made = json.loads((study / "study.json").read_text())
+    assert made["common"]["lr0"] == pytest.approx(0.0002)
+    assert made["made_of"]["student"]["name"] == f"{name}.pt"
+    assert "one seed: no interval" in (tmp_path / "proof.md").read_text()
+    before = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("weights/*.pt")}
+    main()  # goes on with what has no result: nothing
+    assert {file: file.stat().st_mtime_ns for file in tmp_path.rglob("weights/*.pt")} == before
+    assert "study 1 of 1" in capsys.readouterr().out
+
+
+def test_what_is_said_of_several_studies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from proof import summarised
+
+    import ima_yolo.experiment.study as studies
+
+    gains = {"a": (1.0, 2.0, 3.0), "b": (0.0, 1.0, 2.0), "unfinished": ()}
+
+    class Kept:
+        def __init__(self, folder: Path) -> None:
+            self.gains = gains[folder.name]
+
+        def complete_results(self) -> list[dict[str, Any]]:
+            return [
+                {"arm": arm, "seed": seed, "map50_95": 0.4 + more / 100}
+                for seed, gain in enumerate(self.gains)
+                for arm, more in (("none", 0.0), ("builtin", -1.0), ("ima", gain))
+            ]
+
+    monkeypatch.setattr(studies, "load_study", Kept)
+    for name in gains:
+        (tmp_path / "studies" / name).mkdir(parents=True)
+        (tmp_path / "studies" / name / "study.json").touch()
+    table = summarised(tmp_path)
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()[2:]]
+    assert [row[:4] for row in rows] == [
+        ["a", "40.0", "39.0", "42.0"],
+        ["b", "40.0", "39.0", "41.0"],
+        ["mean of 2"] + 3 * [""],
+    ]
+    assert rows[0][4] == "+2.00 [-0.48, +4.48] no evidence of a difference"  # 4.30 standard errors of 1/sqrt(3)
+    assert rows[2][5] == "+2.50 [-3.85, +8.85] no evidence of a difference"  # 12.7 standard errors of 1/2
+    found = json.loads((tmp_path / "proof.json").read_text())
+    assert found["a"]["gains"] == pytest.approx({"none": 2.0, "builtin": 3.0})
+    shutil.rmtree(tmp_path / "studies")
+    assert "mean" not in summarised(tmp_path)
