@@ -427,6 +427,15 @@ def test_a_refusal_that_comes_late_leaves_no_folder(
     assert sorted(path.name for path in (tmp_path / "runs").rglob("*")) == ["detect", "mine.txt", "val"], "only its own"
 
 
+@pytest.mark.parametrize("command", ["val", "predict"])
+@pytest.mark.parametrize("batch", ["0", "-1", "0.5", "true", "1e400"])
+def test_a_batch_holds_whole_pictures(command: str, batch: str, capsys, tiny_checkpoint) -> None:
+    code, _, err = run(capsys, command, f"model={tiny_checkpoint()}", "data=gone.yaml", f"batch={batch}")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "batch=" in err
+    assert "expected a whole number from 1 up" in err
+
+
 @pytest.mark.parametrize(
     "words",
     [

@@ -235,7 +235,8 @@ def checked_keys(options: Mapping[str, Any], own: Collection[str] = ()) -> None:
     check_keys(options, own)
     if (task := options.get("task")) and str(task) not in TASKS:  # it becomes the name of a folder
         raise IMAError(f"task={task}: expected one of {', '.join(sorted(TASKS))}")
-    if isinstance(options.get("batch"), bool):  # which Ultralytics takes for 0 or 1, and goes on with warnings
-        raise IMAError(f"batch={options['batch']}: expected a number")
+    batch = options.get("batch", 1)  # Ultralytics goes on with 0 and True, and what comes of it are NumPy's warnings
+    if isinstance(batch, (int, float)) and (isinstance(batch, bool) or batch < 1 or not float(batch).is_integer()):
+        raise IMAError(f"batch={batch}: expected a whole number from 1 up")
     if project := options.get("project"):
         check_folder(Path(str(project)), f"project={project}")
