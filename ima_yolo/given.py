@@ -11,7 +11,6 @@ from ultralytics.utils import DEFAULT_CFG_DICT
 from ultralytics.utils.checks import check_yaml
 
 from ima_yolo.config import own_keys, read_yaml
-from ima_yolo.errors import IMAError
 from ima_yolo.lists import as_text
 from ima_yolo.recipes import check_recipe
 
@@ -40,7 +39,5 @@ def _check_file_among(overrides: Mapping[str, Any]) -> None:
     if file and Path(file).is_file():
         recipe = read_yaml(Path(file))
         from_it = as_text(recipe.get("teacher")) == as_text(overrides.get("teacher"))
-        try:
-            check_recipe(recipe, file, () if from_it else ("teacher",))
-        except IMAError as error:  # given beside it too, it would look the same
-            raise IMAError(str(error).replace("add teacher=", "take it out of the file and give teacher=")) from None
+        # given beside it too, it would look the same
+        check_recipe(recipe, file, () if from_it else ("teacher",), how="take it out of the file and give")

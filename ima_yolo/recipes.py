@@ -11,13 +11,14 @@ from ima_yolo.lists import as_text, listed_files
 CARRIED = "ima"  # the argument under which settings travel to the processes of a training on several devices
 
 
-def check_recipe(recipe: Mapping[str, Any], name: str, given: Collection[str]) -> None:
+def check_recipe(recipe: Mapping[str, Any], name: str, given: Collection[str], how: str = "add") -> None:
     """Refuse a recipe that would run code: that trusts checkpoints, or whose teacher is a function.
 
     Args:
         recipe: What the file says.
         name: The file.
         given: Keys that the user gave beside it, which win.
+        how: A function becomes the teacher where the user names it: "add", or what else is to be done before.
 
     Raises:
         IMAError: Naming the file and what to do.
@@ -33,4 +34,4 @@ def check_recipe(recipe: Mapping[str, Any], name: str, given: Collection[str]) -
             from ima_yolo.teachers.load import is_function  # needs more than a device that runs .onnx files has
 
             if is_function(named):
-                raise IMAError(f"cfg={name}: it would run its teacher; if that is yours, add teacher={named}")
+                raise IMAError(f"cfg={name}: it would run its teacher; if that is yours, {how} teacher={named}")
