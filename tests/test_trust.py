@@ -652,8 +652,11 @@ def test_a_file_that_python_names_decides_no_more_than_a_recipe(
         "overrides": lambda: IMATrainer(overrides={**named, **rest, **student, "cfg": "r.yaml"}),  # as it reads them
         "model": lambda: YOLO(student["model"]).train(trainer=IMATrainer, cfg="r.yaml", **rest),
     }
-    with pytest.raises(IMAError, match=r"cfg=.*r\.yaml: (it would run its teacher|ima_trust=True is taken from)"):
+    with pytest.raises(IMAError, match=r"cfg=.*r\.yaml: (it would run its teacher|ima_trust=True is taken from)") as why:
         begin[way]()
+    if kind == "function":
+        do = "add" if way == "cfg" else "take it out of the file and give"
+        assert str(why.value).endswith(f"if that is yours, {do} teacher=sent:build")
     assert not Path("touched").exists()
 
 
