@@ -88,7 +88,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         command, options = parse(words)
         code = command(options)
-        sys.stdout.flush()  # while an error can still be told
+        if sys.stdout is not None:  # as where the shell closed it
+            sys.stdout.flush()  # while an error can still be told
         return code
     except IMAError as error:
         if os.environ.get("IMA_TRACEBACK"):

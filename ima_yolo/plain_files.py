@@ -6,11 +6,12 @@ import csv
 import glob
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-from ima_yolo.errors import IMAError, one_line
+from ima_yolo.errors import SECRET, IMAError, one_line
 
 MOST_FOLDERS = 100_000
 REASON = "expected a file: pipes and devices are not read"
@@ -28,6 +29,17 @@ def check_plain(path: str | Path, role: str = "") -> None:
     """
     if _kind(path) not in (None, stat.S_IFREG, stat.S_IFDIR):
         raise IMAError(f"{role}{path}: {REASON}")
+
+
+def check_addresses(options: Mapping[str, Any]) -> None:
+    """Refuse addresses with a password in them, which Ultralytics prints and what a training leaves behind would hold.
+
+    Raises:
+        IMAError: Naming the key.
+    """
+    for key, value in options.items():
+        if SECRET.search(str(value)):
+            raise IMAError(f"{key}={value}: its password would stand in files; fetch it first, and give the file")
 
 
 def check_entries(folder: str | Path) -> list[str]:

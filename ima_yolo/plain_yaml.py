@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +18,7 @@ MOST_DIGITS = 100  # of a number; the time for "1:1:1...", a number to the base 
 FASTEST: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's, where PyYAML was built with it
 MOST_DIRECTIVES = 100  # lines such as "%TAG", each of which the parser compares with all before
 LARGEST = 2**60  # whole number; multiples of 2**61 - 1 share one hash, and a mapping of such keys takes their square
+DIRECTIVE = re.compile("[\r\n\x85\u2028\u2029]%")  # after what ends a line in YAML
 MERGE = "tag:yaml.org,2002:merge"
 
 
@@ -60,7 +62,7 @@ def parse_plain(content: bytes, where: str) -> Any:
         raise IMAError(f"{where}: {error}") from None
     except RecursionError:
         raise IMAError(f"{where}: nested too deeply") from None
-    except (ValueError, OverflowError, TypeError, LookupError, yaml.YAMLError) as error:
+    except (ValueError, OverflowError, TypeError, AttributeError, LookupError, yaml.YAMLError) as error:
         raise IMAError(f"{where}: {one_line(error)}") from None
     try:
         check_size(found)
@@ -75,7 +77,7 @@ def _check_events(text: str) -> None:
     Raises:
         IMAError: If it has more values or levels than any file of use.
     """
-    if text.count("\n%") > MOST_DIRECTIVES:
+    if sum(1 for _ in DIRECTIVE.finditer(text)) > MOST_DIRECTIVES:
         raise IMAError(f"more than {MOST_DIRECTIVES} directives")
     values, level = 0, 0
     for event in yaml.parse(text, Loader=FASTEST):

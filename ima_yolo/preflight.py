@@ -23,7 +23,7 @@ from ima_yolo.host import is_ultralytics_key, load_model, ultralytics_keys
 from ima_yolo.kept import check_kept
 from ima_yolo.lists import listed
 from ima_yolo.pairing import check_pairs, load_teachers, located, teachers_located
-from ima_yolo.plain_files import check_entries
+from ima_yolo.plain_files import check_addresses, check_entries, check_plain
 from ima_yolo.quantized import need_modelopt
 from ima_yolo.ranges import check_classes, check_layers, check_ranges
 from ima_yolo.run_folder import check_run
@@ -73,6 +73,9 @@ def prepare(options: Mapping[str, Any], kind: str | None = None) -> Plan:
 def _prepare(options: Mapping[str, Any], kind: str | None) -> Plan:
     ours, rest = split(options)
     check_keys(rest)
+    check_addresses(options)
+    if rest.get("mode") not in (None, "train"):
+        raise IMAError(f"mode={rest['mode']}: a training is asked for")
     _check_names(options)
     if ours.get("teacher"):
         ours["teacher"] = teachers_located(ours["teacher"])
@@ -98,6 +101,7 @@ def _prepare(options: Mapping[str, Any], kind: str | None) -> Plan:
         args = get_cfg(DEFAULT_CFG_DICT, {"task": task, "mode": "train", **rest})
         folder = Path(get_save_dir(args))
         check_folder(folder, f"project={rest.get('project')}" if rest.get("project") else "results")
+        check_run(folder)  # with exist_ok=True it may be there
     if settings.ima_unlabelled:
         _check_unlabelled(settings.ima_unlabelled)
     if settings.without_effect:
@@ -306,6 +310,7 @@ def _check_data(rest: Mapping[str, Any], teachers: Sequence[Teacher], fetch: boo
 
 def _check_unlabelled(folder: str) -> None:
     """Refuse a folder without an image that can be read; the first such one is enough."""
+    check_plain(folder, "ima_unlabelled=")
     try:
         found = list(images_in(folder))
     except UnicodeDecodeError:  # a file is read as a list of images

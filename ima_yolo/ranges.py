@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from math import isfinite
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,6 +25,7 @@ def check_ranges(checked: SimpleNamespace) -> None:
     Raises:
         IMAError: For the first value out of its range.
     """
+    check_numbers(vars(checked))
     for key in AT_LEAST_ZERO:
         _expect(getattr(checked, key, 0) >= 0, checked, key, "0 or more")
     _expect(str(checked.optimizer).lower() in map(str.lower, OPTIMIZERS), checked, "optimizer", _listed(OPTIMIZERS))
@@ -35,6 +38,17 @@ def check_ranges(checked: SimpleNamespace) -> None:
     _expect(checked.copy_paste_mode in COPY_PASTE, checked, "copy_paste_mode", _listed(COPY_PASTE))
     _expect(_are_counts(checked.freeze, or_names=True), checked, "freeze", "a number of layers or a list of them")
     _expect(_are_counts(checked.classes), checked, "classes", "a list of class indices")
+
+
+def check_numbers(options: Mapping[str, Any]) -> None:
+    """Refuse infinities and what is no number, which few places of a training are ready for.
+
+    Raises:
+        IMAError: Naming the key.
+    """
+    for key, value in options.items():
+        if isinstance(value, float) and not isfinite(value):
+            raise IMAError(f"{key}={value}: expected a finite number")
 
 
 def check_layers(freeze: Any, layers: int) -> None:

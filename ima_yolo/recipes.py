@@ -12,7 +12,7 @@ CARRIED = "ima"  # the argument under which settings travel to the processes of 
 
 
 def check_recipe(recipe: Mapping[str, Any], name: str, given: Collection[str], how: str = "add") -> None:
-    """Refuse a recipe that would run code: that trusts checkpoints, or whose teacher is a function.
+    """Refuse a recipe that would run code (trust checkpoints, make a function the teacher), fetch, or write over a run.
 
     Args:
         recipe: What the file says.
@@ -25,8 +25,11 @@ def check_recipe(recipe: Mapping[str, Any], name: str, given: Collection[str], h
     """
     if CARRIED in recipe:  # what the processes of a training are handed is not checked again
         raise IMAError(f"cfg={name}: '{CARRIED}' is not a setting")
-    if recipe.get("ima_trust"):
-        raise IMAError(f"cfg={name}: ima_trust=True is taken from the command line or from Python, from no file")
+    if recipe.get("cfg"):  # Ultralytics would fetch it, or look for it everywhere
+        raise IMAError(f"cfg={name}: it names a recipe itself (cfg); write what that says into one file")
+    for key in ("ima_trust", "exist_ok"):  # whose results are written over is for the user to say, too
+        if recipe.get(key):
+            raise IMAError(f"cfg={name}: {key}=True is taken from the command line or from Python, from no file")
     if "teacher" in given:
         return
     for named in listed_files(as_text(recipe.get("teacher") or "")):

@@ -1,18 +1,20 @@
-"""The folder of a run that goes on, which somebody else may have sent: nothing is written through what lies in it."""
+"""A folder that is written to once more, which somebody else may have sent: nothing goes through what lies in it."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from ima_yolo.checkpoint import FINISHING, STAGING
 from ima_yolo.errors import IMAError
 from ima_yolo.plain_files import check_entries
 
+FILES = {".csv", ".jpg", ".png", ".pt", ".yaml"}  # what a training writes ends so
 FOLDERS = ("weights", f"weights/{STAGING}", f"weights/{FINISHING}", "labels")  # those that a training writes to
 
 
 def check_run(folder: Path) -> None:
-    """Refuse links out of a run's folder, pipes and devices in it, and files in place of its folders.
+    """Refuse links out of a run's folder, pipes and devices in it, and files in place of its folders or the reverse.
 
     A training writes records, plots and checkpoints under names that are known before, and reads some of them.
 
@@ -30,8 +32,33 @@ def check_run(folder: Path) -> None:
     for place in (folder, *(folder / name for name in FOLDERS)):
         check_entries(place)
         for path in place.iterdir() if place.is_dir() else ():
-            if path.is_symlink() and not path.is_dir() and own not in _target(path).parents:
-                raise IMAError(f"{path}: a link out of the run's folder, through which it would be written; remove it")
+            if path.suffix in FILES and path.is_dir():
+                raise IMAError(f"{path}: expected a file; remove it")
+            if path.is_symlink() and not path.is_dir():
+                _check_link(path, own)
+
+
+def check_tree(folder: Path) -> None:
+    """Refuse links out of a folder, and pipes and devices in it and in all folders below, those of a study's trainings.
+
+    Args:
+        folder: May be missing, and may itself be a link, which the user made.
+
+    Raises:
+        IMAError: With the path.
+    """
+    own = folder.resolve()
+    for place, folders, files in os.walk(own):
+        check_entries(place)
+        for name in (*folders, *files):
+            path = Path(place, name)
+            if path.is_symlink():
+                _check_link(path, own)
+
+
+def _check_link(path: Path, own: Path) -> None:
+    if own not in _target(path).parents:
+        raise IMAError(f"{path}: a link out of its folder, through which would be written; remove it")
 
 
 def _target(link: Path) -> Path:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import inspect
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -378,6 +379,43 @@ def test_a_recipe_runs_no_teacher(teacher: str, tmp_path: Path, capsys, monkeypa
         code, _, err = run(capsys, "train", "cfg=recipe.yaml", "student=yolo26n.yaml", "data=gone.yaml", *more)
         assert (code, err) == (2, "ima-yolo: cfg=recipe.yaml: 'ima' is not a setting\n")
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("key", ["teacher", "student", "data", "pretrained", "ima_unlabelled"])
+def test_no_address_with_a_password_is_kept(key: str, capsys, tiny_data: Path, tiny_checkpoint, tmp_path: Path) -> None:
+    words = {
+        "teacher": tiny_checkpoint(seed=1),
+        "student": tiny_checkpoint(),
+        "data": tiny_data,
+        "project": tmp_path / "r",
+    }
+    words |= {key: "http://bob:hu,sh@127.0.0.1:9/x.pt"}
+    for command in ("train", "compare"):
+        code, out, err = run(capsys, command, *(f"{name}={value}" for name, value in words.items()))
+        assert (code, err.count("\n")) == (2, 1)
+        assert f"{key}=" in err
+        assert "its password would stand in files" in err
+        assert "hu,sh" not in out + err
+    assert not (tmp_path / "r").exists()
+    for more in (["val", f"data={tiny_data}"], ["predict", "source=x.jpg"], ["export"]):
+        code, out, err = run(capsys, *more, "model=http://bob:hu,sh@127.0.0.1:9/x.pt")
+        assert (code, "hu,sh" in out + err) == (2, False)
+
+
+@pytest.mark.parametrize("mode", ["val", "predict", "nan"])
+def test_a_training_trains(mode: str, capsys, tiny_data: Path, tiny_checkpoint, tmp_path: Path) -> None:
+    words = [f"teacher={tiny_checkpoint(seed=1)}", f"student={tiny_checkpoint()}", f"data={tiny_data}"]
+    code, _, err = run(capsys, "train", *words, f"mode={mode}", f"project={tmp_path / 'r'}")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "mode=" in err
+    assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize("command", ["cfg", "help", "version"])
+def test_a_closed_stdout_is_no_fault(command: str) -> None:
+    words = shlex.join([sys.executable, "-m", "ima_yolo", command])
+    found = subprocess.run(f"{words} >&-", shell=True, stderr=subprocess.PIPE, text=True, check=False)
+    assert (found.returncode, found.stderr) == (0, "")
 
 
 def test_nobody_hands_settings_past_the_checks(capsys, tiny_data: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 import ultralytics
 from packaging.specifiers import SpecifierSet
+from ultralytics.data import dataset
 from ultralytics.data.build import InfiniteDataLoader, _RepeatSampler
 from ultralytics.data.dataset import YOLODataset
 from ultralytics.engine.trainer import BaseTrainer
@@ -115,6 +116,15 @@ def test_every_trainer_and_student_takes_the_same(kind: str) -> None:
         assert found == TRAINER[name], f"{base.__name__}.{name}"
     model = STUDENTS[kind]
     assert list(inspect.signature(model.loss).parameters) == MODEL["loss"], model.__name__
+
+
+def test_every_cache_of_labels_is_opened_by_the_function_that_is_replaced() -> None:
+    """`data_set.guard_caches` puts one that looks first in its place, under the name by which data sets call it."""
+    assert list(inspect.signature(dataset.load_dataset_cache_file).parameters) == ["path"]
+    opening = [cls for cls in vars(dataset).values() if inspect.isclass(cls) and cls.__module__ == dataset.__name__]
+    sources = {cls.__name__: inspect.getsource(cls) for cls in opening}
+    assert all("load_dataset_cache_file(" in sources[name] for name in ("YOLODataset", "ClassificationDataset"))
+    assert "np.load(" not in "".join(sources.values()).replace("np.load(im_file", "").replace("np.load(f", "")
 
 
 def test_the_loop_asks_for_the_accumulation_that_we_tell() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 from typing import Any
 
@@ -114,3 +115,10 @@ def test_momentum_is_a_share_below_one_where_it_is_divided_by_the_rest(optimizer
     with pytest.raises(IMAError, match=f"^momentum=1.0: expected less than 1 with optimizer={optimizer}$"):
         check_ranges(arguments(optimizer=optimizer, momentum=1.0))
     check_ranges(arguments(optimizer="SGD", momentum=1.0))
+
+
+@pytest.mark.parametrize("key", ["time", "degrees", "lr0", "box", "warmup_epochs"])
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+def test_no_setting_is_endless(key: str, value: float) -> None:
+    with pytest.raises(IMAError, match=f"{key}={value}: expected a finite number"):
+        check_ranges(arguments(**{key: value}))

@@ -12,7 +12,7 @@ import pytest
 
 from ima_yolo import IMATrainer, cli
 from ima_yolo.errors import IMAError
-from ima_yolo.run_folder import check_run
+from ima_yolo.run_folder import check_run, check_tree
 
 pytestmark = pytest.mark.usefixtures("not_waited_for")
 
@@ -28,7 +28,7 @@ def pipe(path: Path) -> None:
     os.mkfifo(path)
 
 
-OUT = "a link out of the run's folder"
+OUT = "a link out of its folder"
 PIPE = "expected a file: pipes and devices are not read"
 FOLDER = "expected a folder; remove it"
 BAD: dict[str, tuple[str, Callable[[Path], Any], str]] = {
@@ -45,6 +45,7 @@ BAD: dict[str, tuple[str, Callable[[Path], Any], str]] = {
     "staging is a link": ("weights/.saving", lambda path: path.symlink_to(path.parents[2]), FOLDER),
     "the end's staging is a file": ("weights/.finishing", Path.touch, FOLDER),
     "the end's staging is a link": ("weights/.finishing", lambda path: path.symlink_to(path.parents[2]), FOLDER),
+    "a folder for a picture": ("side_by_side.png", Path.mkdir, "expected a file; remove it"),
     "labels elsewhere": ("labels", lambda path: path.symlink_to(path.parents[1]), FOLDER),
 }
 
@@ -94,3 +95,69 @@ def test_links_inside_the_folder_and_to_folders_of_the_user_s_stay(tmp_path: Pat
     (run / "weights").symlink_to(tmp_path / "others")
     with pytest.raises(IMAError, match="weights: expected a folder"):
         check_run(run)
+
+
+STUDY: dict[str, tuple[str, Callable[[Path], Any], str]] = {
+    "a log elsewhere": ("logs/ima-seed0.log", lambda path: path.symlink_to("/nowhere/mine.txt"), OUT),
+    "a training elsewhere": ("runs/ima-seed0", lambda path: path.symlink_to(path.parents[2]), OUT),
+    "its weights elsewhere": ("runs/none-seed0/weights/best.pt", lambda path: path.symlink_to("/nowhere/b.pt"), OUT),
+    "all results elsewhere": ("results", lambda path: path.symlink_to(path.parents[1]), OUT),
+    "what it is, from a pipe": ("study.json", pipe, PIPE),
+    "a log to a pipe": ("logs/ima-seed0.log", pipe, PIPE),
+    "arguments from a pipe": ("runs/ima-seed0/args.yaml", pipe, PIPE),
+}
+
+
+@pytest.mark.parametrize("case", STUDY)
+@pytest.mark.parametrize("command", ["compare", "ablate", "sweep", "report"])
+def test_a_study_that_was_sent_is_looked_through_first(
+    command: str, case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, change, message = STUDY[case]
+    folder = tmp_path / "sent"
+    (folder / name).parent.mkdir(parents=True)
+    change(folder / name)
+    words = {"sweep": ["space={'ima_weight': [1, 2]}"], "report": [f"study={folder}"]}.get(command, [])
+    words += [] if command == "report" else ["teacher=gone.pt", f"project={tmp_path}", "name=sent"]
+    assert cli.main([command, *words]) == 2
+    assert capsys.readouterr().err.startswith(f"ima-yolo: {folder.resolve() / name}: {message}")
+
+
+def test_a_study_of_one_s_own_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "study" / "runs").mkdir(parents=True)
+    (tmp_path / "study" / "runs" / "best.pt").touch()
+    (tmp_path / "study" / "shown.pt").symlink_to("runs/best.pt")
+    (tmp_path / "elsewhere").symlink_to("study")
+    for folder in ("study", "elsewhere", "gone"):
+        check_tree(tmp_path / folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"), [BAD[case] for case in ("arguments elsewhere", "labels elsewhere")]
+)
+def test_a_folder_that_is_written_over_is_looked_through_too(
+    name: str,
+    change: Callable[[Path], Any],
+    message: str,
+    tiny_data: Path,
+    tiny_checkpoint: Callable[..., Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    change(run / name)
+    words = [f"teacher={tiny_checkpoint(seed=1)}", f"student={tiny_checkpoint()}", f"data={tiny_data}", "device=cpu"]
+    assert cli.main(["train", *words, f"project={tmp_path}", "name=run", "exist_ok=True"]) == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f"ima-yolo: {run / name}: {message}")
+
+
+def test_results_are_not_written_into_a_pipe(
+    tiny_data: Path, tiny_checkpoint: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run").mkdir()
+    os.mkfifo(tmp_path / "run" / "0.jpg")
+    place = [f"project={tmp_path}", "name=run", "exist_ok=True", "imgsz=64"]
+    for words in (["predict", f"source={tiny_data.parent / 'images' / 'val'}"], ["val", f"data={tiny_data}"]):
+        assert cli.main([*words, f"model={tiny_checkpoint()}", *place]) == 2
+        assert PIPE in capsys.readouterr().err

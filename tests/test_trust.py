@@ -633,6 +633,36 @@ def test_a_recipe_cannot_ask_for_trust(tmp_path: Path, capsys: pytest.CaptureFix
     assert "cfg=r.yaml: ima_trust=True is taken from the command line or from Python" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("named", ["http://127.0.0.1:9/x.yaml", "/**/**/*q.yaml", "other.yaml"])
+def test_a_recipe_names_no_other(named: str, capsys: pytest.CaptureFixture[str], options: dict[str, Any]) -> None:
+    from ima_yolo import cli
+
+    Path("recipe.yaml").write_text(f"cfg: '{named}'\n")
+    Path("other.yaml").write_text("epochs: 7\n")
+    for command in ("train", "compare", "val"):
+        code = cli.main([command, "cfg=recipe.yaml", "model=yolo26n.yaml", "student=yolo26n.yaml"])
+        err = capsys.readouterr().err
+        assert (code, err.count("\n")) == (2, 1)
+        assert err.startswith("ima-yolo: cfg=recipe.yaml: it names a recipe itself")
+    begin = [lambda: IMATrainer(cfg="recipe.yaml", overrides=options)]
+    begin.append(lambda: IMATrainer(overrides={**options, "cfg": "recipe.yaml"}))
+    if named != "other.yaml":
+        begin.append(lambda: IMATrainer(overrides={**options, "cfg": named}))
+    for one in begin:
+        with pytest.raises(IMAError, match=r"^cfg=.*(it names a recipe itself|expected the YAML file of a recipe)"):
+            one()
+
+
+def test_a_recipe_writes_over_no_run(capsys: pytest.CaptureFixture[str]) -> None:
+    from ima_yolo import cli
+
+    Path("recipe.yaml").write_text("project: runs\nname: best\nexist_ok: true\n")
+    code = cli.main(["train", "cfg=recipe.yaml", "teacher=gone.pt", "student=gone.pt", "data=gone.yaml"])
+    err = capsys.readouterr().err
+    assert (code, err.count("\n")) == (2, 1)
+    assert "cfg=recipe.yaml: exist_ok=True is taken from the command line or from Python" in err
+
+
 @pytest.mark.parametrize("kind", ["trust", "function"])
 @pytest.mark.parametrize("way", ["cfg", "overrides", "model"])
 def test_a_file_that_python_names_decides_no_more_than_a_recipe(
@@ -652,12 +682,26 @@ def test_a_file_that_python_names_decides_no_more_than_a_recipe(
         "overrides": lambda: IMATrainer(overrides={**named, **rest, **student, "cfg": "r.yaml"}),  # as it reads them
         "model": lambda: YOLO(student["model"]).train(trainer=IMATrainer, cfg="r.yaml", **rest),
     }
-    with pytest.raises(IMAError, match=r"cfg=.*r\.yaml: (it would run its teacher|ima_trust=True is taken from)") as why:
+    with pytest.raises(
+        IMAError, match=r"cfg=.*r\.yaml: (it would run its teacher|ima_trust=True is taken from)"
+    ) as why:
         begin[way]()
     if kind == "function":
         do = "add" if way == "cfg" else "take it out of the file and give"
         assert str(why.value).endswith(f"if that is yours, {do} teacher=sent:build")
     assert not Path("touched").exists()
+
+
+@pytest.mark.parametrize("case", ["a bomb", "merged twice at each level", "a number to the base of 60", "a tag"])
+def test_hostile_yaml_is_refused_where_python_names_it(case: str, options: dict[str, Any]) -> None:
+    content, reason = YAML[case]
+    Path("bad.yaml").write_text(content)
+    began = time.monotonic()
+    with pytest.raises(IMAError, match=rf"cfg=bad\.yaml: .*{reason}"):
+        IMATrainer(cfg="bad.yaml", overrides=options)
+    assert time.monotonic() - began < 20
+    with pytest.raises(IMAError, match=r"cfg=gone\.yaml: "):
+        IMATrainer(cfg="gone.yaml", overrides=options)
 
 
 def test_what_python_says_beside_a_file_wins(options: dict[str, Any], tmp_path: Path) -> None:
@@ -691,6 +735,11 @@ YAML = {
         "more than 200000 values",
     ),
     "directives": ("".join(f"%TAG !a{n}! tag:x\n" for n in range(100_000)) + "---\na: 1\n", "more than 100 directives"),
+    "directives after other ends of lines": (
+        "".join(f"%TAG !a{n}! x{end}" for n in range(34) for end in "\r\x85\u2028") + "---\na: 1\n",
+        "more than 100 directives",
+    ),
+    "a date that is none": ("a: !!timestamp x\n", "groupdict"),
     "keys of one hash": (
         "{" + ",".join(f"{n * (2**61 - 1)}: 1" for n in range(1, 99_000)) + "}",
         "a whole number beyond",

@@ -105,11 +105,13 @@ def _prepared(
     from ima_yolo.experiment.runner import run
     from ima_yolo.experiment.setup import build_study, check_devices, lay_out, read_slots
     from ima_yolo.experiment.study import read_seeds, saved_arms
+    from ima_yolo.run_folder import check_tree
 
+    folder = (Path(str(own["project"] or f"runs/{command}")) / str(own["name"] or command)).absolute()
+    check_tree(folder)
     slots = read_slots(own["devices"], own["jobs"])
     check_devices(slots)
     seeds = read_seeds(0 if own["seeds"] is None else own["seeds"])
-    folder = (Path(str(own["project"] or f"runs/{command}")) / str(own["name"] or command)).absolute()
     given = {**{key: value for key, value in own.items() if key not in {"force", "resume_arms"}}, **options}
     words = _words(command, given)
     study = build_study(folder, options, seeds=seeds, holdout=own["holdout"], command=words, **study_keys)
@@ -140,7 +142,9 @@ def report(options: dict[str, Any]) -> int:
     if options or not isinstance(pictures, bool):
         raise IMAError(f"'{next(iter(options), 'pictures')}': report takes study= and pictures=False alone")
     from ima_yolo.experiment.study import load_study
+    from ima_yolo.run_folder import check_tree
 
+    check_tree(Path(str(folder)).absolute())
     study = load_study(Path(str(folder)).absolute())
     if not study.results():
         raise IMAError(f"study={folder}: no training is finished yet")

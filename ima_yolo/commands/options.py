@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ima_yolo.errors import IMAError, is_users_fault, one_line
-from ima_yolo.plain_files import check_plain
+from ima_yolo.lists import listed
+from ima_yolo.plain_files import check_addresses, check_plain
 
 
 def load_safely() -> None:
@@ -134,9 +135,11 @@ def leaving_nothing(mode: str, task: str, options: Mapping[str, Any]) -> Iterato
     from ultralytics.cfg import get_cfg, get_save_dir
 
     from ima_yolo.files import missing_folders, take_away
+    from ima_yolo.run_folder import check_tree
 
     folder = Path(get_save_dir(get_cfg(overrides={"task": task, **options, "mode": mode})))
     made = missing_folders(folder)
+    check_tree(folder)
     try:
         yield
     except BaseException:
@@ -161,6 +164,7 @@ def model_of(options: dict[str, Any]) -> str:
     if not model:
         raise IMAError("model= is missing: give a .pt or .onnx file")
     check_plain(model, "model=")
+    check_addresses({"model": model})
     if not Path(model).exists() and (is_onnx(model) or not _is_checkpoint(model)):
         raise IMAError(f"model={model}: no such file")
     return model
@@ -229,6 +233,7 @@ def checked_keys(options: Mapping[str, Any], own: Collection[str] = ()) -> None:
     from ima_yolo.config import own_keys
     from ima_yolo.files import check_folder
     from ima_yolo.preflight import check_keys
+    from ima_yolo.ranges import check_numbers
 
     if training := sorted(own_keys() & options.keys()):
         raise IMAError(f"'{training[0]}' is a setting of `ima-yolo train` alone")
@@ -238,5 +243,9 @@ def checked_keys(options: Mapping[str, Any], own: Collection[str] = ()) -> None:
     batch = options.get("batch", 1)  # Ultralytics goes on with 0 and True, and what comes of it are NumPy's warnings
     if isinstance(batch, (int, float)) and (isinstance(batch, bool) or batch < 1 or not float(batch).is_integer()):
         raise IMAError(f"batch={batch}: expected a whole number from 1 up")
+    if any(type(side) is int and side < 1 for side in listed(options.get("imgsz"))):
+        raise IMAError(f"imgsz={options['imgsz']}: expected pixels, from 1 up")
+    check_numbers(options)
+    check_addresses({key: value for key, value in options.items() if key != "source"})  # cameras have passwords
     if project := options.get("project"):
         check_folder(Path(str(project)), f"project={project}")

@@ -8,6 +8,7 @@ from typing import Any
 from ima_yolo.commands.options import faults_of_the_user, load_safely, no_bare_words, whole_number
 from ima_yolo.errors import IMAError, nearest
 from ima_yolo.lists import listed_files
+from ima_yolo.plain_files import check_plain
 
 SHOWN = ("ima_teacher_imgsz", "ima_teacher_channels")
 OWN = ("student", "data", "candidates", "imgsz", "images", "output", "ima_teacher_weights", *SHOWN)
@@ -48,6 +49,7 @@ def teachers(options: dict[str, Any]) -> int:
     from ima_yolo.teachers.view import Input
 
     check_folder(output.absolute().parent, f"output={output}")
+    check_plain(output, "output=")
     names = [located(name) if is_file(name) else name for name in candidates]
     weights, data = weights_of(names, given or None), Path(str(options["data"]))
     seen = validate({"teacher": names[0], **{key: options[key] for key in SHOWN if key in options}})

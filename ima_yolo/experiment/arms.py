@@ -15,6 +15,9 @@ from ima_yolo.lists import listed
 FEATURES_ALONE = {"ima_cls": 0, "ima_box": 0}
 Kind = Literal["none", "builtin", "ima"]
 
+DECIDED = frozenset({"seed", "resume", "save_dir", "exist_ok"})  # keys of `yolo train` that each training gets from us
+PLACES = frozenset({"project", "name", "mode", "cfg"})  # where a study writes, what it does, what it was read from
+
 
 @dataclass(frozen=True)
 class Arm:
@@ -31,13 +34,15 @@ class Arm:
     settings: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse an arm that would run the code in a checkpoint: a study's arms may come from a file.
+        """Refuse an arm that would run the code in a checkpoint or write elsewhere: arms may come from a file.
 
         Raises:
             IMAError: Naming it.
         """
         if "ima_trust" in self.settings:
             raise IMAError(f"arm {self.name}: ima_trust= is for a training of its own; a study trusts no file")
+        if taken := sorted((DECIDED | PLACES) & self.settings.keys()):
+            raise IMAError(f"arm {self.name}: {taken[0]}= is the study's own; leave it out")
 
     def options(self, common: Mapping[str, Any], teacher: str) -> dict[str, Any]:
         """Keys of one training of this arm, without the seed.

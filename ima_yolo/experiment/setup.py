@@ -11,14 +11,12 @@ from ultralytics.utils.torch_utils import parse_device, select_device
 
 from ima_yolo.config import split
 from ima_yolo.errors import IMAError, one_line
-from ima_yolo.experiment.arms import Arm
+from ima_yolo.experiment.arms import DECIDED, Arm
 from ima_yolo.experiment.identity import data_identity, model_identity
 from ima_yolo.experiment.images import hold_out, scan_labels
 from ima_yolo.experiment.study import MACHINE_KEYS, Study
 from ima_yolo.lists import listed
 from ima_yolo.preflight import Plan, prepare
-
-DECIDED = frozenset({"seed", "resume", "save_dir", "exist_ok"})  # keys of `yolo train` that each training gets from us
 
 
 def build_study(

@@ -52,6 +52,8 @@ def test_edges_cover_every_end_and_value() -> None:
         ({"teacher": ["a", "b"]}, "teacher is the same for all trainings"),
         ({"student": ["a", "b"]}, "student is the same for all trainings"),
         ({"seed": [0, 1]}, "seed is the same for all trainings"),
+        ({"save_dir": ["a", "b"]}, "save_dir is the same for all trainings"),
+        ({"cfg": ["a.yaml", "b.yaml"]}, "cfg is the same for all trainings"),
         ({"ima_weight": [1]}, "at least two different values"),
         ({"ima_weight": 3}, "at least two different values"),
         ({"ima_weight": {"low": 1}}, "expected the numbers low: and high:"),
