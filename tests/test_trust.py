@@ -526,7 +526,7 @@ def test_a_checkpoint_says_the_sizes_that_it_has(
 def test_a_resumed_run_opens_no_other_checkpoint_unseen(
     options: dict[str, Any], tiny_checkpoint: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """The best one is opened when a training ends, from the folder that the last one says that it ran in."""
+    """The best one is opened when a training ends, from the folder that the run goes on in."""
     run = tmp_path / "elsewhere"
     (run / "weights").mkdir(parents=True)
     (run / "ima.yaml").touch()
@@ -535,7 +535,7 @@ def test_a_resumed_run_opens_no_other_checkpoint_unseen(
     state = {"epoch": 0, "ima": packed, "train_args": {"data": options["data"], "save_dir": str(run)}}
     last = rewrite(tiny_checkpoint(), tmp_path / "last.pt", lambda content: content.update(state))
     with pytest.raises(IMAError, match=r"resume=.*elsewhere/weights/best\.pt: refused, since it carries code"):
-        prepare({"resume": str(last)})
+        prepare({"resume": str(last), "save_dir": str(run)})
     assert not Path("touched").exists()
 
 

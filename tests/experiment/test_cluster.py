@@ -80,11 +80,11 @@ def test_trainings_run_on_the_cluster_and_their_results_come_back(
 
 
 def test_a_task_that_is_stopped_ends(ray: Any, study: Study) -> None:
-    reference = ray.remote(lambda: time.sleep(60)).remote()
+    reference = ray.remote(lambda: time.sleep(600)).remote()
     task = cluster.RayTask(ray, reference, study, Job(NAMED["ima"], 0))
     assert task.poll() is None
     task.terminate()
-    for _ in range(100):
+    for _ in range(600):  # a busy machine takes its time
         if task.poll() is not None:
             break
         time.sleep(0.1)
