@@ -3,7 +3,8 @@
     python benchmarks/proof.py out ../shared/data/bccd/data.yaml ../shared/data/helmet/data.yaml \
         --pairs yolo26n:yolo26s yolo11n:yolo11s --starts scratch converged --seeds 0 1 2
 
-Each data set, pair and start is one `ima-yolo compare` in a folder of its own, on the data set's own validation images.
+Each data set, pair and start is one `ima-yolo compare` in a folder of its own, on the data set's own validation images
+or, with --holdout 0.3, on such a share of its training images, which then train neither students nor teachers.
 A teacher that is not at out/teachers/DATA-MODEL.pt is trained there first, for twice the student's epochs where
 --teacher says nothing else, and so is the student that begins from its own converged checkpoint, at
 out/students/DATA-MODEL.pt, for its epochs. Stop it at any time: the next call goes on. Several calls may share a
@@ -66,6 +67,8 @@ def main() -> None:
     options = _options()
     output: Path = options.output.absolute()
     keys = {**DEFAULTS, "imgsz": options.imgsz, "epochs": options.epochs, **read_options(options.keys)}
+    if options.holdout:
+        options.data = [_held_out(data, options.holdout, output) for data in options.data]
     cells = list(_cells(options))
     for number, cell in enumerate(cells, start=1):
         print(f"study {number} of {len(cells)}: {cell.name}", flush=True)
@@ -94,6 +97,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--imgsz", type=int, default=224)
     parser.add_argument("--epochs", type=int, default=30, help="of a student")
     parser.add_argument("--teacher", nargs="+", default=[], help="keys of a teacher's training beyond the student's")
+    parser.add_argument("--holdout", type=float, help="share of train to judge by")
     parser.add_argument("--jobs", type=int, help="trainings at a time")
     words = parser.parse_args()
     words.keys = [str(word) for word in words.data if "=" in str(word)]
@@ -107,6 +111,15 @@ def _cells(options: argparse.Namespace) -> Iterator[Cell]:
             for data in options.data:
                 student, _, teacher = pair.partition(":")
                 yield Cell(data, student, teacher, start)
+
+
+def _held_out(data: Path, share: float, output: Path) -> Path:
+    """The description of a data set that holds links to the training images of another, split in two."""
+    from ultralytics.data.utils import check_det_dataset
+
+    from ima_yolo.experiment.images import hold_out
+
+    return hold_out(check_det_dataset(str(data)), share, output / "data" / set_name(data))
 
 
 def _trained(folder: Path, data: Path, model: str, keys: dict[str, Any]) -> Path:

@@ -10,6 +10,7 @@ from ima_yolo.errors import IMAError
 from ima_yolo.plain_files import check_entries
 
 FILES = {".csv", ".jpg", ".png", ".pt", ".yaml"}  # what a training writes ends so
+BESIDE = {".cache", ".npy", ".yaml"}  # what Ultralytics writes beside images and labels, and what describes them
 FOLDERS = ("weights", f"weights/{STAGING}", f"weights/{FINISHING}", "labels")  # those that a training writes to
 
 
@@ -38,11 +39,12 @@ def check_run(folder: Path) -> None:
                 _check_link(path, own)
 
 
-def check_tree(folder: Path) -> None:
+def check_tree(folder: Path, read: str = "") -> None:
     """Refuse links out of a folder, and pipes and devices in it and in all folders below, those of a study's trainings.
 
     Args:
         folder: May be missing, and may itself be a link, which the user made.
+        read: A folder in it where links to images and labels may lead out, through which nothing is written.
 
     Raises:
         IMAError: With the path.
@@ -50,9 +52,10 @@ def check_tree(folder: Path) -> None:
     own = folder.resolve()
     for place, folders, files in os.walk(own):
         check_entries(place)
+        is_read = bool(read) and own / read in (Path(place), *Path(place).parents)
         for name in (*folders, *files):
             path = Path(place, name)
-            if path.is_symlink():
+            if path.is_symlink() and not (is_read and path.suffix not in BESIDE and not path.is_dir()):
                 _check_link(path, own)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 
 def test_a_study_from_a_converged_student(
@@ -17,7 +18,9 @@ def test_a_study_from_a_converged_student(
 
     sizes = ["--imgsz", "64", "--epochs", "1", "--seeds", "0", "--starts", "converged", "--pairs", "yolo26n:yolo26n"]
     keys = [str(tiny_data), "workers=0", "device=cpu", "batch=2"]
-    monkeypatch.setattr("sys.argv", ["proof.py", str(tmp_path), *keys, *sizes, "--teacher", "epochs=2"])
+    monkeypatch.setattr(
+        "sys.argv", ["proof.py", str(tmp_path), *keys, *sizes, "--teacher", "epochs=2", "--holdout", "0.5"]
+    )
     main()
     name = f"{set_name(tiny_data)}-yolo26n"
     runs = {place: tmp_path / place / "runs" / name / "results.csv" for place in ("teachers", "students")}
@@ -27,6 +30,10 @@ def test_a_study_from_a_converged_student(
     made = json.loads((study / "study.json").read_text())
     assert made["common"]["lr0"] == pytest.approx(0.0002)
     assert made["made_of"]["student"]["name"] == f"{name}.pt"
+    places = json.loads((study / "places.json").read_text())
+    assert places["data"] == str(tmp_path / "data" / set_name(tiny_data) / "data.yaml")
+    of_teacher = yaml.safe_load((tmp_path / "teachers" / "runs" / name / "args.yaml").read_text())
+    assert of_teacher["data"] == places["data"], "those that judge teach nobody"
     assert "one seed: no interval" in (tmp_path / "proof.md").read_text()
     before = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("weights/*.pt")}
     main()  # goes on with what has no result: nothing

@@ -128,8 +128,28 @@ def test_a_study_of_one_s_own_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "study" / "runs" / "best.pt").touch()
     (tmp_path / "study" / "shown.pt").symlink_to("runs/best.pt")
     (tmp_path / "elsewhere").symlink_to("study")
+    (tmp_path / "study" / "data" / "images").mkdir(parents=True)
     for folder in ("study", "elsewhere", "gone"):
         check_tree(tmp_path / folder)
+    (tmp_path / "study" / "data" / "images" / "0.jpg").symlink_to(tmp_path / "set" / "0.jpg")  # as holdout= makes them
+    check_tree(tmp_path / "study", read="data")
+    with pytest.raises(IMAError, match=OUT):
+        check_tree(tmp_path / "study")
+    for written in ("data.yaml", "images.cache", "images/0.npy"):
+        (tmp_path / "study" / "data" / written).symlink_to(tmp_path / "mine.txt")
+        with pytest.raises(IMAError, match=OUT):
+            check_tree(tmp_path / "study", read="data")
+        (tmp_path / "study" / "data" / written).unlink()
+    (tmp_path / "study" / "data" / "labels").symlink_to(tmp_path)
+    with pytest.raises(IMAError, match=OUT):
+        check_tree(tmp_path / "study", read="data")
+    (tmp_path / "study" / "data" / "labels").unlink()
+    (tmp_path / "study" / "data" / "images" / "0.jpg").unlink()
+    (tmp_path / "study" / "data" / "images").rmdir()
+    (tmp_path / "study" / "data").rmdir()
+    (tmp_path / "study" / "data").symlink_to(tmp_path)
+    with pytest.raises(IMAError, match=OUT):
+        check_tree(tmp_path / "study", read="data")
 
 
 @pytest.mark.parametrize(

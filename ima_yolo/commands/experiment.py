@@ -108,7 +108,7 @@ def _prepared(
     from ima_yolo.run_folder import check_tree
 
     folder = (Path(str(own["project"] or f"runs/{command}")) / str(own["name"] or command)).absolute()
-    check_tree(folder)
+    check_tree(folder, read="data")
     slots = read_slots(own["devices"], own["jobs"])
     check_devices(slots)
     seeds = read_seeds(0 if own["seeds"] is None else own["seeds"])
@@ -144,7 +144,7 @@ def report(options: dict[str, Any]) -> int:
     from ima_yolo.experiment.study import load_study
     from ima_yolo.run_folder import check_tree
 
-    check_tree(Path(str(folder)).absolute())
+    check_tree(Path(str(folder)).absolute(), read="data")
     study = load_study(Path(str(folder)).absolute())
     if not study.results():
         raise IMAError(f"study={folder}: no training is finished yet")

@@ -53,6 +53,8 @@ def test_compare_as_typed_and_continued_elsewhere(capfd, words: list[str], tmp_p
     assert re.search(r"\| teacher \| \d+,\d+", report), "size and speed"
     assert {path.stem for path in (tmp_path / "study" / "analysis").iterdir()} == {*results, "teacher"}
     assert len(list((tmp_path / "study" / "data" / "images" / "val").iterdir())) == 4, "half of train"
+    assert cli.main([*short, "arms=none,builtin,ima"]) == 0, capfd.readouterr().err
+    assert "3 of 3 trainings are finished already" in capfd.readouterr().out
 
     copied = ("study.json", "results")  # as a repository would keep it
     for name in copied:
