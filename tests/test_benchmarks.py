@@ -378,6 +378,22 @@ def test_the_study_on_validation_images_is_what_the_readme_says() -> None:
             assert f"{gain.mean:+.1f} mAP50-95 (95% interval {gain.low:+.1f} to {gain.high:+.1f}, three seeds" in said
 
 
+def test_the_study_with_a_teacher_that_saw_no_judge_is_what_the_text_says() -> None:
+    from ima_yolo.experiment.statistics import paired
+
+    folder = REPOSITORY / "benchmarks" / "results" / "default"
+    text = (folder / "README.md").read_text()
+    points: dict[str, dict[int, float]] = {}
+    for arm in ("none", "ima"):
+        found = [json.loads((folder / "bccd_unseen" / f"{arm}-seed{seed}.json").read_text()) for seed in range(3)]
+        points[arm] = {one["seed"]: 100 * one["map50_95"] for one in found}
+        assert f"| `{arm}` | {' | '.join(f'{value:.1f}' for value in points[arm].values())} |" in text
+        assert f"mAP50 is {100 * sum(one['map50'] for one in found) / 3:.1f} for both" in text
+    gain = paired(points["ima"], points["none"])
+    assert gain is not None
+    assert f"{gain.mean:+.1f} points, each seed on its side, with a 95% interval from {gain.low:.1f} to" in text
+
+
 def test_what_bfloat16_costs_in_accuracy_is_what_the_readme_says() -> None:
     folder = REPOSITORY / "benchmarks" / "results" / "runtime"
     points: dict[str, list[float]] = {}
