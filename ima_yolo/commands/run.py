@@ -20,6 +20,7 @@ from ima_yolo.commands.options import (
     with_recipe,
 )
 from ima_yolo.errors import IMAError
+from ima_yolo.lists import listed
 from ima_yolo.plain_files import check_source
 
 MAX_PIXELS = 2**28
@@ -85,6 +86,7 @@ def _check_data(options: dict[str, Any], model: str, task: str, own: str) -> Non
         IMAError: If there is none, or it cannot be used.
     """
     from ima_yolo.data_set import check_class_folder, class_folder, converted, is_converted, read_data_set
+    from ima_yolo.ranges import check_classes
 
     named = str(options.get("data") or "")
     is_checkpoint = is_pt(model) or not (Path(model).suffix or Path(model).is_dir())
@@ -103,6 +105,8 @@ def _check_data(options: dict[str, Any], model: str, task: str, own: str) -> Non
         data = options["data"] = converted(data, options.get("fraction", 1.0), split)
         described = not Path(data).is_dir()
     if described:
-        read_data_set(data, split, fetch=bool(named))
+        found = read_data_set(data, split, fetch=bool(named))
+        classes = [index for index in listed(options.get("classes")) if isinstance(index, int)]
+        check_classes(classes, len(found["names"]))  # Ultralytics finds nothing of those, and is content
     else:
         check_class_folder(data)
