@@ -102,6 +102,8 @@ def _options() -> argparse.Namespace:
     words = parser.parse_args()
     words.keys = [str(word) for word in words.data if "=" in str(word)]
     words.data = [word for word in words.data if "=" not in str(word)]
+    if any(len(pair.split(":")) != 2 for pair in words.pairs):
+        parser.error(f"--pairs {' '.join(words.pairs)}: expected STUDENT:TEACHER, and data and keys before the options")
     return words
 
 
@@ -127,14 +129,22 @@ def _trained(folder: Path, data: Path, model: str, keys: dict[str, Any]) -> Path
     from ultralytics.models.yolo.detect import DetectionTrainer
 
     kept = folder / f"{set_name(data)}-{model}.pt"
-    if not kept.exists():
-        run = folder / "runs" / kept.stem
-        last = run / "weights" / "last.pt"
+    run = folder / "runs" / kept.stem
+    last = run / "weights" / "last.pt"
+    if not kept.exists() and not _is_trained(last):
         place = {"model": f"{model}.yaml", "data": str(data), "project": str(run.parent), "name": run.name}
         fresh = {**keys, **place, "exist_ok": True, "seed": SEED_OF_TEACHERS}
         DetectionTrainer(overrides={"resume": str(last), "model": str(last)} if last.exists() else fresh).train()
-        (run / "weights" / "best.pt").replace(kept)
+    if not kept.exists():
+        last.with_name("best.pt").replace(kept)
     return kept
+
+
+def _is_trained(last: Path) -> bool:
+    """Whether a training has all its epochs behind it, whatever it was stopped at then."""
+    from ima_yolo.host import load_model
+
+    return last.exists() and load_model(last, "model")[1]["epoch"] == -1
 
 
 def summarised(output: Path) -> str:

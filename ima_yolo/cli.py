@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from ima_yolo.errors import IMAError, is_full_disk, nearest, one_line
@@ -88,8 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         command, options = parse(words)
         code = command(options)
-        if sys.stdout is not None:  # as where the shell closed it
-            sys.stdout.flush()  # while an error can still be told
+        sys.stdout.flush()  # while an error can still be told
         return code
     except IMAError as error:
         if os.environ.get("IMA_TRACEBACK"):
@@ -117,7 +117,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _print_anything() -> None:
-    """Let names that the terminal's encoding lacks be spelt out in place of ending the work."""
+    """Let names that the terminal's encoding lacks be spelt out, and what the shell closed swallow what is said."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

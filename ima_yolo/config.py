@@ -264,7 +264,12 @@ def _one_line(error: ValidationError, given: Mapping[str, Any]) -> str:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a recipe: a YAML mapping of keys to plain values, where an empty value leaves the default.
+    """Read a recipe as `read_mapping` does; an empty value leaves the default."""
+    return {key: value for key, value in read_mapping(path).items() if value is not None}
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """Read a YAML mapping of keys to plain values.
 
     Raises:
         IMAError: If the file is missing, is no YAML mapping, or not one of plain values.
@@ -272,4 +277,4 @@ def read_yaml(path: Path) -> dict[str, Any]:
     content = read_plain(path, "cfg")
     if not isinstance(content, dict):
         raise IMAError(f"cfg={path}: expected lines of 'key: value'")
-    return {str(key): value for key, value in content.items() if value is not None}
+    return {str(key): value for key, value in content.items()}

@@ -36,7 +36,7 @@ def is_users_fault(error: BaseException) -> bool:
 
 
 COLOUR = re.compile(r"\x1b\[[\d;]*m")
-SECRET = re.compile(r"(?<=://)[^/\s]+(?=@)")  # name and password in an address
+SECRET = re.compile(r"(?:(?<=://)|(?<=:/)(?!/))[^/\s]+(?=@)")  # name and password in an address; a path has one "/"
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 

@@ -39,7 +39,9 @@ def check_addresses(options: Mapping[str, Any]) -> None:
     """
     for key, value in options.items():
         if SECRET.search(str(value)):
-            raise IMAError(f"{key}={value}: its password would stand in files; fetch it first, and give the file")
+            raise IMAError(
+                f"{key}={value}: what stands before its @ would be kept in files; fetch it, and give the file"
+            )
 
 
 def check_entries(folder: str | Path) -> list[str]:

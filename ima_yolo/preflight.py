@@ -76,6 +76,7 @@ def _prepare(options: Mapping[str, Any], kind: str | None) -> Plan:
     check_addresses(options)
     if rest.get("mode") not in (None, "train"):
         raise IMAError(f"mode={rest['mode']}: a training is asked for")
+    rest.pop("mode", None)
     _check_names(options)
     if ours.get("teacher"):
         ours["teacher"] = teachers_located(ours["teacher"])
@@ -133,6 +134,7 @@ def student_kind(options: Mapping[str, Any]) -> str:
     Raises:
         IMAError: If there is no such student.
     """
+    check_addresses(options)
     with trusting(options.get("ima_trust") is True):
         if options.get("resume"):
             return kind_of_path(str(resume_path(options)))

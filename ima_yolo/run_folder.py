@@ -39,11 +39,12 @@ def check_run(folder: Path) -> None:
                 _check_link(path, own)
 
 
-def check_tree(folder: Path, read: str = "") -> None:
+def check_tree(folder: Path, read: str = "", apart: str = "") -> None:
     """Refuse links out of a folder, and pipes and devices in it and in all folders below, those of a study's trainings.
 
     Args:
         folder: May be missing, and may itself be a link, which the user made.
+        apart: A link in it that may lead anywhere, since nothing is done there.
         read: A folder in it where links to images and labels may lead out, through which nothing is written.
 
     Raises:
@@ -53,8 +54,9 @@ def check_tree(folder: Path, read: str = "") -> None:
     for place, folders, files in os.walk(own):
         check_entries(place)
         is_read = bool(read) and own / read in (Path(place), *Path(place).parents)
-        for name in (*folders, *files):
-            path = Path(place, name)
+        for path in (Path(place, name) for name in (*folders, *files)):
+            if path == own / apart:
+                continue
             if path.is_symlink() and not (is_read and path.suffix not in BESIDE and not path.is_dir()):
                 _check_link(path, own)
 

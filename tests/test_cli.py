@@ -382,7 +382,9 @@ def test_a_recipe_runs_no_teacher(teacher: str, tmp_path: Path, capsys, monkeypa
 
 
 @pytest.mark.parametrize("key", ["teacher", "student", "data", "pretrained", "ima_unlabelled"])
-def test_no_address_with_a_password_is_kept(key: str, capsys, tiny_data: Path, tiny_checkpoint, tmp_path: Path) -> None:
+def test_no_address_with_a_password_is_kept(
+    key: str, capsys, tiny_data: Path, tiny_checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     words = {
         "teacher": tiny_checkpoint(seed=1),
         "student": tiny_checkpoint(),
@@ -390,14 +392,25 @@ def test_no_address_with_a_password_is_kept(key: str, capsys, tiny_data: Path, t
         "project": tmp_path / "r",
     }
     words |= {key: "http://bob:hu,sh@127.0.0.1:9/x.pt"}
+    fetched: list[Any] = []
+    monkeypatch.setattr("ultralytics.utils.downloads.safe_download", lambda *args, **_: fetched.append(args))
     for command in ("train", "compare"):
         code, out, err = run(capsys, command, *(f"{name}={value}" for name, value in words.items()))
         assert (code, err.count("\n")) == (2, 1)
         assert f"{key}=" in err
-        assert "its password would stand in files" in err
+        assert "what stands before its @ would be kept in files" in err
         assert "hu,sh" not in out + err
     assert not (tmp_path / "r").exists()
-    for more in (["val", f"data={tiny_data}"], ["predict", "source=x.jpg"], ["export"]):
+    assert fetched == []
+    words = [f"student={tiny_checkpoint()}", f"data={tiny_data}", "candidates=http://bob:hu,sh@127.0.0.1:9/x.pt"]
+    code, out, err = run(capsys, "teachers", *words)
+    assert (code, err.count("\n"), "hu,sh" in out + err) == (2, 1, False)
+    for more in (
+        ["val", f"data={tiny_data}"],
+        ["predict", "source=x.jpg"],
+        ["export"],
+        ["train", "cfg=http://a:hu,sh@h/r.yaml"],
+    ):
         code, out, err = run(capsys, *more, "model=http://bob:hu,sh@127.0.0.1:9/x.pt")
         assert (code, "hu,sh" in out + err) == (2, False)
 
@@ -411,11 +424,21 @@ def test_a_training_trains(mode: str, capsys, tiny_data: Path, tiny_checkpoint, 
     assert not (tmp_path / "r").exists()
 
 
-@pytest.mark.parametrize("command", ["cfg", "help", "version"])
-def test_a_closed_stdout_is_no_fault(command: str) -> None:
-    words = shlex.join([sys.executable, "-m", "ima_yolo", command])
-    found = subprocess.run(f"{words} >&-", shell=True, stderr=subprocess.PIPE, text=True, check=False)
-    assert (found.returncode, found.stderr) == (0, "")
+@pytest.mark.parametrize("words", [["cfg"], ["help"], ["version"], ["val"]])
+def test_a_closed_stdout_is_no_fault(words: list[str], tiny_data: Path, tiny_checkpoint, tmp_path: Path) -> None:
+    if words == ["val"]:
+        words = [
+            "val",
+            f"model={tiny_checkpoint()}",
+            f"data={tiny_data}",
+            "imgsz=64",
+            f"project={tmp_path}",
+            "workers=0",
+        ]
+    typed = shlex.join([sys.executable, "-m", "ima_yolo", *words])
+    found = subprocess.run(f"{typed} >&-", shell=True, stderr=subprocess.PIPE, text=True, check=False)
+    assert found.returncode == 0
+    assert "Traceback" not in found.stderr
 
 
 def test_nobody_hands_settings_past_the_checks(capsys, tiny_data: Path) -> None:
@@ -445,6 +468,7 @@ def test_no_message_shows_a_password(source: str, capsys, tiny_checkpoint, tiny_
         ("val", "batch=false"),
         ("val", "imgsz=abc"),
         ("val", "imgsz=0"),
+        ("val", "imgsz=true"),
         ("val", "classes=99"),
         ("val", "classes=[0,3]"),
         ("val", "device=99"),
@@ -469,7 +493,7 @@ def test_a_refusal_that_comes_late_leaves_no_folder(
 
 
 @pytest.mark.parametrize("command", ["val", "predict"])
-@pytest.mark.parametrize("batch", ["0", "-1", "0.5", "true", "1e400"])
+@pytest.mark.parametrize("batch", ["0", "-1", "0.5", "2.0", "true", "1e400"])
 def test_a_batch_holds_whole_pictures(command: str, batch: str, capsys, tiny_checkpoint) -> None:
     code, _, err = run(capsys, command, f"model={tiny_checkpoint()}", "data=gone.yaml", f"batch={batch}")
     assert (code, err.count("\n")) == (2, 1)

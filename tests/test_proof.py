@@ -36,7 +36,11 @@ def test_a_study_from_a_converged_student(
     assert of_teacher["data"] == places["data"], "those that judge teach nobody"
     assert "one seed: no interval" in (tmp_path / "proof.md").read_text()
     before = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("weights/*.pt")}
+    teacher = tmp_path / "teachers" / f"{name}.pt"
+    teacher.replace(runs["teachers"].parent / "weights" / "best.pt")  # as where it was stopped after its last epoch
+    before.pop(teacher, None)
     main()  # goes on with what has no result: nothing
+    assert teacher.exists()
     assert {file: file.stat().st_mtime_ns for file in tmp_path.rglob("weights/*.pt")} == before
     assert "study 1 of 1" in capsys.readouterr().out
 

@@ -147,6 +147,9 @@ def test_a_study_of_one_s_own_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "study" / "data" / "images" / "0.jpg").unlink()
     (tmp_path / "study" / "data" / "images").rmdir()
     (tmp_path / "study" / "data").rmdir()
+    (tmp_path / "study" / "other").symlink_to(tmp_path)
+    check_tree(tmp_path / "study", apart="other")
+    (tmp_path / "study" / "other").unlink()
     (tmp_path / "study" / "data").symlink_to(tmp_path)
     with pytest.raises(IMAError, match=OUT):
         check_tree(tmp_path / "study", read="data")
@@ -178,6 +181,7 @@ def test_results_are_not_written_into_a_pipe(
     (tmp_path / "run").mkdir()
     os.mkfifo(tmp_path / "run" / "0.jpg")
     place = [f"project={tmp_path}", "name=run", "exist_ok=True", "imgsz=64"]
+    (tmp_path / "run" / "mine.txt").symlink_to("/nowhere/mine.txt")  # among other things of the user's
     for words in (["predict", f"source={tiny_data.parent / 'images' / 'val'}"], ["val", f"data={tiny_data}"]):
         assert cli.main([*words, f"model={tiny_checkpoint()}", *place]) == 2
         assert PIPE in capsys.readouterr().err

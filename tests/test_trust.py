@@ -31,6 +31,7 @@ from ultralytics.utils import LOGGER, IterableSimpleNamespace
 from ima_yolo import IMATrainer, cli
 from ima_yolo.architecture import check_architecture
 from ima_yolo.checkpoint import pack
+from ima_yolo.commands.options import with_recipe
 from ima_yolo.config import validate
 from ima_yolo.data_set import read_data_set
 from ima_yolo.errors import IMAError
@@ -653,14 +654,49 @@ def test_a_recipe_names_no_other(named: str, capsys: pytest.CaptureFixture[str],
             one()
 
 
-def test_a_recipe_writes_over_no_run(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("said", ["exist_ok: true", "resume: last.pt"])
+def test_a_recipe_writes_over_no_run(said: str, options: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     from ima_yolo import cli
 
-    Path("recipe.yaml").write_text("project: runs\nname: best\nexist_ok: true\n")
+    Path("recipe.yaml").write_text(f"project: runs\nname: best\n{said}\n")
+    key = said.partition(":")[0]
+    with pytest.raises(IMAError, match=f"{key}=.* is taken from the command line"):
+        IMATrainer(cfg="recipe.yaml", overrides=options)
+    assert with_recipe({"cfg": "recipe.yaml", key: False})[key] is False
     code = cli.main(["train", "cfg=recipe.yaml", "teacher=gone.pt", "student=gone.pt", "data=gone.yaml"])
     err = capsys.readouterr().err
     assert (code, err.count("\n")) == (2, 1)
-    assert "cfg=recipe.yaml: exist_ok=True is taken from the command line or from Python" in err
+    assert f"cfg=recipe.yaml: {key}=" in err
+    assert "is taken from the command line or from Python" in err
+
+
+def test_what_a_run_s_own_file_says_of_it_ends_with_it(options: dict[str, Any], tmp_path: Path) -> None:
+    run = tmp_path / "finished"
+    run.mkdir()
+    said = {
+        "save_dir": str(run),
+        "exist_ok": True,
+        "resume": "last.pt",
+        "cfg": "other.yaml",
+        "epochs": 7,
+    }
+    Path("args.yaml").write_text(yaml.safe_dump(said))
+    assert with_recipe({"cfg": "args.yaml"}) == {"epochs": 7}
+    rest = {key: value for key, value in options.items() if key != "epochs"}
+    student = rest.pop("student")
+    begin: list[Callable[[], Any]] = [lambda: IMATrainer(cfg="args.yaml", overrides={**rest, "model": student})]
+    begin.append(
+        lambda: IMATrainer(overrides={**said, **rest, "model": student, "cfg": "args.yaml"})
+    )  # as YOLO reads it
+    for one in begin:
+        trainer = one()
+        assert trainer.args.epochs == 7
+        assert not trainer.args.resume
+        assert not trainer.args.exist_ok
+        assert trainer.save_dir.parent == tmp_path / "runs"
+    assert list(run.iterdir()) == []
+    Path("ima.yaml").write_text(f"teacher: {options['teacher']}\nteacher_digest: abc\n")
+    assert IMATrainer(cfg="ima.yaml", overrides={**rest, "model": student}).settings.teacher == options["teacher"]
 
 
 @pytest.mark.parametrize("kind", ["trust", "function"])

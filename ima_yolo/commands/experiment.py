@@ -144,7 +144,7 @@ def report(options: dict[str, Any]) -> int:
     from ima_yolo.experiment.study import load_study
     from ima_yolo.run_folder import check_tree
 
-    check_tree(Path(str(folder)).absolute(), read="data")
+    check_tree(Path(str(folder)).absolute(), read="data", apart="runs")
     study = load_study(Path(str(folder)).absolute())
     if not study.results():
         raise IMAError(f"study={folder}: no training is finished yet")

@@ -12,7 +12,7 @@ from typing import Any
 
 from ima_yolo.errors import IMAError, is_users_fault, one_line
 from ima_yolo.lists import listed
-from ima_yolo.plain_files import check_addresses, check_plain
+from ima_yolo.plain_files import check_addresses, check_entries, check_plain
 
 
 def load_safely() -> None:
@@ -55,16 +55,12 @@ def with_recipe(options: Mapping[str, Any]) -> dict[str, Any]:
     if "cfg" not in options:
         return options
     from ima_yolo.config import read_yaml  # needs more than a device that runs .onnx files has
-    from ima_yolo.recipes import check_recipe
+    from ima_yolo.recipes import from_recipe
 
     name = options.pop("cfg")
     if not name:
         raise IMAError("cfg= is empty: give a YAML file, or the name of a recipe such as cfg=paper")
-    recipe = read_yaml(recipe_path(str(name)))
-    for key in ("save_dir", "teacher_digest"):  # in the args.yaml and ima.yaml of a run: where it lies, and what it saw
-        recipe.pop(key, None)
-    check_recipe(recipe, str(name), options)
-    recipe.pop("ima_trust", None)
+    recipe = from_recipe(read_yaml(recipe_path(str(name))), str(name), options)
     if {"student", "model"} & options.keys():  # two words for one thing
         recipe = {key: value for key, value in recipe.items() if key not in {"student", "model"}}
     return {**recipe, **options}
@@ -135,11 +131,11 @@ def leaving_nothing(mode: str, task: str, options: Mapping[str, Any]) -> Iterato
     from ultralytics.cfg import get_cfg, get_save_dir
 
     from ima_yolo.files import missing_folders, take_away
-    from ima_yolo.run_folder import check_tree
 
     folder = Path(get_save_dir(get_cfg(overrides={"task": task, **options, "mode": mode})))
     made = missing_folders(folder)
-    check_tree(folder)
+    check_entries(folder)
+    check_entries(folder / "labels")
     try:
         yield
     except BaseException:
@@ -241,9 +237,9 @@ def checked_keys(options: Mapping[str, Any], own: Collection[str] = ()) -> None:
     if (task := options.get("task")) and str(task) not in TASKS:  # it becomes the name of a folder
         raise IMAError(f"task={task}: expected one of {', '.join(sorted(TASKS))}")
     batch = options.get("batch", 1)  # Ultralytics goes on with 0 and True, and what comes of it are NumPy's warnings
-    if isinstance(batch, (int, float)) and (isinstance(batch, bool) or batch < 1 or not float(batch).is_integer()):
+    if isinstance(batch, (int, float)) and (type(batch) is not int or batch < 1):
         raise IMAError(f"batch={batch}: expected a whole number from 1 up")
-    if any(type(side) is int and side < 1 for side in listed(options.get("imgsz"))):
+    if any(isinstance(side, int) and (isinstance(side, bool) or side < 1) for side in listed(options.get("imgsz"))):
         raise IMAError(f"imgsz={options['imgsz']}: expected pixels, from 1 up")
     check_numbers(options)
     check_addresses({key: value for key, value in options.items() if key != "source"})  # cameras have passwords

@@ -8,7 +8,7 @@ from typing import Any
 from ima_yolo.commands.options import faults_of_the_user, load_safely, no_bare_words, whole_number
 from ima_yolo.errors import IMAError, nearest
 from ima_yolo.lists import listed_files
-from ima_yolo.plain_files import check_plain
+from ima_yolo.plain_files import check_addresses, check_plain
 
 SHOWN = ("ima_teacher_imgsz", "ima_teacher_channels")
 OWN = ("student", "data", "candidates", "imgsz", "images", "output", "ima_teacher_weights", *SHOWN)
@@ -26,6 +26,7 @@ def teachers(options: dict[str, Any]) -> int:
     for key in options:
         if key not in OWN:
             raise IMAError(f"'{key}' is not a setting of `ima-yolo teachers`{nearest(key, OWN)}")
+    check_addresses(options)
     for key in ("student", "data", "candidates"):
         if not options.get(key):
             raise IMAError(f"{key}= is missing")
