@@ -10,7 +10,6 @@ from ima_yolo.lists import as_text, listed_files
 
 CARRIED = "ima"  # the argument under which settings travel to the processes of a training on several devices
 
-
 OF_A_RUN = ("save_dir", "teacher_digest", "exist_ok", "resume", "cfg")
 """What args.yaml and ima.yaml say of their run: its place, what it saw, wrote over, went on with and was read from."""
 

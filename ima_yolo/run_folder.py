@@ -44,8 +44,8 @@ def check_tree(folder: Path, read: str = "", apart: str = "") -> None:
 
     Args:
         folder: May be missing, and may itself be a link, which the user made.
-        apart: A link in it that may lead anywhere, since nothing is done there.
         read: A folder in it where links to images and labels may lead out, through which nothing is written.
+        apart: A link in it that may lead anywhere, since nothing is done there.
 
     Raises:
         IMAError: With the path.
