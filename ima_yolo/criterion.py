@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ima_yolo.config import Settings
 from ima_yolo.errors import IMAError
 from ima_yolo.features import Features, Predictions
-from ima_yolo.losses import CWDLoss, IMALoss, L2Loss, LevelLoss, MGDLoss, PKDLoss, box_loss, score_loss
+from ima_yolo.losses import CWDLoss, IMALoss, L2Loss, LevelLoss, MGDLoss, PKDLoss, balanced, box_loss, score_loss
 from ima_yolo.masks import Regions
 from ima_yolo.merit import Gate
 from ima_yolo.random_streams import repeatable
@@ -106,13 +106,20 @@ class HeadTerms:
         box_weight: Weight of the boxes; 0 leaves them out.
         classes: Index in the student and in the teacher of each class that both know.
         gate: Says how much they count while training; None for always.
+        balance: How far classes count alike in the boxes, whatever the cells that they fill, in [0, 1].
     """
 
     def __init__(
-        self, score_weight: float, box_weight: float, classes: Sequence[tuple[int, int]], gate: Gate | None = None
+        self,
+        score_weight: float,
+        box_weight: float,
+        classes: Sequence[tuple[int, int]],
+        gate: Gate | None = None,
+        balance: float = 0.0,
     ) -> None:
         """Keep weights and classes."""
         self.gate = gate
+        self._balance = balance
         self.weights = {SCORE_TERM: score_weight, BOX_TERM: box_weight}
         self.names = tuple(name for name, weight in self.weights.items() if weight > 0)
         self._student, self._teacher = (list(indices) for indices in zip(*classes, strict=True))
@@ -144,7 +151,9 @@ class HeadTerms:
         if SCORE_TERM in self.names:
             terms[SCORE_TERM] = score_loss(student_scores, teacher_scores) * self.weights[SCORE_TERM]
         if BOX_TERM in self.names:
-            confidence = teacher_scores.sigmoid().amax(dim=2)
+            confidence, kinds = teacher_scores.sigmoid().max(dim=2)
+            if self._balance > 0:
+                confidence = balanced(confidence, kinds, teacher_scores.shape[2], self._balance)
             terms[BOX_TERM] = box_loss(student.boxes, teacher.boxes, confidence) * self.weights[BOX_TERM]
         return terms
 
@@ -208,7 +217,8 @@ def build_head_terms(
     if not classes:
         raise IMAError(f"ima_cls, ima_box: {teacher.name} knows none of the data's classes; use ima_cls=0 ima_box=0")
     weights = float(settings.ima_cls) * gains["cls"], float(settings.ima_box) * gains["box"]
-    return HeadTerms(*weights, classes, Gate(dict(classes)) if settings.ima_gate else None)
+    gate = Gate(dict(classes)) if settings.ima_gate else None
+    return HeadTerms(*weights, classes, gate, settings.ima_balance)
 
 
 def build_weight(settings: Settings) -> AutoWeight | FixedWeight:

@@ -2,7 +2,7 @@
 
 from ima_yolo.losses.base import LevelLoss
 from ima_yolo.losses.cwd import CWDLoss, cwd_loss
-from ima_yolo.losses.head import box_loss, score_loss
+from ima_yolo.losses.head import balanced, box_loss, score_loss
 from ima_yolo.losses.ima import IMALoss, ima_loss
 from ima_yolo.losses.l2 import L2Loss, l2_loss
 from ima_yolo.losses.mgd import MGDLoss, mgd_loss
@@ -15,6 +15,7 @@ __all__ = [
     "LevelLoss",
     "MGDLoss",
     "PKDLoss",
+    "balanced",
     "box_loss",
     "cwd_loss",
     "ima_loss",

@@ -12,6 +12,7 @@ from torchvision.ops import complete_box_iou_loss
 from ima_yolo.align import images_at_a_time
 
 LEAST = 0.01  # pixels
+SURE = 0.1  # confidence from which on a cell tells that a class is there
 
 
 class _QualityFocal(torch.autograd.Function):
@@ -80,7 +81,7 @@ def box_loss(student: Tensor, teacher: Tensor, confidence: Tensor) -> Tensor:
     Args:
         student: xyxy in pixels, (B, A, 4).
         teacher: xyxy in pixels, (B, A, 4).
-        confidence: c in [0, 1], (B, A).
+        confidence: c in [0, 1], (B, A), or what `balanced` makes of it.
 
     Returns:
         Scalar; 0 where the boxes are equal. Boxes without width or height count as a hundredth of a pixel wide or high:
@@ -89,6 +90,32 @@ def box_loss(student: Tensor, teacher: Tensor, confidence: Tensor) -> Tensor:
     own, other = (_extended(boxes.flatten(0, 1)) for boxes in (student, teacher))  # (B, A, 4) -> (B*A, 4)
     loss = complete_box_iou_loss(own, other)
     return (loss * confidence.flatten()).sum() / confidence.sum().clamp(min=1.0)
+
+
+def balanced(confidence: Tensor, kinds: Tensor, classes: int, power: float) -> Tensor:
+    r"""Weights of cells by which a class of few cells counts more than its cells do.
+
+    .. math:: w_a \propto c_a (1 + n_{k(a)})^{-\beta}, \quad n_k = \sum_{a : k(a) = k, c_a \ge 0.1} c_a
+
+    With :math:`\beta = 0` each cell counts by its confidence, and classes by how many cells they fill; with 1 every
+    class in the batch counts about alike, as it does in the mean over classes that mAP is; 1/2 is the square root by which
+    long-tailed data are often sampled (arXiv 1805.00932). Cells below 0.1 count as the class does that
+    has most: many that say next to nothing would otherwise speak for a class that is not there.
+
+    Args:
+        confidence: c in [0, 1], (B, A).
+        kinds: k, the class that each cell says, (B, A), whole numbers.
+        classes: How many there are.
+        power: :math:`\beta` in [0, 1].
+
+    Returns:
+        (B, A), with the sum of the confidences.
+    """
+    sure = confidence >= SURE
+    filled = confidence.new_zeros(classes).index_add_(0, kinds.flatten(), (confidence * sure).flatten())
+    factors = (1 + filled).pow(-power)
+    weights = confidence * torch.where(sure, factors[kinds], factors.min())
+    return weights * (confidence.sum() / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny))
 
 
 def _extended(boxes: Tensor) -> Tensor:

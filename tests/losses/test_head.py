@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from ima_yolo.losses import box_loss, score_loss
+from ima_yolo.criterion import HeadTerms
+from ima_yolo.features import Predictions
+from ima_yolo.losses import balanced, box_loss, score_loss
 
 
 def logit(*probabilities: float) -> torch.Tensor:
@@ -73,6 +75,43 @@ def test_boxes_count_by_the_confidence_of_the_teacher() -> None:
     both = box_loss(student, teacher, torch.tensor([[1.0, 3.0]]))
     alone = box_loss(student[:, :1], teacher[:, :1], torch.ones(1, 1))
     assert both.item() == pytest.approx(alone.item() / 4, rel=1e-4)
+
+
+def test_classes_count_alike_by_hand() -> None:
+    """Three cells of class 0, one of class 1, and one that says next to nothing."""
+    confidence, kinds = torch.tensor([[0.5, 0.5, 1.0, 0.5, 0.05]]), torch.tensor([[0, 0, 0, 1, 2]])
+    for power in (0.0, 0.5, 1.0):
+        factors = torch.tensor([[3.0, 3.0, 3.0, 1.5, 3.0]]).pow(-power)  # 1 + 2.0, and 1 + 0.5
+        expected = confidence * factors
+        expected *= confidence.sum() / expected.sum()
+        assert torch.allclose(balanced(confidence, kinds, 4, power), expected)
+    assert torch.equal(balanced(confidence, kinds, 4, 0.0), confidence)
+    many = torch.full((1, 3000), 0.05)  # of class 2: as many as they are, they do not speak for it
+    weights = balanced(torch.cat([confidence, many], 1), torch.cat([kinds, torch.full((1, 3000), 2)], 1), 4, 1.0)
+    assert weights[0, 3] / weights[0, 2] == pytest.approx(0.5 * 3 / 1.5)
+    assert weights[0, 9] / weights[0, 2] == pytest.approx(0.05)
+    assert balanced(torch.zeros(1, 3), torch.zeros(1, 3, dtype=torch.long), 2, 1.0).tolist() == [[0.0, 0.0, 0.0]]
+
+
+@pytest.mark.parametrize("power", [0.5, 1.0])
+def test_one_class_needs_no_balance(power: float) -> None:
+    confidence = torch.rand(2, 50) * 0.8 + 0.1
+    assert torch.allclose(balanced(confidence, torch.zeros(2, 50, dtype=torch.long), 1, power), confidence)
+
+
+def test_a_rare_class_weighs_more_in_the_term_once_it_is_asked_for() -> None:
+    teacher = Predictions(torch.full((1, 10, 2), -9.0), BOX.repeat(1, 10, 1))
+    teacher.scores[0, :9, 0], teacher.scores[0, 9, 1] = 4.0, 4.0
+    shifts = {"common": slice(0, 9), "rare": slice(9, 10)}
+    found = {}
+    for balance in (0.0, 1.0):
+        head = HeadTerms(0.0, 1.0, [(0, 0), (1, 1)], balance=balance)
+        for name, cells in shifts.items():
+            boxes = teacher.boxes.clone()
+            boxes[0, cells] += torch.tensor([10.0, 0, 10, 0])
+            found[balance, name] = head(Predictions(teacher.scores, boxes), teacher)["kdbox_loss"].item()
+    assert found[0.0, "common"] / found[0.0, "rare"] == pytest.approx(9, rel=1e-3)
+    assert found[1.0, "common"] / found[1.0, "rare"] == pytest.approx(9 / (1 + 9 * 0.982) * (1 + 0.982), rel=1e-3)
 
 
 def test_boxes_without_confidence_cost_nothing_but_can_be_differentiated() -> None:
