@@ -98,9 +98,9 @@ def balanced(confidence: Tensor, kinds: Tensor, classes: int, power: float) -> T
     .. math:: w_a \propto c_a (1 + n_{k(a)})^{-\beta}, \quad n_k = \sum_{a : k(a) = k, c_a \ge 0.1} c_a
 
     With :math:`\beta = 0` each cell counts by its confidence, and classes by how many cells they fill; with 1 every
-    class in the batch counts about alike, as it does in the mean over classes that mAP is; 1/2 is the square root by which
-    long-tailed data are often sampled (arXiv 1805.00932). Cells below 0.1 count as the class does that
-    has most: many that say next to nothing would otherwise speak for a class that is not there.
+    class in the batch counts about alike, as it does in the mean over classes that mAP is; 1/2 is the square root by
+    which long-tailed data are often sampled (arXiv 1805.00932). Cells below 0.1 count as the class does that has most:
+    many that say next to nothing would otherwise speak for a class that is not there.
 
     Args:
         confidence: c in [0, 1], (B, A).
