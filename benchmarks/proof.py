@@ -67,7 +67,7 @@ def main() -> None:
     options = _options()
     output: Path = options.output.absolute()
     keys = {**DEFAULTS, "imgsz": options.imgsz, "epochs": options.epochs, **read_options(options.keys)}
-    if options.holdout:
+    if options.holdout is not None:
         options.data = [_held_out(data, options.holdout, output) for data in options.data]
     cells = list(_cells(options))
     for number, cell in enumerate(cells, start=1):
@@ -121,7 +121,7 @@ def _held_out(data: Path, share: float, output: Path) -> Path:
 
     from ima_yolo.experiment.images import hold_out
 
-    return hold_out(check_det_dataset(str(data)), share, output / "data" / set_name(data))
+    return hold_out(check_det_dataset(str(data)), share, output / "data" / f"{set_name(data)}-{share}")
 
 
 def _trained(folder: Path, data: Path, model: str, keys: dict[str, Any]) -> Path:

@@ -22,7 +22,7 @@ def test_a_study_from_a_converged_student(
         "sys.argv", ["proof.py", str(tmp_path), *keys, *sizes, "--teacher", "epochs=2", "--holdout", "0.5"]
     )
     main()
-    name = f"{set_name(tiny_data)}-yolo26n"
+    name = f"{set_name(tiny_data)}-0.5-yolo26n"
     runs = {place: tmp_path / place / "runs" / name / "results.csv" for place in ("teachers", "students")}
     assert [len(file.read_text().splitlines()) - 1 for file in runs.values()] == [2, 1]
     (study,) = (tmp_path / "studies").iterdir()
@@ -31,7 +31,7 @@ def test_a_study_from_a_converged_student(
     assert made["common"]["lr0"] == pytest.approx(0.0002)
     assert made["made_of"]["student"]["name"] == f"{name}.pt"
     places = json.loads((study / "places.json").read_text())
-    assert places["data"] == str(tmp_path / "data" / set_name(tiny_data) / "data.yaml")
+    assert places["data"] == str(tmp_path / "data" / f"{set_name(tiny_data)}-0.5" / "data.yaml")
     of_teacher = yaml.safe_load((tmp_path / "teachers" / "runs" / name / "args.yaml").read_text())
     assert of_teacher["data"] == places["data"], "those that judge teach nobody"
     assert "one seed: no interval" in (tmp_path / "proof.md").read_text()

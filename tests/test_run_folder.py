@@ -181,7 +181,13 @@ def test_results_are_not_written_into_a_pipe(
     (tmp_path / "run").mkdir()
     os.mkfifo(tmp_path / "run" / "0.jpg")
     place = [f"project={tmp_path}", "name=run", "exist_ok=True", "imgsz=64"]
-    (tmp_path / "run" / "mine.txt").symlink_to("/nowhere/mine.txt")  # among other things of the user's
     for words in (["predict", f"source={tiny_data.parent / 'images' / 'val'}"], ["val", f"data={tiny_data}"]):
         assert cli.main([*words, f"model={tiny_checkpoint()}", *place]) == 2
         assert PIPE in capsys.readouterr().err
+    (tmp_path / "run" / "0.jpg").unlink()
+    (tmp_path / "run" / "0.jpg").symlink_to("/nowhere/mine.jpg")
+    assert (
+        cli.main(["predict", f"source={tiny_data.parent / 'images' / 'val'}", f"model={tiny_checkpoint()}", *place])
+        == 2
+    )
+    assert OUT in capsys.readouterr().err

@@ -12,7 +12,7 @@ from typing import Any
 
 from ima_yolo.errors import IMAError, is_users_fault, one_line
 from ima_yolo.lists import listed
-from ima_yolo.plain_files import check_addresses, check_entries, check_plain
+from ima_yolo.plain_files import check_addresses, check_plain
 
 
 def load_safely() -> None:
@@ -131,11 +131,11 @@ def leaving_nothing(mode: str, task: str, options: Mapping[str, Any]) -> Iterato
     from ultralytics.cfg import get_cfg, get_save_dir
 
     from ima_yolo.files import missing_folders, take_away
+    from ima_yolo.run_folder import check_run
 
     folder = Path(get_save_dir(get_cfg(overrides={"task": task, **options, "mode": mode})))
     made = missing_folders(folder)
-    check_entries(folder)
-    check_entries(folder / "labels")
+    check_run(folder)
     try:
         yield
     except BaseException:
