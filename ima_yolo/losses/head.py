@@ -95,7 +95,8 @@ def box_loss(student: Tensor, teacher: Tensor, confidence: Tensor) -> Tensor:
 def balanced(confidence: Tensor, kinds: Tensor, classes: int, power: float) -> Tensor:
     r"""Weights of cells by which a class of few cells counts more than its cells do.
 
-    .. math:: w_a \propto c_a (1 + n_{k(a)})^{-\beta}, \quad n_k = \sum_{a : k(a) = k, c_a \ge 0.1} c_a
+    .. math:: w_a \propto c_a f_a, \quad f_a = (1 + n_{k(a)})^{-\beta} \text{ where } c_a \ge 0.1, \text{ else }
+        \min_k (1 + n_k)^{-\beta}, \quad n_k = \sum_{a : k(a) = k, c_a \ge 0.1} c_a
 
     With :math:`\beta = 0` each cell counts by its confidence, and classes by how many cells they fill; with 1 every
     class in the batch counts about alike, as it does in the mean over classes that mAP is; 1/2 is the square root by
