@@ -172,6 +172,8 @@ class Settings(BaseModel):
         idle = particular - used
         if self.ima_weight != "auto":
             idle |= {"ima_weight_ratio"}
+        if self.ima_box == 0:
+            idle |= {"ima_balance"}
         changed = {name for name, field in type(self).model_fields.items() if getattr(self, name) != field.default}
         return sorted(idle & changed)
 

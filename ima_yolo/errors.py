@@ -36,7 +36,8 @@ def is_users_fault(error: BaseException) -> bool:
 
 
 COLOUR = re.compile(r"\x1b\[[\d;]*m")
-SECRET = re.compile(r"(?:(?<=://)|(?<=:/)(?!/))[^/\s]+(?=@)")  # name and password in an address; a path has one "/"
+# Name and password in an address; one that went through a path has one "/", and the letter of a drive is no address.
+SECRET = re.compile(r"(?:(?<=://)|(?<=\w\w:/)(?!/))[^/\s]+(?=@)")
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ultralytics.cfg import cfg2dict
-from ultralytics.utils import DEFAULT_CFG_DICT
+from ultralytics.utils import DEFAULT_CFG_DICT, LOGGER
 from ultralytics.utils.checks import check_yaml
 
 from ima_yolo.config import own_keys, read_mapping
@@ -49,5 +49,10 @@ def _without_file(overrides: Mapping[str, Any]) -> dict[str, Any]:
     content = read_mapping(Path(file))
     # given beside it too, it would look the same
     beside = {key for key in {*overrides, *content} if as_text(overrides.get(key)) != as_text(content.get(key))}
+    if content.get("resume") is True and overrides.get("resume"):
+        beside.discard("resume")  # Ultralytics puts the model's own path in place of a yes
     recipe = from_recipe(content, file, beside, how="take it out of the file and give")
-    return {key: value for key, value in overrides.items() if key in recipe or key in beside or key not in content}
+    dropped = [key for key in overrides if key in content and key not in recipe and key not in beside]
+    if content.get("save_dir") and "save_dir" in dropped:
+        LOGGER.warning(f"cfg={file}: save_dir={content['save_dir']} is that of its own run; results go elsewhere")
+    return {key: value for key, value in overrides.items() if key not in dropped}

@@ -106,7 +106,7 @@ def _prepare(options: Mapping[str, Any], kind: str | None) -> Plan:
     if settings.ima_unlabelled:
         _check_unlabelled(settings.ima_unlabelled)
     if settings.without_effect:
-        kind = f"ima_loss={settings.ima_loss} ima_weight={settings.ima_weight}"
+        kind = " ".join(f"{key}={getattr(settings, key)}" for key in ("ima_loss", "ima_weight", "ima_box"))
         LOGGER.warning(f"without effect with {kind}: {', '.join(settings.without_effect)}")
     made = () if rest.get("resume") else missing_folders(folder)
     return Plan(settings, rest, teachers, made, is_trained)

@@ -33,7 +33,7 @@ def check_ranges(checked: SimpleNamespace) -> None:
     _expect(checked.momentum < 1 or not betas, checked, "momentum", f"less than 1 with optimizer={checked.optimizer}")
     _expect(checked.time is None or checked.time > 0, checked, "time", "hours, above 0")
     _expect(_is_batch(checked.batch), checked, "batch", "a whole number from 1 up, a share of memory in (0, 1), or -1")
-    _expect(_are_sizes(checked.imgsz), checked, "imgsz", f"whole pixels from 32 to {LARGEST}")
+    _expect(are_sizes(checked.imgsz), checked, "imgsz", f"whole pixels from 32 to {LARGEST}")
     _expect(checked.cache in CACHES, checked, "cache", "True, False, ram or disk")
     _expect(checked.copy_paste_mode in COPY_PASTE, checked, "copy_paste_mode", _listed(COPY_PASTE))
     _expect(_are_counts(checked.freeze, or_names=True), checked, "freeze", "a number of layers or a list of them")
@@ -49,6 +49,12 @@ def check_numbers(options: Mapping[str, Any]) -> None:
     for key, value in options.items():
         if isinstance(value, float) and not isfinite(value):
             raise IMAError(f"{key}={value}: expected a finite number")
+
+
+def are_sizes(sizes: Any, least: int = 32) -> bool:
+    """Whether a side in pixels, or each of a list of them, is a whole number from `least` to `LARGEST`."""
+    given = sizes if isinstance(sizes, (list, tuple)) else [sizes]
+    return bool(given) and all(type(size) is int and least <= size <= LARGEST for size in given)
 
 
 def check_layers(freeze: Any, layers: int) -> None:
@@ -93,11 +99,6 @@ def _listed(words: tuple[str, ...]) -> str:
 
 def _is_batch(batch: float) -> bool:
     return not isinstance(batch, bool) and (batch == -1 or 0 < batch < 1 or (batch >= 1 and float(batch).is_integer()))
-
-
-def _are_sizes(sizes: Any) -> bool:
-    given = sizes if isinstance(sizes, (list, tuple)) else [sizes]
-    return bool(given) and all(type(size) is int and 32 <= size <= LARGEST for size in given)
 
 
 def _are_counts(counts: Any, or_names: bool = False) -> bool:

@@ -89,7 +89,7 @@ class Distilling(Continuing):
                 Where the disk is full, also later; what was saved stays whole.
         """
         if self.ddp:
-            setattr(self.args, CARRIED, self.settings.model_dump(mode="json"))  # the workers get vars(self.args)
+            self._tell_workers()
         try:
             super().train()
         except Exception as error:
@@ -105,6 +105,11 @@ class Distilling(Continuing):
             self.args.__dict__.pop(CARRIED, None)
             if isinstance(self.model, nn.Module):
                 detach(self.model)
+
+    def _tell_workers(self) -> None:
+        """Leave our settings in `self.args`, which Ultralytics hands to the workers, and no file that was read here."""
+        setattr(self.args, CARRIED, self.settings.model_dump(mode="json"))
+        self.args.cfg = None
 
     def _cannot_be_written(self, error: Exception) -> str:
         again = f"go on with `ima-yolo train resume model={self.last}`" if self.last.exists() else "start again"

@@ -16,12 +16,13 @@ import numpy as np
 import pytest
 import ultralytics  # noqa: F401  (its log keeps the stream that is there when it is first imported)
 from ultralytics.engine.exporter import Exporter
-from ultralytics.utils import SETTINGS
+from ultralytics.utils import LOGGER, SETTINGS
 
 from ima_yolo import __version__, cli
 from ima_yolo.commands.export import OTHER_WORDS
 from ima_yolo.commands.options import faults_of_the_user, with_recipe
 from ima_yolo.errors import IMAError, one_line
+from ima_yolo.plain_files import check_addresses
 
 TRAIN = ["epochs=1", "imgsz=64", "batch=4", "workers=0", "optimizer=AdamW"]
 
@@ -415,6 +416,18 @@ def test_no_address_with_a_password_is_kept(
         assert (code, "hu,sh" in out + err) == (2, False)
 
 
+def test_a_model_that_cannot_be_fetched_leaves_no_folder(
+    capsys, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(SETTINGS, "weights_dir", str(tmp_path / "new" / "weights"))
+    code, _, err = run(capsys, "val", f"data={tiny_data}", "model=http://127.0.0.1:9/x.pt")
+    assert (code, "x.pt" in err) == (2, True)
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "new").mkdir()
+    run(capsys, "val", f"data={tiny_data}", "model=http://127.0.0.1:9/x.pt")
+    assert list((tmp_path / "new").iterdir()) == []
+
+
 @pytest.mark.parametrize("mode", ["val", "predict", "nan"])
 def test_a_training_trains(mode: str, capsys, tiny_data: Path, tiny_checkpoint, tmp_path: Path) -> None:
     words = [f"teacher={tiny_checkpoint(seed=1)}", f"student={tiny_checkpoint()}", f"data={tiny_data}"]
@@ -441,6 +454,27 @@ def test_a_closed_stdout_is_no_fault(words: list[str], tiny_data: Path, tiny_che
     assert "Traceback" not in found.stderr
 
 
+def test_ultralytics_prints_no_password_of_a_source(
+    capsys, caplog: pytest.LogCaptureFixture, tiny_checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a camera, whose name it prints; a file it would fetch, and say so past its logger."""
+
+    class Camera:
+        def __init__(self, source: str) -> None:
+            LOGGER.info(f"1/1: {source}... Success")
+            raise ConnectionError(f"1/1: {source}: is gone")
+
+    monkeypatch.setattr("ultralytics.data.build.LoadStreams", lambda source, **_: Camera(source))
+    model = f"model={tiny_checkpoint()}"
+    code, out, err = run(capsys, "predict", model, "source=rtsp://bob:hush@127.0.0.1:9/x", "imgsz=64")
+    assert (code, "hush" in out + err + caplog.text) == (2, False)
+    assert "1/1: rtsp://***@127.0.0.1:9/x... Success" in caplog.messages
+    assert "1/1: rtsp://***@127.0.0.1:9/x: is gone" in err
+    assert not any(callable(one) and one.__module__.startswith("ima_yolo") for one in LOGGER.filters)
+    code, out, err = run(capsys, "predict", model, "source=http://bob:hush@127.0.0.1:9/a.jpg")
+    assert (code, err.count("\n"), "hush" in out + err, "fetch it, and give the file" in err) == (2, 1, False, True)
+
+
 def test_nobody_hands_settings_past_the_checks(capsys, tiny_data: Path) -> None:
     words = ["teacher=gone.pt", "student=yolo26n.yaml", f"data={tiny_data}", "ima={'teacher': 'sent:build'}"]
     code, _, err = run(capsys, "train", *words)
@@ -461,6 +495,12 @@ def test_no_message_shows_a_password(source: str, capsys, tiny_checkpoint, tiny_
     assert one_line(f"{source} is not there").startswith(source.partition("://")[0] + "://***@")
 
 
+@pytest.mark.parametrize("path", ["C:/me@work/a.yaml", "/data/me@work/a.yaml", "http://h/me@work/a.yaml"])
+def test_an_at_in_a_path_is_no_password(path: str) -> None:
+    assert one_line(path) == path
+    check_addresses({"data": path})
+
+
 @pytest.mark.parametrize(
     ("command", "word"),
     [
@@ -469,6 +509,11 @@ def test_no_message_shows_a_password(source: str, capsys, tiny_checkpoint, tiny_
         ("val", "imgsz=abc"),
         ("val", "imgsz=0"),
         ("val", "imgsz=true"),
+        ("val", "imgsz='0'"),
+        ("val", "imgsz=0.0"),
+        ("val", "imgsz=[]"),
+        ("predict", "imgsz=64,64,64"),
+        ("predict", "imgsz=1000000"),
         ("val", "classes=99"),
         ("val", "classes=[0,3]"),
         ("val", "device=99"),

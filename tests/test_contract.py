@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -207,7 +208,7 @@ def test_every_head_is_fed_a_list_of_maps(config: str) -> None:
 def worker_state(trainer: IMATrainer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
     """What Ultralytics writes for the processes of a training on several devices."""
     monkeypatch.setattr("ultralytics.utils.dist.USER_CONFIG_DIR", tmp_path)
-    setattr(trainer.args, CARRIED, trainer.settings.model_dump(mode="json"))
+    trainer._tell_workers()
     script = Path(generate_ddp_file(trainer))
     assert 'trainer = state["trainer"](cfg=cfg, overrides=state["args"], _callbacks=state["callbacks"])' in (
         script.read_text()
@@ -216,7 +217,7 @@ def worker_state(trainer: IMATrainer, monkeypatch: pytest.MonkeyPatch, tmp_path:
         return dict(torch.load(file, map_location="cpu", weights_only=False))
 
 
-@pytest.mark.parametrize("interface", ["options", "resumed"])
+@pytest.mark.parametrize("interface", ["options", "resumed", "file"])
 def test_the_process_of_another_device_is_told_everything(
     interface: str, tiny_data: Path, tiny_checkpoint: Callable[..., Path], tmp_path: Path, monkeypatch
 ) -> None:
@@ -234,6 +235,10 @@ def test_the_process_of_another_device_is_told_everything(
         "ima_mask_ratio": 0.3,
         "ima_levels": (8, 16),
     }
+    if interface == "file":  # of a run that is trained anew in its own place, as YOLO.train reads it
+        said = {"save_dir": str(tmp_path / "again"), "project": str(tmp_path), "name": "again", "epochs": 2}
+        (tmp_path / "args.yaml").write_text(json.dumps(said))
+        options = {**options, **said, "cfg": str(tmp_path / "args.yaml")}
     parent = IMATrainer(overrides=options)
     if interface == "resumed":
         parent.add_callback("on_model_save", lambda trainer: (_ for _ in ()).throw(KeyError))
@@ -250,6 +255,7 @@ def test_the_process_of_another_device_is_told_everything(
     assert worker.settings == parent.settings
     assert worker.teachers[0].digest() == parent.teachers[0].digest()
     assert worker.save_dir == parent.save_dir
+    assert interface != "file" or worker.save_dir == tmp_path / "again"
     assert not hasattr(worker.args, CARRIED)
     worker.train()
     assert [line.split(",")[0] for line in worker.csv.read_text().splitlines()] == ["epoch", "1", "2"]

@@ -241,7 +241,11 @@ def test_resuming_what_is_finished_is_refused(options: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
-        ({"ima_loss": "cwd", "ima_mask": "none"}, "without effect with ima_loss=cwd ima_weight=auto: ima_mask"),
+        (
+            {"ima_loss": "cwd", "ima_mask": "none"},
+            "without effect with ima_loss=cwd ima_weight=auto ima_box=auto: ima_mask",
+        ),
+        ({"ima_box": 0, "ima_balance": 1}, "without effect with ima_loss=ima ima_weight=auto ima_box=0.0: ima_balance"),
         ({"teacher": ("a", "b")}, "was trained on other classes"),
     ],
 )

@@ -699,6 +699,24 @@ def test_what_a_run_s_own_file_says_of_it_ends_with_it(options: dict[str, Any], 
     assert IMATrainer(cfg="ima.yaml", overrides={**rest, "model": student}).settings.teacher == options["teacher"]
 
 
+def test_a_yes_to_resume_in_a_file_stays_the_file_s(options: dict[str, Any], tiny_checkpoint) -> None:
+    """`YOLO.train` puts the path of the model that it has opened in its place."""
+    state = {"epoch": 0, "optimizer": {}, "train_args": {}}
+    last = rewrite(tiny_checkpoint(), Path("last.pt"), lambda old: old.update(state))
+    Path("r.yaml").write_text("resume: true\n")
+    with pytest.raises(IMAError, match=r"cfg=.*r\.yaml: resume=True is taken from the command line or from Python"):
+        YOLO(str(last)).train(trainer=IMATrainer, cfg="r.yaml", teacher=options["teacher"], data=options["data"])
+    assert not Path("runs").exists()
+
+
+def test_the_place_of_a_finished_run_is_told_to_be_left(options: dict[str, Any], tmp_path: Path, monkeypatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("ima_yolo.given.LOGGER.warning", said.append)
+    Path("args.yaml").write_text(f"save_dir: {tmp_path / 'finished'}\n")
+    IMATrainer(overrides={**options, "cfg": "args.yaml", "save_dir": str(tmp_path / "finished")})
+    assert any("finished is that of its own run; results go elsewhere" in line for line in said)
+
+
 @pytest.mark.parametrize("kind", ["trust", "function"])
 @pytest.mark.parametrize("way", ["cfg", "overrides", "model"])
 def test_a_file_that_python_names_decides_no_more_than_a_recipe(

@@ -188,11 +188,18 @@ def opened(model: str) -> Any:
     from ultralytics.utils.checks import check_yolov5u_filename as published
 
     from ima_yolo.export.external import check_alone
+    from ima_yolo.files import missing_folders, take_away
     from ima_yolo.host import load_model
     from ima_yolo.students import read_architecture
 
     if model.lower().startswith(REMOTE_FILE_PREFIXES):
-        model = check_file(model, download_dir=SETTINGS["weights_dir"])
+        made = missing_folders(Path(SETTINGS["weights_dir"]))
+        try:
+            model = check_file(model, download_dir=SETTINGS["weights_dir"])
+        except BaseException:
+            if not any(path.is_file() for path in Path(SETTINGS["weights_dir"]).rglob("*")):
+                take_away(Path(SETTINGS["weights_dir"]), made)
+            raise
     file = str(check_model_file_from_stem(model))
     file = file if Path(file).exists() else str(published(file, verbose=False))
     if is_pt(file):
@@ -229,7 +236,7 @@ def checked_keys(options: Mapping[str, Any], own: Collection[str] = ()) -> None:
     from ima_yolo.config import own_keys
     from ima_yolo.files import check_folder
     from ima_yolo.preflight import check_keys
-    from ima_yolo.ranges import check_numbers
+    from ima_yolo.ranges import LARGEST, are_sizes, check_numbers
 
     if training := sorted(own_keys() & options.keys()):
         raise IMAError(f"'{training[0]}' is a setting of `ima-yolo train` alone")
@@ -239,8 +246,8 @@ def checked_keys(options: Mapping[str, Any], own: Collection[str] = ()) -> None:
     batch = options.get("batch", 1)  # Ultralytics goes on with 0 and True, and what comes of it are NumPy's warnings
     if isinstance(batch, (int, float)) and (type(batch) is not int or batch < 1):
         raise IMAError(f"batch={batch}: expected a whole number from 1 up")
-    if any(isinstance(side, int) and (isinstance(side, bool) or side < 1) for side in listed(options.get("imgsz"))):
-        raise IMAError(f"imgsz={options['imgsz']}: expected pixels, from 1 up")
+    if (size := options.get("imgsz")) is not None and not (are_sizes(size, least=1) and len(listed(size)) <= 2):
+        raise IMAError(f"imgsz={size}: expected whole pixels from 1 to {LARGEST}, or height and width")
     check_numbers(options)
     check_addresses({key: value for key, value in options.items() if key != "source"})  # cameras have passwords
     if project := options.get("project"):

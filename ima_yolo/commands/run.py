@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit
 
 from ima_yolo.commands.options import (
     checked_keys,
@@ -19,9 +23,9 @@ from ima_yolo.commands.options import (
     switches,
     with_recipe,
 )
-from ima_yolo.errors import IMAError
+from ima_yolo.errors import SECRET, IMAError
 from ima_yolo.lists import listed
-from ima_yolo.plain_files import check_source
+from ima_yolo.plain_files import check_addresses, check_source
 
 MAX_PIXELS = 2**28
 """Larger pictures are refused on the command line: decoded, this many take 0.8 GB."""
@@ -63,7 +67,9 @@ def predict(options: dict[str, Any]) -> int:
     given = options.get("source")
     for source in given if isinstance(given, (list, tuple)) else [given]:
         check_source(str(source))
-    with faults_of_the_user():
+        if str(source).lower().startswith(("http://", "https://")) and PurePosixPath(urlsplit(str(source)).path).suffix:
+            check_addresses({"source": source})  # a file: Ultralytics fetches it, and prints where from
+    with faults_of_the_user(), _hidden_passwords():
         # Ultralytics prints and saves as the results go by. Where it takes this process for its own command, since its
         # name ends in "yolo" as well, it has done so already and returns nothing.
         yolo = opened(model)
@@ -71,6 +77,22 @@ def predict(options: dict[str, Any]) -> int:
             for _ in yolo.predict(**{"save": True, **options, "stream": True}) or ():
                 pass
     return 0
+
+
+@contextmanager
+def _hidden_passwords() -> Iterator[None]:
+    """Keep the passwords of cameras out of what Ultralytics prints."""
+    from ultralytics.utils import LOGGER
+
+    def hide(record: logging.LogRecord) -> bool:
+        record.msg, record.args = SECRET.sub("***", record.getMessage()), None
+        return True
+
+    LOGGER.addFilter(hide)
+    try:
+        yield
+    finally:
+        LOGGER.removeFilter(hide)
 
 
 def _check_data(options: dict[str, Any], model: str, task: str, own: str) -> None:
