@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from ima_yolo.errors import IMAError, one_line
+from ima_yolo.plain_files import check_tree
 
 from .records import RecordFile
 from .results import ClassMap, Detections, Result
@@ -47,7 +48,7 @@ class Writer:
         Raises:
             IMAError: It cannot be made, or not be written to.
         """
-        self.folder = new_folder(folder, exist_ok) if formats else folder
+        self.folder, self._made = new_folder(folder, exist_ok) if formats else (folder, [])
         self.formats, self.with_conf = frozenset(formats), with_conf
         self._stems: dict[str, str] = {}
         self._last: dict[str, int] = {}  # frame of each clip: one that is named twice begins anew
@@ -99,9 +100,10 @@ class Writer:
             _check_video(path, self._frames[stem])
 
     def is_empty(self) -> bool:
-        """Whether nothing was written; an empty folder is taken away."""
-        with suppress(OSError):
-            self.folder.rmdir()
+        """Whether nothing was written; the folders that were made for it are taken away."""
+        for folder in self._made:
+            with suppress(OSError):  # it is not empty
+                folder.rmdir()
         return bool(self.formats) and not self.folder.exists()
 
     @contextmanager
@@ -246,19 +248,24 @@ def rows_of(frame: Frame, found: Result) -> list[list[Any]]:
     return [[*start, found.label(c), int(c), *row] for c, row in zip(found.classes, table, strict=True)]
 
 
-def new_folder(wanted: Path, exist_ok: bool) -> Path:
+def new_folder(wanted: Path, exist_ok: bool) -> tuple[Path, list[Path]]:
     """Make `wanted`, or the first free of wanted-2, wanted-3, ... as Ultralytics numbers them.
 
+    Returns:
+        The folder, and those that were made, itself first; none where it was there.
+
     Raises:
-        IMAError: It cannot be made.
+        IMAError: It cannot be made, or it is there and something in it would be waited for or leads elsewhere.
     """
     folder, number = wanted, 1
     try:
         while folder.exists() and not exist_ok:
             number += 1
             folder = wanted.with_name(f"{wanted.name}-{number}")
+        made = [path for path in (folder, *folder.parents) if not path.exists()]
         folder.mkdir(parents=True, exist_ok=exist_ok)
     except (OSError, ValueError) as error:  # the latter of a name such as "/"
         reason = getattr(error, "strerror", None) or one_line(error)
         raise IMAError(f"{folder}: cannot be made ({reason}); choose another project= or name=") from error
-    return folder
+    check_tree(folder)
+    return folder, made

@@ -14,6 +14,7 @@ from typing import Any
 from ima_yolo.errors import SECRET, IMAError, one_line
 
 MOST_FOLDERS = 100_000
+BESIDE = {".cache", ".npy", ".yaml"}  # what Ultralytics writes beside images and labels, and what describes them
 REASON = "expected a file: pipes and devices are not read"
 
 
@@ -74,6 +75,28 @@ def check_search(folder: str | Path) -> None:
         if real in above or seen > MOST_FOLDERS:
             raise IMAError(f"{place}: a link that leads back to a folder it lies in, or one of too many folders")
         waiting += [(path, above | {real}) for path in check_entries(place)]
+
+
+def check_tree(folder: Path, read: str = "", apart: str = "") -> None:
+    """Refuse links out of a folder that is written to, and pipes and devices, in it and in all folders below.
+
+    Args:
+        folder: May be missing, and may itself be a link, which the user made.
+        read: A folder in it where links to images and labels may lead out, through which nothing is written.
+        apart: A link in it that may lead anywhere, since nothing is done there.
+
+    Raises:
+        IMAError: With the path.
+    """
+    own = folder.resolve()
+    for place, folders, files in os.walk(own):
+        check_entries(place)
+        is_read = bool(read) and own / read in (Path(place), *Path(place).parents)
+        for path in (Path(place, name) for name in (*folders, *files)):
+            if path == own / apart:
+                continue
+            if path.is_symlink() and not (is_read and path.suffix not in BESIDE and not path.is_dir()):
+                _check_link(path, own)
 
 
 def check_source(source: str) -> None:
@@ -142,3 +165,16 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
     if not is_plain:
         raise IMAError(f"{entry.path}: {REASON}")
     return is_folder
+
+
+def _check_link(path: Path, own: Path) -> None:
+    if own not in _target(path).parents:
+        raise IMAError(f"{path}: a link out of its folder, through which would be written; remove it")
+
+
+def _target(link: Path) -> Path:
+    """Where a link leads; the root where that has no end."""
+    try:
+        return link.resolve()
+    except (OSError, RuntimeError):  # which Python raises for one that leads to itself
+        return Path("/")

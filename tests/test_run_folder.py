@@ -8,11 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 
 from ima_yolo import IMATrainer, cli
 from ima_yolo.errors import IMAError
-from ima_yolo.run_folder import check_run, check_tree
+from ima_yolo.export import export_onnx
+from ima_yolo.plain_files import check_tree
+from ima_yolo.run_folder import check_run
 
 pytestmark = pytest.mark.usefixtures("not_waited_for")
 
@@ -26,6 +30,12 @@ def link(path: Path) -> None:
 def pipe(path: Path) -> None:
     path.unlink(missing_ok=True)
     os.mkfifo(path)
+
+
+def made(path: Path) -> Path:
+    """The path, in a folder that is there."""
+    path.parent.mkdir(parents=True)
+    return path
 
 
 OUT = "a link out of its folder"
@@ -47,6 +57,10 @@ BAD: dict[str, tuple[str, Callable[[Path], Any], str]] = {
     "the end's staging is a link": ("weights/.finishing", lambda path: path.symlink_to(path.parents[2]), FOLDER),
     "a folder for a picture": ("side_by_side.png", Path.mkdir, "expected a file; remove it"),
     "labels elsewhere": ("labels", lambda path: path.symlink_to(path.parents[1]), FOLDER),
+    "pictures elsewhere": ("visualizations", lambda path: path.symlink_to(path.parents[1]), OUT),
+    "a picture elsewhere": ("visualizations/0.jpg", lambda path: made(path).symlink_to("/nowhere/0.jpg"), OUT),
+    "deep down": ("crops/cell/0.jpg", lambda path: made(path).symlink_to(path.parents[3] / "mine.txt"), OUT),
+    "a hidden one": (".kept/0.jpg", lambda path: os.mkfifo(made(path)), PIPE),
 }
 
 
@@ -80,13 +94,35 @@ def test_what_would_be_written_elsewhere_is_refused_before_any_work(
     assert (tmp_path / "mine.txt").read_text() == "mine"
 
 
-def test_links_inside_the_folder_and_to_folders_of_the_user_s_stay(tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", ["pt", "onnx"])
+def test_a_folder_that_is_there_is_looked_through_before_it_is_predicted_into(
+    form: str, tiny_checkpoint: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tiny_checkpoint()
+    if form == "onnx":
+        model = export_onnx(model, output=tmp_path / "tiny.onnx", imgsz=64).path
+    cv2.imwrite(str(tmp_path / "0.jpg"), np.zeros((64, 64, 3), np.uint8))
+    (tmp_path / "mine").touch()
+    words = [f"model={model}", f"source={tmp_path / '0.jpg'}", "save_txt=True", "conf=0.001", "imgsz=64"]
+    for number, place in enumerate(("0.jpg", "labels", "predictions.json", "crops/x/0.jpg")):
+        for kind, message in ((lambda path: path.symlink_to(tmp_path / "mine"), OUT), (os.mkfifo, PIPE)):
+            path = tmp_path / f"sent{number}" / place
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.unlink(missing_ok=True)
+            kind(path)
+            name = f"name=sent{number}"
+            assert cli.main(["predict", *words, f"project={tmp_path}", name, "exist_ok=True"]) == 2
+            expected = FOLDER if (place, form) == ("labels", "pt") else message
+            assert capsys.readouterr().err.splitlines()[-1].startswith(f"ima-yolo: {path}: {expected}")
+    assert (tmp_path / "mine").read_bytes() == b""
+
+
+def test_links_inside_the_folder_stay(tmp_path: Path) -> None:
     run = tmp_path / "run"
     (run / "weights").mkdir(parents=True)
-    (tmp_path / "data").mkdir()
     (run / "weights" / "epoch1.pt").touch()
     (run / "weights" / "best.pt").symlink_to("epoch1.pt")
-    (run / "data").symlink_to(tmp_path / "data")
+    (run / "latest").symlink_to("weights")
     (tmp_path / "elsewhere").symlink_to("run")
     check_run(run)
     check_run(tmp_path / "elsewhere")

@@ -88,7 +88,7 @@ ROOMS: dict[str, Room] = {
         "attach config features files host teachers weighting criterion checkpoint continuing distill unlabelled "
         "students given pairing recipes trust preflight summary pictures",
     ),
-    "runtime": Room("numpy cv2 onnxruntime", "lists"),
+    "runtime": Room("numpy cv2 onnxruntime", "lists plain_files"),
     "benchmark": Room("numpy", "runtime"),
     "memory": Room("torch", "runtime"),
     "teacher_cost": Room("torch", "teachers memory"),

@@ -685,9 +685,9 @@ def test_what_a_run_s_own_file_says_of_it_ends_with_it(options: dict[str, Any], 
     rest = {key: value for key, value in options.items() if key != "epochs"}
     student = rest.pop("student")
     begin: list[Callable[[], Any]] = [lambda: IMATrainer(cfg="args.yaml", overrides={**rest, "model": student})]
-    begin.append(
-        lambda: IMATrainer(overrides={**said, **rest, "model": student, "cfg": "args.yaml"})
-    )  # as YOLO reads it
+    begin.append(  # as YOLO reads it
+        lambda: IMATrainer(overrides={**said, **rest, "model": student, "cfg": "args.yaml", "resume": False})
+    )
     for one in begin:
         trainer = one()
         assert trainer.args.epochs == 7
@@ -707,6 +707,32 @@ def test_a_yes_to_resume_in_a_file_stays_the_file_s(options: dict[str, Any], tin
     with pytest.raises(IMAError, match=r"cfg=.*r\.yaml: resume=True is taken from the command line or from Python"):
         YOLO(str(last)).train(trainer=IMATrainer, cfg="r.yaml", teacher=options["teacher"], data=options["data"])
     assert not Path("runs").exists()
+
+
+def test_nobody_can_tell_whose_yes_to_resume_it_was(options: dict[str, Any], tiny_checkpoint) -> None:
+    """A run that was resumed says so in args.yaml, and the user says it too: it is refused, not begun anew."""
+    state = {"epoch": 0, "optimizer": {}, "train_args": {}}
+    last = rewrite(tiny_checkpoint(), Path("last.pt"), lambda old: old.update(state))
+    Path("args.yaml").write_text(yaml.safe_dump({"save_dir": "runs/x", "resume": str(last)}))
+    for more in ({"resume": True}, {}):
+        with pytest.raises(IMAError, match=r"args\.yaml: resume= is that of its own run; give resume=False, or go on"):
+            YOLO(str(last)).train(trainer=IMATrainer, cfg="args.yaml", teacher=options["teacher"], **more)
+
+
+def test_a_recipe_among_the_overrides_is_read(options: dict[str, Any], tiny_checkpoint) -> None:
+    content = {"ima_loss": "cwd", "epochs": 7, "imgsz": 32, "student": "gone.yaml", "ima_levels": None}
+    Path("r.yaml").write_text(yaml.safe_dump(content))
+    own = {key: value for key, value in options.items() if key not in ("epochs", "student")}
+    own["model"] = options["student"]
+    trainer = IMATrainer(overrides={**own, "cfg": "r.yaml", "imgsz": 64})
+    assert (trainer.settings.ima_loss, trainer.args.epochs, trainer.args.imgsz) == ("cwd", 7, 64)
+    assert trainer.args.model == options["student"]
+    as_yolo_reads_it = {**content, **own, "cfg": "r.yaml"}
+    assert IMATrainer(overrides=as_yolo_reads_it).args.model == options["student"]
+    Path("folder.yaml").mkdir()
+    for name in ("gone.yaml", "folder.yaml", "r.txt", "paper"):
+        with pytest.raises(IMAError, match=f"^cfg={name}: expected the YAML file of a recipe"):
+            IMATrainer(overrides={**options, "cfg": name})
 
 
 def test_the_place_of_a_finished_run_is_told_to_be_left(options: dict[str, Any], tmp_path: Path, monkeypatch) -> None:

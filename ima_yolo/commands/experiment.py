@@ -105,7 +105,7 @@ def _prepared(
     from ima_yolo.experiment.runner import run
     from ima_yolo.experiment.setup import build_study, check_devices, lay_out, read_slots
     from ima_yolo.experiment.study import read_seeds, saved_arms
-    from ima_yolo.run_folder import check_tree
+    from ima_yolo.plain_files import check_tree
 
     folder = (Path(str(own["project"] or f"runs/{command}")) / str(own["name"] or command)).absolute()
     check_tree(folder, read="data")
@@ -142,7 +142,7 @@ def report(options: dict[str, Any]) -> int:
     if options or not isinstance(pictures, bool):
         raise IMAError(f"'{next(iter(options), 'pictures')}': report takes study= and pictures=False alone")
     from ima_yolo.experiment.study import load_study
-    from ima_yolo.run_folder import check_tree
+    from ima_yolo.plain_files import check_tree
 
     check_tree(Path(str(folder)).absolute(), read="data", apart="runs")
     study = load_study(Path(str(folder)).absolute())
