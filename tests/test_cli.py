@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import ultralytics  # noqa: F401  (its log keeps the stream that is there when it is first imported)
 from ultralytics.engine.exporter import Exporter
-from ultralytics.utils import LOGGER, SETTINGS
+from ultralytics.utils import LOGGER, SETTINGS, ops
 
 from ima_yolo import __version__, cli
 from ima_yolo.commands.export import OTHER_WORDS
@@ -454,24 +454,41 @@ def test_a_closed_stdout_is_no_fault(words: list[str], tiny_data: Path, tiny_che
     assert "Traceback" not in found.stderr
 
 
-def test_ultralytics_prints_no_password_of_a_source(
-    capsys, caplog: pytest.LogCaptureFixture, tiny_checkpoint, monkeypatch: pytest.MonkeyPatch
+class Camera:
+    """Stands for cv2.VideoCapture; shows one picture and goes."""
+
+    def __init__(self, _: str) -> None:
+        """Open nothing."""
+
+    def isOpened(self) -> bool:  # noqa: N802  (OpenCV's name)
+        return True
+
+    def get(self, _: int) -> float:
+        return 1.0
+
+    def read(self) -> tuple[bool, np.ndarray]:
+        return True, np.full((64, 64, 3), 99, np.uint8)
+
+    def release(self) -> None:
+        """Close nothing."""
+
+
+def test_ultralytics_tells_no_password_of_a_source(
+    capsys, caplog: pytest.LogCaptureFixture, tiny_checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of a camera, whose name it prints; a file it would fetch, and say so past its logger."""
-
-    class Camera:
-        def __init__(self, source: str) -> None:
-            LOGGER.info(f"1/1: {source}... Success")
-            raise ConnectionError(f"1/1: {source}: is gone")
-
-    monkeypatch.setattr("ultralytics.data.build.LoadStreams", lambda source, **_: Camera(source))
-    model = f"model={tiny_checkpoint()}"
-    code, out, err = run(capsys, "predict", model, "source=rtsp://bob:hush@127.0.0.1:9/x", "imgsz=64")
-    assert (code, "hush" in out + err + caplog.text) == (2, False)
-    assert "1/1: rtsp://***@127.0.0.1:9/x... Success" in caplog.messages
-    assert "1/1: rtsp://***@127.0.0.1:9/x: is gone" in err
-    assert not any(callable(one) and one.__module__.startswith("ima_yolo") for one in LOGGER.filters)
-    code, out, err = run(capsys, "predict", model, "source=http://bob:hush@127.0.0.1:9/a.jpg")
+    """Of a camera, after which it names files; a file it would fetch, and say so past its logger."""
+    monkeypatch.setattr("ultralytics.data.loaders.cv2.VideoCapture", Camera)
+    before = ops.clean_str
+    words = [f"model={tiny_checkpoint()}", "imgsz=64", f"project={tmp_path}", "name=seen", "save_txt=True", "conf=0"]
+    code, out, err = run(capsys, "predict", *words, "source=rtsp://bob:hush@127.0.0.1:9/x")
+    assert (code, "hush" in out + err + caplog.text) == (0, False)
+    assert any("1/1: rtsp://***@127.0.0.1:9/x... Success" in line for line in caplog.messages)
+    written = [path.name for path in (tmp_path / "seen").rglob("*") if path.is_file()]
+    assert any(name.startswith("rtsp") and name.endswith(".txt") for name in written)
+    assert not any("hush" in name for name in written)
+    assert ops.clean_str is before
+    assert not any(getattr(one, "__module__", "").startswith("ima_yolo") for one in LOGGER.filters)
+    code, out, err = run(capsys, "predict", *words, "source=http://bob:hush@127.0.0.1:9/a.jpg")
     assert (code, err.count("\n"), "hush" in out + err, "fetch it, and give the file" in err) == (2, 1, False, True)
 
 

@@ -52,11 +52,11 @@ def predict(options: dict[str, Any]) -> int:
     """Detect in images: an .onnx model with our runtime, without torch, anything else with Ultralytics."""
     options = with_recipe(options)
     model = model_of(options)
+    for key, value in QUIET.items():  # OpenCV reads these once, when it is loaded
+        os.environ.setdefault(key, value)
     if is_onnx(model):
-        # OpenCV reads this once, when it is loaded; by itself it decodes pictures of up to 3 GB.
+        # by itself it decodes pictures of up to 3 GB
         os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS))
-        for key, value in QUIET.items():
-            os.environ.setdefault(key, value)
         from ima_yolo.export.predict import SWITCHES, run
 
         options = no_bare_words(options, SWITCHES)
@@ -81,18 +81,21 @@ def predict(options: dict[str, Any]) -> int:
 
 @contextmanager
 def _hidden_passwords() -> Iterator[None]:
-    """Keep the passwords of cameras out of what Ultralytics prints."""
-    from ultralytics.utils import LOGGER
+    """Keep the passwords of cameras out of what Ultralytics prints, and out of the names of the files it writes."""
+    from ultralytics.utils import LOGGER, ops
 
     def hide(record: logging.LogRecord) -> bool:
         record.msg, record.args = SECRET.sub("***", record.getMessage()), None
         return True
 
+    named = ops.clean_str  # which makes the name of a stream's files of its address
     LOGGER.addFilter(hide)
+    ops.clean_str = lambda address: named(SECRET.sub("***", address))
     try:
         yield
     finally:
         LOGGER.removeFilter(hide)
+        ops.clean_str = named
 
 
 def _check_data(options: dict[str, Any], model: str, task: str, own: str) -> None:
