@@ -41,7 +41,7 @@ class Settings(BaseModel):
     ima_every: int = Field(1, ge=1, le=100)
     ima_cls: Literal["auto"] | float = "auto"
     ima_box: Literal["auto"] | float = "auto"
-    ima_balance: float = Field(0.0, ge=0, le=1)
+    ima_balance: float = Field(0.5, ge=0, le=1)
     ima_gate: bool = Field(True, strict=True)
     ima_unlabelled: str | None = None
     ima_unlabelled_ratio: float = Field(1.0, gt=0, le=16)

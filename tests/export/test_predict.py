@@ -173,7 +173,10 @@ def test_nothing_read_leaves_no_folder(model: Path, capsys: pytest.CaptureFixtur
     Path("a.png").write_bytes(b"")
     assert run(model, "a.png", save_csv=True) == 1
     assert capsys.readouterr().out.splitlines()[-1] == "Nothing was saved, 1 pictures could not be read"
-    assert not Path("runs/detect/predict").exists()
+    assert not Path("runs").exists()
+    Path("runs").mkdir()
+    run(model, "a.png", save_csv=True)
+    assert list(Path("runs").iterdir()) == []
 
 
 def test_lists_as_they_are_typed(model: Path, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
