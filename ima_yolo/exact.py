@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ultralytics.utils.torch_utils import unwrap_model
 
 from ima_yolo.errors import IMAError, one_line
-from ima_yolo.files import replacing
+from ima_yolo.files import read_text, replacing
 
 NOT_YET = 10**9  # an accumulation that no step number reaches
 
@@ -101,13 +101,13 @@ def trim_results(file: Path, epochs: int) -> None:
         epochs: How many are done.
 
     Raises:
-        IMAError: If it is no table.
+        IMAError: If it is no table, or too large.
     """
     if not file.exists():
         return
     try:
-        header, *rows = list(csv.reader(io.StringIO(file.read_text(encoding="utf-8")))) or [[]]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        header, *rows = list(csv.reader(io.StringIO(read_text(file), newline=None))) or [[]]
+    except (OSError, ValueError, csv.Error) as error:
         raise IMAError(f"{file}: cannot be read ({one_line(error)}); remove it") from error
     kept = [row for row in rows if len(row) == len(header) and row[0].strip().isdecimal() and int(row[0]) <= epochs]
     if len(kept) == len(rows):

@@ -11,7 +11,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from ima_yolo.errors import IMAError
+from ima_yolo.errors import IMAError, one_line
+
+MOST_BYTES = 2**27  # of a text that is read whole: what we write has a few MB, and a sparse file may claim any size
 
 
 @contextmanager
@@ -42,12 +44,26 @@ def read_json(path: Path) -> Any:
     """Read a file that `write_json` wrote.
 
     Raises:
-        IMAError: If it cannot be read.
+        IMAError: If it cannot be read, is too large, or nests without end.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise IMAError(f"{path}: cannot be read ({error}); remove it, and it is made again") from error
+        return json.loads(read_text(path))
+    except (OSError, ValueError, RecursionError) as error:
+        raise IMAError(f"{path}: cannot be read ({one_line(error)}); remove it, and it is made again") from error
+
+
+def read_text(path: Path) -> str:
+    """Read a file of at most `MOST_BYTES` in UTF-8.
+
+    Raises:
+        OSError: If it cannot be opened.
+        ValueError: If it is larger, or no such text.
+    """
+    with path.open("rb") as file:
+        content = file.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise ValueError(f"larger than {MOST_BYTES >> 20} MiB")
+    return content.decode("utf-8")
 
 
 def check_folder(folder: Path, asked_by: str) -> None:

@@ -345,6 +345,9 @@ def test_results_that_are_no_table_are_named(tmp_path: Path) -> None:
         file.write_text(text, errors="surrogateescape")
         with pytest.raises(IMAError, match=rf"results\.csv: cannot be read \(.*{reason}.*\); remove it"):
             trim_results(file, 1)
+    os.truncate(file, 60 * 2**30)  # sparse: it takes no room
+    with pytest.raises(IMAError, match=r"results\.csv: cannot be read \(larger than 128 MiB\); remove it"):
+        trim_results(file, 1)
     file.write_text("epoch,loss\n1,2\n\N{SUPERSCRIPT TWO},3\n")
     trim_results(file, 1)
     assert file.read_text() == "epoch,loss\n1,2\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import socket
 from collections.abc import Callable
@@ -247,6 +248,26 @@ def test_a_damaged_study_costs_one_line(
     (sent.folder / file).write_text(content)
     line = said(["report", f"study={sent.folder}"], capfd)
     assert f"{'study' if file == 'places.json' else Path(file).stem}.json: " in line
+
+
+HOSTILE = {
+    "too deep": lambda path: path.write_text("[" * 200_000),
+    "endless": lambda path: path.write_text(path.read_text().replace('"seeds": [\n  0', '"seeds": [\n  Infinity')),
+    "too large": lambda path: os.truncate(path, 60 * 2**30),  # sparse: it takes no room
+    "a list": lambda path: path.write_text("[]"),
+    "shared by nothing": lambda path: path.write_text('{"made_of": 5, "common": {}, "code": {}}'),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_a_hostile_study_costs_one_line(
+    case: str, sent: Study, tiny_data: Path, tiny_checkpoint: Callable[..., Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    HOSTILE[case](sent.folder / "study.json")
+    assert "study.json: " in said(["report", f"study={sent.folder}"], capfd)
+    words = commands(tiny_checkpoint(), Path(sent.places["teacher"]))["compare"][:-1]
+    line = said([*words, f"data={tiny_data}", f"project={sent.folder.parent}", "name=sent", "arms=none,ima"], capfd)
+    assert "/sent" in line
 
 
 def test_an_arm_without_a_name_of_letters(sent: Study, capfd: pytest.CaptureFixture[str]) -> None:

@@ -131,11 +131,14 @@ class Study:
             force: Continue although code or packages have changed since.
 
         Raises:
-            IMAError: If the folder holds another study, or one that was begun with other code.
+            IMAError: If the folder holds another study, one that was begun with other code, or a damaged one.
         """
         path = self.folder / "study.json"
         if path.exists():
-            self._check_continues(read_json(path), force)
+            try:
+                self._check_continues(read_json(path), force)
+            except (AttributeError, LookupError, TypeError) as error:
+                raise IMAError(f"{path}: is damaged ({one_line(error)}); choose another name=") from error
         self._check_results(force)
         shown = {"arms": [asdict(arm) for arm in self.arms], "seeds": self.seeds, "against": self.against}
         write_json(path, {**self._identity(), **shown, "title": self.title, "command": self.command})
@@ -205,7 +208,7 @@ def load_study(folder: Path) -> Study:
     """Read a study from its folder.
 
     Raises:
-        IMAError: If there is none.
+        IMAError: If there is none, or it is damaged.
     """
     path = folder / "study.json"
     if not path.is_file():
@@ -227,7 +230,7 @@ def load_study(folder: Path) -> Study:
         )
         if not all(isinstance(arm.name, str) and isinstance(arm.settings, Mapping) for arm in study.arms):
             raise TypeError("arms")
-    except (KeyError, TypeError, ValueError) as error:
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
         raise IMAError(f"{path}: is damaged ({one_line(error)})") from error
     return study
 

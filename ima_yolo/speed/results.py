@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from ultralytics.nn.tasks import yaml_model_load
 
+from ima_yolo.errors import IMAError
+from ima_yolo.files import read_json
 from ima_yolo.speed.case import Case
 from ima_yolo.speed.report import machine
 from ima_yolo.versions import DIGITS, versions
@@ -81,8 +83,8 @@ def read_results(folder: Path, say: Callable[[str], None]) -> dict[str, dict[str
     found = {}
     for file in sorted(folder.glob("*.json")):
         try:
-            content = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
+            content = read_json(file)
+        except IMAError:
             content = None
         if is_result(content):
             found[file.stem] = content
