@@ -121,7 +121,7 @@ def _sound() -> Iterator[None]:
     """Say in one line that a checkpoint's record cannot be put back."""
     try:
         yield
-    except (AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
         raise IMAError(f"resume: the record for an exact resume is damaged ({one_line(error)})") from error
 
 

@@ -68,7 +68,12 @@ class DataOrder:
 
         Returns:
             Whether the batches will be the same; not with another number of workers, which share them out differently.
+
+        Raises:
+            ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError or ValueError: If something of `state`
+                cannot be put back, be it now, by the sampler or by a worker.
         """
+        self._try_out(state)
         _set_all(state["streams"], self._loader.dataset)
         if anew:
             self._loader.generator.set_state(state["generator"])
@@ -77,6 +82,20 @@ class DataOrder:
             return False
         self._pending = state
         return True
+
+    def _try_out(self, state: dict[str, Any]) -> None:
+        """Set what is used later, by the sampler and by workers, where nobody would say what is wrong with it.
+
+        The global random streams are left anywhere.
+        """
+        for name in ("permutation", "generator"):
+            torch.Generator().set_state(state[name])
+        if self._loader.num_workers == state["workers"] != len(state["queue"]):  # others of them start anew
+            raise ValueError("the random streams are not those of its workers")
+        for queued in (state["streams"], *state["queue"]):
+            set_streams(queued)
+            if not all(type(index) is int and 0 <= index < len(self._loader.dataset) for index in _images(queued)):
+                raise IndexError("an image that is not there")
 
     def _begin(self) -> Any:
         """Make the iterator, as the loader does when an epoch begins that has none."""
@@ -158,9 +177,14 @@ def _buffer(dataset: Any) -> Tensor:
     return torch.tensor(list(dataset.buffer), dtype=torch.int64)
 
 
+def _images(state: Streams) -> list[int]:
+    found: list[int] = state["buffer"].tolist()
+    return found
+
+
 def _set_all(state: Streams, dataset: Any) -> None:
     """Fill the mosaic's images again, then set the streams."""
     dataset.buffer.clear()
-    for index in state["buffer"].tolist():
+    for index in _images(state):
         dataset.load_image(index)
     set_streams(state)

@@ -77,7 +77,13 @@ def capture(model: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer, 
 def restore(
     saved: dict[str, Any], model: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer, cadence: Cadence
 ) -> None:
-    """Put back what `capture` collected, but for the gradients, which Ultralytics clears before its first epoch."""
+    """Put back what `capture` collected, but for the gradients, which Ultralytics clears before its first epoch.
+
+    Raises:
+        ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError or ValueError: If it is damaged.
+    """
+    if type(saved["last_step"]) is not int:  # which is counted with later
+        raise TypeError("last_step is no number")
     unwrap_model(model).load_state_dict(saved["model"])
     ema.load_state_dict(saved["ema"])
     optimizer.load_state_dict(saved["optimizer"])

@@ -265,6 +265,12 @@ RECORDS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "no weights": lambda record: record.pop("model"),
     "an image that is not there": lambda record: record["order"]["streams"].update(buffer=torch.tensor([10**6])),
     "another gradient": lambda record: record.update(gradients={"nowhere": torch.zeros(1)}),
+    "an image before the first": lambda record: record["order"]["streams"].update(buffer=torch.tensor([-9])),
+    "an order that is none": lambda record: record["order"].update(permutation=torch.zeros(3)),
+    "no order": lambda record: record["order"].update(permutation=None),
+    "a stream below zero": lambda record: record["order"]["streams"].update(numpy=torch.full((626,), -5)),
+    "streams of no worker": lambda record: record["order"].update(queue=[{}]),
+    "a step that is no number": lambda record: record.update(last_step="x"),
     "half a stream": lambda record: record["order"]["streams"].update(python=torch.tensor([3, 1])),
 }
 
