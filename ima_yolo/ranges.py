@@ -37,7 +37,7 @@ def check_ranges(checked: SimpleNamespace) -> None:
     _expect(checked.cache in CACHES, checked, "cache", "True, False, ram or disk")
     _expect(checked.copy_paste_mode in COPY_PASTE, checked, "copy_paste_mode", _listed(COPY_PASTE))
     _expect(_are_counts(checked.freeze, or_names=True), checked, "freeze", "a number of layers or a list of them")
-    _expect(_are_counts(checked.classes), checked, "classes", "a list of class indices")
+    check_indices(checked.classes)
 
 
 def check_numbers(options: Mapping[str, Any]) -> None:
@@ -73,19 +73,33 @@ def check_layers(freeze: Any, layers: int) -> None:
         raise IMAError(f"freeze={freeze}: the student has layers 0 to {layers - 1}, and one at least must train")
 
 
-def check_classes(classes: Any, count: int) -> None:
-    """Refuse to train on classes that the data does not have.
+def check_indices(classes: Any) -> None:
+    """Refuse what names no class: nothing would be found of it, and Ultralytics is content.
 
     Args:
-        classes: Index or list of indices, or None.
-        count: How many classes the data has.
+        classes: Index or list of indices, or None for all.
+
+    Raises:
+        IMAError: If it is anything else, or an empty list.
+    """
+    if not _are_counts(classes) or (isinstance(classes, (list, tuple)) and not classes):
+        raise IMAError(f"classes={classes}: expected a list of class indices")
+
+
+def check_classes(classes: Any, count: int, owner: str = "data") -> None:
+    """Refuse classes that the data or the model does not have.
+
+    Args:
+        classes: As of `check_indices`, which it passed.
+        count: How many classes there are.
+        owner: Of them, for the message.
 
     Raises:
         IMAError: If an index is out of range.
     """
     named = [classes] if isinstance(classes, int) else list(classes or [])
     if any(index >= count for index in named):
-        raise IMAError(f"classes={classes}: the data has classes 0 to {count - 1}")
+        raise IMAError(f"classes={classes}: the {owner} has classes 0 to {count - 1}")
 
 
 def _expect(holds: bool, checked: SimpleNamespace, key: str, expected: str) -> None:

@@ -44,6 +44,7 @@ def arguments(**changed: Any) -> SimpleNamespace:
         ("freeze", [1.5]),
         ("classes", [-1]),
         ("classes", ["cat"]),
+        ("classes", []),
     ],
 )
 def test_what_cannot_be_meant_is_refused(key: str, value: Any) -> None:

@@ -222,7 +222,7 @@ def is_onnx(model: str) -> bool:
 
 
 def checked_keys(options: Mapping[str, Any], own: Collection[str] = ()) -> None:
-    """Refuse keys that neither Ultralytics nor this package knows, and a project that cannot be written to.
+    """Refuse keys that nobody knows, values that nobody can mean, and a project that cannot be written to.
 
     Args:
         options: What is left once the command has taken its own keys out.
@@ -236,7 +236,7 @@ def checked_keys(options: Mapping[str, Any], own: Collection[str] = ()) -> None:
     from ima_yolo.config import own_keys
     from ima_yolo.files import check_folder
     from ima_yolo.preflight import check_keys
-    from ima_yolo.ranges import LARGEST, are_sizes, check_numbers
+    from ima_yolo.ranges import LARGEST, are_sizes, check_indices, check_numbers
 
     if training := sorted(own_keys() & options.keys()):
         raise IMAError(f"'{training[0]}' is a setting of `ima-yolo train` alone")
@@ -248,6 +248,7 @@ def checked_keys(options: Mapping[str, Any], own: Collection[str] = ()) -> None:
         raise IMAError(f"batch={batch}: expected a whole number from 1 up")
     if (size := options.get("imgsz")) is not None and not (are_sizes(size, least=1) and len(listed(size)) <= 2):
         raise IMAError(f"imgsz={size}: expected whole pixels from 1 to {LARGEST}, or height and width")
+    check_indices(options.get("classes"))
     check_numbers(options)
     check_addresses({key: value for key, value in options.items() if key != "source"})  # cameras have passwords
     if project := options.get("project"):

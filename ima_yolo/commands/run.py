@@ -24,7 +24,6 @@ from ima_yolo.commands.options import (
     with_recipe,
 )
 from ima_yolo.errors import SECRET, IMAError
-from ima_yolo.lists import listed
 from ima_yolo.plain_files import check_addresses, check_source
 
 MAX_PIXELS = 2**28
@@ -73,10 +72,18 @@ def predict(options: dict[str, Any]) -> int:
         # Ultralytics prints and saves as the results go by. Where it takes this process for its own command, since its
         # name ends in "yolo" as well, it has done so already and returns nothing.
         yolo = opened(model)
+        yolo.add_callback("on_predict_start", _check_names)
         with leaving_nothing("predict", str(yolo.task), options):
             for _ in yolo.predict(**{"save": True, **options, "stream": True}) or ():
                 pass
     return 0
+
+
+def _check_names(predictor: Any) -> None:
+    """Refuse classes that the model does not have, of any format: what it has is known once it is loaded."""
+    from ima_yolo.ranges import check_classes
+
+    check_classes(predictor.args.classes, len(predictor.model.names), "model")
 
 
 @contextmanager
@@ -131,7 +138,6 @@ def _check_data(options: dict[str, Any], model: str, task: str, own: str) -> Non
         described = not Path(data).is_dir()
     if described:
         found = read_data_set(data, split, fetch=bool(named))
-        classes = [index for index in listed(options.get("classes")) if isinstance(index, int)]
-        check_classes(classes, len(found["names"]))  # Ultralytics finds nothing of those, and is content
+        check_classes(options.get("classes"), len(found["names"]))  # Ultralytics finds nothing of those, and is content
     else:
         check_class_folder(data)
