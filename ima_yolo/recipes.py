@@ -36,7 +36,7 @@ def from_recipe(content: Mapping[str, Any], name: str, given: Collection[str], h
 
 
 def check_recipe(recipe: Mapping[str, Any], name: str, given: Collection[str], how: str = "add") -> None:
-    """Refuse a recipe that would run code (trust checkpoints, make a function the teacher), fetch, or write over a run.
+    """Refuse a recipe that runs code (trust checkpoints, make a function the teacher), fetch, or write over files.
 
     Args:
         recipe: What the file says.
@@ -51,7 +51,12 @@ def check_recipe(recipe: Mapping[str, Any], name: str, given: Collection[str], h
         raise IMAError(f"cfg={name}: '{CARRIED}' is not a setting")
     if recipe.get("cfg"):  # Ultralytics would fetch it, or look for it everywhere
         raise IMAError(f"cfg={name}: it names a recipe itself (cfg); write what that says into one file")
-    for key in ("ima_trust", "exist_ok", "resume"):  # what is written over or goes on is for the user to say, too
+    for key in (
+        "ima_trust",
+        "exist_ok",
+        "output",
+        "resume",
+    ):  # what is written over or goes on is for the user to say, too
         if recipe.get(key) and (key == "ima_trust" or key not in given):
             raise IMAError(
                 f"cfg={name}: {key}={recipe[key]} is taken from the command line or from Python, from no file"

@@ -654,6 +654,19 @@ def test_a_recipe_names_no_other(named: str, capsys: pytest.CaptureFixture[str],
             one()
 
 
+def test_a_recipe_writes_over_no_file(capsys: pytest.CaptureFixture[str], tiny_checkpoint: Callable[..., Path]) -> None:
+    Path("mine.onnx").write_text("mine")
+    Path("recipe.yaml").write_text("imgsz: 32\noutput: mine.onnx\n")
+    assert cli.main(["export", f"model={tiny_checkpoint()}", "cfg=recipe.yaml"]) == 2
+    said = capsys.readouterr().err
+    assert (
+        said
+        == "ima-yolo: cfg=recipe.yaml: output=mine.onnx is taken from the command line or from Python, from no file\n"
+    )
+    assert Path("mine.onnx").read_text() == "mine"
+    assert with_recipe({"cfg": "recipe.yaml", "output": "a.onnx"}) == {"imgsz": 32, "output": "a.onnx"}
+
+
 @pytest.mark.parametrize("said", ["exist_ok: true", "resume: last.pt"])
 def test_a_recipe_writes_over_no_run(said: str, options: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     from ima_yolo import cli
