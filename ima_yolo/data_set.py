@@ -30,13 +30,14 @@ from ultralytics.utils.patches import imread
 from ima_yolo.data_archive import ARCHIVES, check_data_archive, is_archive
 from ima_yolo.errors import IMAError, one_line
 from ima_yolo.pickles.check import check_cache
-from ima_yolo.plain_files import check_entries, check_plain, check_search
+from ima_yolo.plain_files import check_entries, check_link, check_plain, check_search
 from ima_yolo.plain_yaml import MOST_BYTES, read_plain
 from ima_yolo.trust import MOST_BANDS, trusts
 
 OWN = Path(ultralytics.__file__).parent
 PARTS = ("train", "val", "test", "minival")
 SUFFIXES = (".yaml", ".yml")
+ARRAYS = ".npy"  # of images, which Ultralytics keeps beside them with cache=disk, and refreshes whatever the cache
 MOST_CLASSES = 20_000  # a matrix of which class is taken for which then holds 3 GB
 MOST_POINTS = 2_000
 MOST_SEARCHED = 2_000  # folders below one that is given in place of a YAML file
@@ -218,7 +219,7 @@ def check_class_folder(data: str) -> None:
         return
     root = root.resolve()
     for place in (root, root.parent / f"{root.name}_split"):  # where Ultralytics parts images that are not yet
-        check_search(place)
+        check_search(place, ARRAYS)
         for cache in (*place.glob("*.cache"), *place.glob("*/*.cache")):
             _check_cache(cache)
         if (names := place / ".ndjson.yaml").is_file():
@@ -226,7 +227,7 @@ def check_class_folder(data: str) -> None:
 
 
 def _check_folders(found: Mapping[str, Any], split: str) -> None:
-    """Refuse pipes and devices beside images and labels, and caches of labels with code.
+    """Refuse pipes, devices and links to write through beside images and labels, and caches of labels with code.
 
     Ultralytics unpickles the cache beside the labels of its first image. Which image is first depends on settings, so
     those beside the labels of all are looked at.
@@ -236,9 +237,9 @@ def _check_folders(found: Mapping[str, Any], split: str) -> None:
     pairs = [(str(folder / "0.png"), kind) for folder in folders for kind in kinds]
     labels = {Path(img2label_paths([image], label_dir=kind)[0]).parent for image, kind in pairs}
     for folder in sorted({*folders, *labels}):  # of images too: a list may name them, and arrays are kept beside them
-        check_entries(folder)
+        check_entries(folder, ARRAYS if folder in folders else None)
     for cache in sorted(folder.with_suffix(".cache") for folder in labels):
-        check_plain(cache)
+        _check_place(cache)
         if not trusts():
             _check_cache(cache)
 
@@ -256,8 +257,15 @@ def guard_caches() -> None:
     dataset.load_dataset_cache_file = checked
 
 
-def _check_cache(cache: Path) -> None:
+def _check_place(cache: Path) -> None:
+    """Refuse a pipe or device, and a link to nothing: Ultralytics makes what is there anew, but writes through that."""
     check_plain(cache)
+    if cache.is_symlink() and not cache.exists():
+        check_link(cache, cache.parent.resolve())
+
+
+def _check_cache(cache: Path) -> None:
+    _check_place(cache)
     if not cache.exists():
         return
     try:

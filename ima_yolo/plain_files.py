@@ -45,25 +45,54 @@ def check_addresses(options: Mapping[str, Any]) -> None:
             )
 
 
-def check_entries(folder: str | Path) -> list[str]:
+def check_entries(folder: str | Path, written: str | None = None) -> list[str]:
     """Refuse a folder that holds what is neither a file nor a folder, hidden or not; those below are not looked into.
 
     The types come with the names: a stat is done for links alone.
 
     Args:
         folder: May be missing, and then holds nothing, as one that may not be looked into.
+        written: How names end that are written to there, such as ".npy"; no link of such a name may lead out.
 
     Returns:
         Its folders that are not hidden, with their paths.
 
     Raises:
-        IMAError: With the first pipe or device.
+        IMAError: With the first pipe, device or such link.
     """
-    return [entry.path for entry in _entries(folder) if _is_folder(entry) and not entry.name.startswith(".")]
+    found = []
+    for entry in _entries(folder):
+        if written and entry.name.endswith(written) and entry.is_symlink():
+            check_link(Path(entry.path), Path(folder).resolve())
+        if _is_folder(entry) and not entry.name.startswith("."):
+            found.append(entry.path)
+    return found
 
 
-def check_search(folder: str | Path) -> None:
+def check_link(path: Path, own: Path) -> None:
+    """Refuse a link out of a folder, be anything there or not.
+
+    Args:
+        path: The link.
+        own: The folder, resolved.
+
+    Raises:
+        IMAError: With the link.
+    """
+    try:
+        target = path.resolve()
+    except (OSError, RuntimeError):  # which Python raises for one that leads to itself
+        target = Path("/")
+    if own not in target.parents:
+        raise IMAError(f"{path}: a link out of its folder, through which would be written; remove it")
+
+
+def check_search(folder: str | Path, written: str | None = None) -> None:
     """Do the same for all folders below too, and refuse links that lead back to one above, without end.
+
+    Args:
+        folder: As of `check_entries`.
+        written: As of `check_entries`, in each of the folders.
 
     Raises:
         IMAError: With the link, pipe or device.
@@ -74,7 +103,7 @@ def check_search(folder: str | Path) -> None:
         real, seen = os.path.realpath(place), seen + 1
         if real in above or seen > MOST_FOLDERS:
             raise IMAError(f"{place}: a link that leads back to a folder it lies in, or one of too many folders")
-        waiting += [(path, above | {real}) for path in check_entries(place)]
+        waiting += [(path, above | {real}) for path in check_entries(place, written)]
 
 
 def check_tree(folder: Path, read: str = "", apart: str = "") -> None:
@@ -96,7 +125,7 @@ def check_tree(folder: Path, read: str = "", apart: str = "") -> None:
             if path == own / apart:
                 continue
             if path.is_symlink() and not (is_read and path.suffix not in BESIDE and not path.is_dir()):
-                _check_link(path, own)
+                check_link(path, own)
 
 
 def check_source(source: str) -> None:
@@ -165,16 +194,3 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
     if not is_plain:
         raise IMAError(f"{entry.path}: {REASON}")
     return is_folder
-
-
-def _check_link(path: Path, own: Path) -> None:
-    if own not in _target(path).parents:
-        raise IMAError(f"{path}: a link out of its folder, through which would be written; remove it")
-
-
-def _target(link: Path) -> Path:
-    """Where a link leads; the root where that has no end."""
-    try:
-        return link.resolve()
-    except (OSError, RuntimeError):  # which Python raises for one that leads to itself
-        return Path("/")

@@ -16,7 +16,7 @@ from ultralytics.utils.torch_utils import parse_device, select_device
 
 from ima_yolo import checkpoint
 from ima_yolo.config import Settings, own_keys, split, validate
-from ima_yolo.data_set import converted, images_in, read_data_set
+from ima_yolo.data_set import ARRAYS, converted, images_in, read_data_set
 from ima_yolo.errors import IMAError, nearest, one_line
 from ima_yolo.files import check_folder, missing_folders
 from ima_yolo.host import is_ultralytics_key, load_model, ultralytics_keys
@@ -323,6 +323,6 @@ def _check_unlabelled(folder: str) -> None:
         fault = "no images in this folder" if Path(folder).exists() else "no such folder"
         raise IMAError(f"ima_unlabelled={folder}: {fault}")
     for place in {file.parent for file in found}:  # a list may name files anywhere
-        check_entries(place)
+        check_entries(place, ARRAYS)
     if all(imread(str(file)) is None for file in found):
         raise IMAError(f"ima_unlabelled={folder}: none of its {len(found)} images can be read")

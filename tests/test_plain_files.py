@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from ultralytics.data.dataset import YOLODataset
 
 from ima_yolo import cli
 from ima_yolo.data_set import MOST_SEARCHED, images_in, read_data_set
@@ -77,6 +78,52 @@ def test_a_data_set_holds_files_and_folders_alone(
     assert cli.main(words) == 2
     assert f"{found}: expected a file: pipes and devices are not read\n" in capfd.readouterr().err
     assert sorted(own_set.parent.rglob("*")) == before
+
+
+WRITTEN = {
+    "the cache of train": ("labels/train.cache", "home/profile"),
+    "the cache of val": ("labels/val.cache", "home/profile"),
+    "an array that is not there": ("images/train/1.npy", "home/profile"),
+    "an array that is older than its image": ("images/val/2.npy", "home/mine.npy"),
+}
+
+
+@pytest.mark.parametrize("case", WRITTEN)
+def test_nothing_is_written_through_a_link_of_a_data_set(case: str, own_set: Path, tmp_path: Path) -> None:
+    link, target = (place / name for place, name in zip((own_set, tmp_path), WRITTEN[case], strict=True))
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "mine.npy").write_text("mine")
+    link.symlink_to(target)
+    with pytest.raises(
+        IMAError, match=f"^{link}: a link out of its folder, through which would be written; remove it$"
+    ):
+        read_data_set(str(own_set / "data.yaml"))
+
+
+def test_unlabelled_images_have_no_such_links_either(
+    own_set: Path, tiny_data: Path, tiny_checkpoint: Callable[..., Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    link = own_set / "images" / "train" / "1.npy"
+    link.symlink_to(own_set / "new.npy")
+    models = (f"teacher={tiny_checkpoint(seed=1)}", f"student={tiny_checkpoint()}")
+    words = ("train", *models, f"data={tiny_data}", "imgsz=64", "epochs=1", "device=cpu")
+    assert cli.main((*words, f"ima_unlabelled={link.parent}")) == 2
+    assert f"{link}: a link out of its folder" in capfd.readouterr().err
+
+
+def test_links_that_ultralytics_replaces_or_that_stay_in_their_folder_may_be(own_set: Path, tmp_path: Path) -> None:
+    scanned = YOLODataset(img_path=str(own_set / "images" / "train"), data={"names": {0: "a", 1: "b", 2: "c"}})
+    assert len(scanned.labels) == 8
+    cache = own_set / "labels" / "train.cache"
+    kept = Path(shutil.move(cache, tmp_path / "kept.cache"))
+    content = kept.read_bytes()
+    cache.symlink_to(kept)
+    (own_set / "images" / "train" / "1.npy").symlink_to("0.npy")
+    read_data_set(str(own_set / "data.yaml"))
+    (own_set / "labels" / "train" / "0.txt").write_text("")  # the cache is not of this label, and is made anew
+    YOLODataset(img_path=str(own_set / "images" / "train"), data={"names": {0: "a", 1: "b", 2: "c"}})
+    assert kept.read_bytes() == content
+    assert not cache.is_symlink()
 
 
 def test_a_pipe_or_device_in_place_of_a_data_set_is_not_opened(tmp_path: Path) -> None:

@@ -109,6 +109,16 @@ def test_no_cache_of_a_classifier_is_run(place: str, classifier: Path, capfd: py
     assert "unpack it first" in said([word.replace("=pictures", "=pictures.zip") for word in words], capfd)
 
 
+@pytest.mark.parametrize("link", ["train.cache", "train/a/0.npy"])
+def test_nothing_is_written_through_a_link_of_a_classifier(
+    link: str, classifier: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (classifier.parent / "pictures" / link).symlink_to(classifier.parent / "new")
+    words = ["val", f"model={classifier}", "data=pictures", "imgsz=32", "device=cpu", "project=runs", "split=train"]
+    assert f"{link}: a link out of its folder" in said([*words, "cache=disk"], capfd)
+    assert not (classifier.parent / "new").exists()
+
+
 def test_a_folder_of_pictures_may_be_called_anything(classifier: Path, capfd: pytest.CaptureFixture[str]) -> None:
     folder = shutil.move("pictures", "pictures.yml")
     Path(folder, "data.yaml").write_text("train: train\nval: val\nnames: [a, b]\n")
