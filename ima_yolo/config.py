@@ -119,7 +119,8 @@ class Settings(BaseModel):
     def shares(self) -> tuple[float, ...]:
         """Weight of each teacher's loss; they sum to 1."""
         given = self.ima_teacher_shares or (1.0,) * len(self.teachers)
-        return tuple(share / sum(given) for share in given)
+        parts = [share / max(given) for share in given]  # the sum of the largest numbers would be infinite
+        return tuple(part / sum(parts) for part in parts)
 
     def for_task(self, task: str) -> Settings:
         """The settings with the choices made that depend on the task, a word of Ultralytics."""

@@ -86,6 +86,14 @@ def test_several_levels() -> None:
     assert validate({"teacher": "t.pt", "ima_levels": "8,16"}).ima_levels == (8, 16)
 
 
+@pytest.mark.parametrize(
+    ("given", "shares"),
+    [("1e308,1e308", (0.5, 0.5)), ("5e-324,5e-324", (0.5, 0.5)), ("3,1", (0.75, 0.25)), ("1e308,1", (1.0, 1e-308))],
+)
+def test_shares_of_any_size_sum_to_one(given: str, shares: tuple[float, float]) -> None:
+    assert validate({"teacher": "a.pt,b.pt", "ima_teacher_shares": given}).shares == pytest.approx(shares, abs=0)
+
+
 def test_weight_is_a_number_or_auto() -> None:
     assert validate({"teacher": "t.pt", "ima_weight": 2}).ima_weight == 2.0
     assert validate({"teacher": "t.pt"}).ima_weight == "auto"
