@@ -13,6 +13,7 @@ OPTIMIZERS = ("auto", "SGD", "MuSGD", "Adam", "Adamax", "AdamW", "NAdam", "RAdam
 CACHES = (True, False, None, "ram", "disk", "True", "False")
 COPY_PASTE = ("flip", "mixup")
 LARGEST = 32768  # pixels of a side: a picture of 3 GB
+LARGEST_SEED = 4_294_900_000  # NumPy takes 2**32 - 1, and each process of a training adds its number to the seed
 AT_LEAST_ZERO = ("workers", "close_mosaic", "warmup_epochs", "box", "cls", "dfl", "dis")
 
 
@@ -37,6 +38,7 @@ def check_ranges(checked: SimpleNamespace) -> None:
     _expect(checked.cache in CACHES, checked, "cache", "True, False, ram or disk")
     _expect(checked.copy_paste_mode in COPY_PASTE, checked, "copy_paste_mode", _listed(COPY_PASTE))
     _expect(_are_counts(checked.freeze, or_names=True), checked, "freeze", "a number of layers or a list of them")
+    _expect(is_seed(checked.seed), checked, "seed", f"a whole number from 0 to {LARGEST_SEED}")
     check_indices(checked.classes)
 
 
@@ -55,6 +57,11 @@ def are_sizes(sizes: Any, least: int = 32) -> bool:
     """Whether a side in pixels, or each of a list of them, is a whole number from `least` to `LARGEST`."""
     given = sizes if isinstance(sizes, (list, tuple)) else [sizes]
     return bool(given) and all(type(size) is int and least <= size <= LARGEST for size in given)
+
+
+def is_seed(seed: Any) -> bool:
+    """Whether a training can begin with this seed."""
+    return type(seed) is int and 0 <= seed <= LARGEST_SEED
 
 
 def check_layers(freeze: Any, layers: int) -> None:

@@ -93,6 +93,7 @@ def test_options_keep_bare_words_apart() -> None:
         (["help", "gone"], "'gone' is not a command"),
         (["demo", "sede=1"], "did you mean 'seed'?"),
         (["demo", "seed=-1"], "seed=-1"),
+        (["demo", "seed=99999999999"], "seed=99999999999: expected a whole number from 0 to 4294900000"),
         (["demo", "device=99"], "Invalid CUDA 'device=99' requested"),
     ],
 )

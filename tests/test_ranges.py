@@ -45,6 +45,8 @@ def arguments(**changed: Any) -> SimpleNamespace:
         ("classes", [-1]),
         ("classes", ["cat"]),
         ("classes", []),
+        ("seed", -1),
+        ("seed", 2**32),
     ],
 )
 def test_what_cannot_be_meant_is_refused(key: str, value: Any) -> None:

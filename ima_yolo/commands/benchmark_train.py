@@ -87,7 +87,9 @@ def _file(key: str, name: str) -> str:
 
 
 def _sizes(given: Any) -> list[int]:
+    from ima_yolo.ranges import LARGEST, are_sizes
+
     sizes = list(given) if isinstance(given, (list, tuple)) else [given]
-    if not sizes or not all(type(size) is int and size >= 32 and size % 32 == 0 for size in sizes):
-        raise IMAError(f"imgsz={given}: expected multiples of 32, such as imgsz=320,640")
+    if not are_sizes(sizes) or any(size % 32 for size in sizes):
+        raise IMAError(f"imgsz={given}: expected multiples of 32 to {LARGEST}, such as imgsz=320,640")
     return sizes

@@ -20,9 +20,11 @@ def demo(options: dict[str, Any]) -> int:
     for key in options:
         if key not in KEYS:
             raise IMAError(f"'{key}' is not a setting of demo{nearest(key, KEYS)}; it takes {', '.join(KEYS)}")
+    from ima_yolo.ranges import LARGEST_SEED, is_seed
+
     seed = options.get("seed", 0)
-    if not isinstance(seed, int) or seed < 0:
-        raise IMAError(f"seed={seed}: must be a whole number from 0 up")
+    if not is_seed(seed):
+        raise IMAError(f"seed={seed}: expected a whole number from 0 to {LARGEST_SEED}")
     from ima_yolo.demo.run import run
     from ima_yolo.preflight import check_device
 

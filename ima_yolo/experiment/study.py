@@ -13,6 +13,7 @@ from ima_yolo.experiment.arms import Arm
 from ima_yolo.experiment.identity import code_version
 from ima_yolo.files import read_json, write_json
 from ima_yolo.lists import listed
+from ima_yolo.ranges import LARGEST_SEED, is_seed
 
 REPORTED: dict[str, Any] = {
     **dict.fromkeys(("map50_95", "map50", "map75", "last_map50_95", "seconds"), (int, float)),
@@ -244,12 +245,12 @@ def read_seeds(given: int | str | Sequence[int]) -> tuple[int, ...]:
     """Build the seeds from 0, "0,1,2" or a list.
 
     Raises:
-        IMAError: For anything but distinct whole numbers from 0 up.
+        IMAError: For anything but distinct whole numbers from 0 to `LARGEST_SEED`.
     """
     try:
         seeds = tuple(int(str(value)) for value in listed(given))
     except (TypeError, ValueError):
         raise IMAError(f"seeds={given}: expected whole numbers, for example seeds=0,1,2") from None
-    if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
-        raise IMAError(f"seeds={given}: expected distinct whole numbers from 0 up")
+    if not seeds or not all(map(is_seed, seeds)) or len(set(seeds)) < len(seeds):
+        raise IMAError(f"seeds={given}: expected distinct whole numbers from 0 to {LARGEST_SEED}")
     return seeds

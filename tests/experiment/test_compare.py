@@ -106,6 +106,7 @@ def stop_at_once(*_: Any, **__: Any) -> None:
     [
         ("arms=none", "at least two"),
         ("seeds=x", "seeds=x"),
+        ("seeds=0,99999999999", "seeds=(0, 99999999999): expected distinct whole numbers from 0 to 4294900000"),
         ("jobs=0", "jobs=0"),
         ("arms=none,best", "no arm 'best'"),
         ("devices=7", "device"),

@@ -201,6 +201,7 @@ def test_the_command_measures_and_keeps(
             "student=gone.yaml: no such architecture (.yaml) or checkpoint (.pt), or not one to be read",
         ),
         (["teacher=yolo26s.yaml", "student=yolo26n", "imgsz=100"], "imgsz=100: expected multiples of 32"),
+        (["teacher=yolo26s.yaml", "student=yolo26n", "imgsz=1000000"], "imgsz=1000000: expected multiples of 32 to"),
         (
             ["teacher=yolo26s.yaml", "student=yolo26n", "threads=9999"],
             "threads=9999: expected a whole number from 1 to 1024",
