@@ -540,6 +540,8 @@ def test_an_at_in_a_path_is_no_password(path: str) -> None:
         ("predict", "classes=[0,-1]"),
         ("val", "device=99"),
         ("predict", "embed=1"),
+        ("predict", "embed=[99]"),
+        ("predict", "embed=[0,-1]"),
         ("predict", "classes=abc"),
         ("predict", "task=" + "x" * 300),
         ("val", "task=" + "x" * 300),
@@ -557,6 +559,14 @@ def test_a_refusal_that_comes_late_leaves_no_folder(
     (tmp_path / "runs" / "mine.txt").touch()
     run(capsys, command, f"model={tiny_checkpoint()}", source, "workers=0", "imgsz=64", word)
     assert sorted(path.name for path in (tmp_path / "runs").rglob("*")) == ["detect", "mine.txt", "val"], "only its own"
+
+
+@pytest.mark.parametrize("opset", ["99", "0", "high"])
+def test_an_opset_that_nobody_writes_is_one_line(opset: str, capfd, tiny_checkpoint) -> None:
+    assert cli.main(["export", f"model={tiny_checkpoint()}", "imgsz=64", f"opset={opset}"]) == 2
+    out, err = capfd.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert err.startswith(f"ima-yolo: opset={opset}: expected a whole number from 1 to ")
 
 
 @pytest.mark.parametrize("command", ["val", "predict"])

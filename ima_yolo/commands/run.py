@@ -72,6 +72,7 @@ def predict(options: dict[str, Any]) -> int:
         # Ultralytics prints and saves as the results go by. Where it takes this process for its own command, since its
         # name ends in "yolo" as well, it has done so already and returns nothing.
         yolo = opened(model)
+        _check_embed(options.get("embed"), yolo.model)
         yolo.add_callback("on_predict_start", _check_names)
         with leaving_nothing("predict", str(yolo.task), options):
             for _ in yolo.predict(**{"save": True, **options, "stream": True}) or ():
@@ -84,6 +85,15 @@ def _check_names(predictor: Any) -> None:
     from ima_yolo.ranges import check_classes
 
     check_classes(predictor.args.classes, len(predictor.model.names), "model")
+
+
+def _check_embed(layers: Any, network: Any) -> None:
+    """Refuse layers that a checkpoint does not have, of which Ultralytics gives nothing and says nothing."""
+    most = len(getattr(network, "model", ())) - 1  # of an exported file there is no network
+    if most < 0 or not isinstance(layers, (list, tuple)):
+        return
+    if not all(type(layer) is int and 0 <= layer <= most for layer in layers):
+        raise IMAError(f"embed={layers}: the model has layers 0 to {most}")
 
 
 @contextmanager
