@@ -193,14 +193,14 @@ def _resumed(ours: Mapping[str, Any], rest: Mapping[str, Any]) -> tuple[Settings
 
 def _run_of(last: Path, args: Mapping[str, Any]) -> Path:
     """Folder of the run that a checkpoint belongs to: where it lies now, for a run that was moved or copied."""
-    saved = Path(args["save_dir"] or last.absolute().parents[1])
-    here = last.resolve().parents[1]
-    if here == saved.resolve():
-        return saved
     if last.resolve().parent.name != "weights":  # what it says of its run may be anybody's word, and files lie there
         raise IMAError(
             f"resume: {last} lies in no run's folder; give save_dir=, the folder that the run is to go on in"
         )
+    saved = Path(args["save_dir"] or last.absolute().parents[1])
+    here = last.resolve().parents[1]
+    if here == saved.resolve():
+        return saved
     LOGGER.warning(f"The run was begun in {saved} and goes on in {here}, where its checkpoint lies")
     return here
 

@@ -10,6 +10,8 @@ from ima_yolo.lists import as_text, listed_files
 
 CARRIED = "ima"  # the argument under which settings travel to the processes of a training on several devices
 
+FOR_THE_USER = ("exist_ok", "output", "resume")  # what is written over, or goes on
+
 OF_A_RUN = ("save_dir", "teacher_digest", "exist_ok", "resume", "cfg")
 """What args.yaml and ima.yaml say of their run: its place, what it saw, wrote over, went on with and was read from."""
 
@@ -36,7 +38,7 @@ def from_recipe(content: Mapping[str, Any], name: str, given: Collection[str], h
 
 
 def check_recipe(recipe: Mapping[str, Any], name: str, given: Collection[str], how: str = "add") -> None:
-    """Refuse a recipe that runs code (trust checkpoints, make a function the teacher), fetch, or write over files.
+    """Refuse a recipe that would run code (by trust, or a function as teacher), fetch, or say what is written over.
 
     Args:
         recipe: What the file says.
@@ -51,12 +53,7 @@ def check_recipe(recipe: Mapping[str, Any], name: str, given: Collection[str], h
         raise IMAError(f"cfg={name}: '{CARRIED}' is not a setting")
     if recipe.get("cfg"):  # Ultralytics would fetch it, or look for it everywhere
         raise IMAError(f"cfg={name}: it names a recipe itself (cfg); write what that says into one file")
-    for key in (
-        "ima_trust",
-        "exist_ok",
-        "output",
-        "resume",
-    ):  # what is written over or goes on is for the user to say, too
+    for key in ("ima_trust", *FOR_THE_USER):
         if recipe.get(key) and (key == "ima_trust" or key not in given):
             raise IMAError(
                 f"cfg={name}: {key}={recipe[key]} is taken from the command line or from Python, from no file"

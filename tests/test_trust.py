@@ -55,6 +55,7 @@ def rewrite(source: Path, target: Path, change: Callable[[dict[str, Any]], Any])
     """Copy a checkpoint with something changed."""
     content = torch.load(source, weights_only=False)
     change(content)
+    target.parent.mkdir(parents=True, exist_ok=True)
     torch.save(content, target)
     return target
 
@@ -611,7 +612,7 @@ def test_trust_is_not_resumed(options: dict[str, Any], tiny_checkpoint: Callable
     packed = pack(validate({"teacher": own["teacher"]}), "", {})
     packed["settings"]["ima_trust"] = True
     state = {"epoch": 0, "ima": packed, "train_args": {"data": options["data"]}}
-    last = rewrite(tiny_checkpoint(), tmp_path / "last.pt", lambda old: old.update(state))
+    last = rewrite(tiny_checkpoint(), tmp_path / "run/weights/last.pt", lambda old: old.update(state))
     with pytest.raises(IMAError, match=r"teacher=.*own\.pt: refused, since it carries code"):
         prepare({"resume": str(last)})
     assert not Path("touched").exists()

@@ -283,7 +283,7 @@ def test_an_architecture_that_nests_without_end_costs_one_line(
 
 
 def checkpoint_of(
-    tiny_checkpoint: Callable[..., Path], settings: dict[str, Any], args: Any, place: Path = Path("last.pt")
+    tiny_checkpoint: Callable[..., Path], settings: dict[str, Any], args: Any, place: Path = Path("run/weights/last.pt")
 ) -> str:
     """A checkpoint that says of its run what it is told to."""
     saved = torch.load(tiny_checkpoint(), weights_only=False)
@@ -319,7 +319,9 @@ KEPT: dict[str, tuple[dict[str, Any], Any, str]] = {
     "a second teacher": ({}, {"distill_model": "evil.pt"}, "refused, since its distill_model="),
     "values": ({}, {"epochs": "many"}, "its arguments are no good"),
     "no arguments": ({}, None, "holds no arguments of a training"),
-    "the folder of another run": ({}, {"save_dir": "ELSEWHERE"}, "lies in no run's folder"),
+    "loose, of another run": ({}, {"save_dir": "ELSEWHERE"}, "lies in no run's folder"),
+    "loose, of the folder above": ({}, {"save_dir": "ABOVE"}, "lies in no run's folder"),
+    "loose, of no run": ({}, {}, "lies in no run's folder"),
 }
 
 
@@ -335,8 +337,10 @@ def test_a_resumed_run_opens_nothing_that_the_user_did_not_name(
     (tmp_path / "elsewhere/ima.yaml").touch()  # as the user's own run has it
     if args is not None:
         args = {"data": str(tiny_data), **args}
-        args = {key: str(tmp_path / "elsewhere") if value == "ELSEWHERE" else value for key, value in args.items()}
-    last = checkpoint_of(tiny_checkpoint, settings, args)
+        places = {"ELSEWHERE": str(tmp_path / "elsewhere"), "ABOVE": str(Path.cwd())}
+        args = {key: places.get(value, value) if isinstance(value, str) else value for key, value in args.items()}
+    place = Path("sent/last.pt" if case.startswith("loose") else "run/weights/last.pt")
+    last = checkpoint_of(tiny_checkpoint, settings, args, place)
     with pytest.raises(IMAError, match=reason) as caught:
         prepare({"resume": last})
     assert "\n" not in str(caught.value)
@@ -434,8 +438,8 @@ def test_a_damaged_record_costs_one_line(
     good = str(tiny_checkpoint("yolo26s-few.yaml", seed=1))
     saved = torch.load(checkpoint_of(tiny_checkpoint, {"teacher": good}, {"data": str(tiny_data)}), weights_only=False)
     DAMAGED[case](saved)
-    torch.save(saved, "last.pt")
-    assert cli.main(["train", "resume=last.pt"]) == 2
+    torch.save(saved, "run/weights/last.pt")
+    assert cli.main(["train", "resume=run/weights/last.pt"]) == 2
     said = capfd.readouterr().err.splitlines()[-1]
     reasons = {
         "names": "its class names are neither a list nor numbered",
