@@ -104,7 +104,7 @@ class Writer:
         for folder in self._made:
             with suppress(OSError):  # it is not empty
                 folder.rmdir()
-        return bool(self.formats) and not self.folder.exists()
+        return bool(self.formats) and not (self.folder.exists() and any(self.folder.iterdir()))
 
     @contextmanager
     def _errors_named(self) -> Iterator[None]:

@@ -64,6 +64,6 @@ def _with_file(overrides: Mapping[str, Any]) -> dict[str, Any]:
         raise IMAError(
             f"cfg={file}: resume= is that of its own run; give resume=False, or go on with a run without cfg="
         )
-    if "save_dir" in dropped and overrides["save_dir"]:
-        LOGGER.warning(f"cfg={file}: save_dir={content['save_dir']} is that of its own run; results go elsewhere")
+    if left := [key for key in ("save_dir", "exist_ok") if key in dropped and overrides[key]]:
+        LOGGER.warning(f"cfg={file}: {' and '.join(left)} of its own run: not taken over, results go elsewhere")
     return {**recipe, **{key: value for key, value in overrides.items() if key not in dropped}}

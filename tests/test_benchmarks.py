@@ -13,6 +13,8 @@ import cv2
 import numpy as np
 import pytest
 
+from ima_yolo.config import validate
+
 REPOSITORY = Path(__file__).parents[1]
 BOXES = np.array([[0, 0, 10, 10, 0.9, 0], [1, 0, 11, 10, 0.9, 0], [50, 50, 60, 60, 0.5, 1]], np.float32)
 
@@ -360,7 +362,7 @@ def test_the_study_on_validation_images_is_what_the_readme_says() -> None:
     readme = (REPOSITORY / "README.md").read_text()
     said = " ".join(readme.split())
     points: dict[str, dict[int, float]] = {}
-    for arm, name in (("none", "no teacher"), ("builtin", "Ultralytics' `distill_model=`"), ("ima", "default")):
+    for arm, name in (("none", "no teacher"), ("builtin", "Ultralytics' `distill_model=`"), ("ima", "`ima_balance=0`")):
         found = [json.loads((folder / f"{arm}-seed{seed}.json").read_text()) for seed in range(3)]
         points[arm] = {one["seed"]: 100 * one["map50_95"] for one in found}
         assert f"| {name} | {' | '.join(f'{value:.1f}' for value in points[arm].values())} |" in readme
@@ -392,6 +394,34 @@ def test_the_study_with_a_teacher_that_saw_no_judge_is_what_the_text_says() -> N
     gain = paired(points["ima"], points["none"])
     assert gain is not None
     assert f"{gain.mean:+.1f} points, each seed on its side, with a 95% interval from {gain.low:.1f} to" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "folders"),
+    [
+        ("blood cells, 62 images judge, 30 epochs", ("bccd_unseen/none", "bccd_unseen/ima", "bccd_balance/half")),
+        ("helmets, 400 images judge, 24 epochs", tuple(f"helmet_holdout/{arm}" for arm in ("none", "ima", "half"))),
+    ],
+)
+def test_what_the_default_was_chosen_by_is_what_the_readme_says(name: str, folders: tuple[str, str, str]) -> None:
+    from ima_yolo.experiment.statistics import paired
+
+    results = REPOSITORY / "benchmarks" / "results" / "default"
+    arms = [[json.loads((results / f"{arm}-seed{seed}.json").read_text()) for seed in range(3)] for arm in folders]
+    points = [{one["seed"]: 100 * one["map50_95"] for one in found} for found in arms]
+    assert len({tuple(one["initial_digest"] for one in found) for found in arms}) == 1, "the same students"
+    assert [found[0]["settings"].get("ima_balance") for found in arms] == [None, None, 0.5]
+    assert validate({"teacher": "t.pt"}).ima_balance == 0.5
+    gain = paired(points[2], points[0])
+    assert gain is not None
+    means = " | ".join(f"{sum(of_arm.values()) / 3:.1f}" for of_arm in points)
+    row = f"| {name} | {means} | {gain.mean:+.1f} "
+    readme = (REPOSITORY / "README.md").read_text()
+    said = readme[readme.index(row) + len(row) :].splitlines()[0].replace("95% interval ", "")
+    assert said == f"({gain.low:+.1f} to {gain.high:+.1f}) |"
+    text = (results / "README.md").read_text()
+    for of_arm in points:
+        assert f"| {' | '.join(f'{value:.1f}' for value in of_arm.values())} |" in text
 
 
 def test_what_bfloat16_costs_in_accuracy_is_what_the_readme_says() -> None:

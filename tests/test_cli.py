@@ -491,6 +491,7 @@ def test_ultralytics_tells_no_password_of_a_source(
     assert not any(getattr(one, "__module__", "").startswith("ima_yolo") for one in LOGGER.filters)
     code, out, err = run(capsys, "predict", *words, "source=http://bob:hush@127.0.0.1:9/a.jpg")
     assert (code, err.count("\n"), "hush" in out + err, "fetch it, and give the file" in err) == (2, 1, False, True)
+    assert run(capsys, "predict", *words, "source=http://bob:hush@127.0.0.1:9/axis-cgi/mjpg/video.cgi")[0] == 0
 
 
 def test_nobody_hands_settings_past_the_checks(capsys, tiny_data: Path) -> None:

@@ -77,7 +77,7 @@ MODEL = {
 }
 DATASET = {"get_labels": ["self"], "load_image": ["self", "i", "rect_mode", "resize_short"]}
 OWN = {"exact_state", "go_on_exactly", "_cannot_be_written", "_plain_state", "accumulate", "_cadence"}
-OWN |= {"_load_distillation"}
+OWN |= {"_load_distillation", "_tell_workers"}
 """What our classes have beside what they override; `accumulate` stands in for an attribute."""
 
 # class of ours -> the class of Ultralytics that it stands before, and the parameters of each method that it overrides

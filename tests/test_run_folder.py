@@ -123,6 +123,9 @@ def test_links_inside_the_folder_stay(tmp_path: Path) -> None:
     (run / "weights" / "epoch1.pt").touch()
     (run / "weights" / "best.pt").symlink_to("epoch1.pt")
     (run / "latest").symlink_to("weights")
+    (run / "weights" / "here").symlink_to("..")
+    log = made(run / "wandb" / "run-1" / "logs" / "debug-core.log")  # as Weights & Biases leaves it
+    log.symlink_to(tmp_path / "cache" / "core-debug.log")
     (tmp_path / "elsewhere").symlink_to("run")
     check_run(run)
     check_run(tmp_path / "elsewhere")

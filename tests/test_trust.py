@@ -754,7 +754,7 @@ def test_the_place_of_a_finished_run_is_told_to_be_left(options: dict[str, Any],
     monkeypatch.setattr("ima_yolo.given.LOGGER.warning", said.append)
     Path("args.yaml").write_text(f"save_dir: {tmp_path / 'finished'}\n")
     IMATrainer(overrides={**options, "cfg": "args.yaml", "save_dir": str(tmp_path / "finished")})
-    assert any("finished is that of its own run; results go elsewhere" in line for line in said)
+    assert any("args.yaml: save_dir of its own run: not taken over, results go elsewhere" in line for line in said)
 
 
 @pytest.mark.parametrize("kind", ["trust", "function"])

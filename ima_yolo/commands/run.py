@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -66,8 +66,8 @@ def predict(options: dict[str, Any]) -> int:
     given = options.get("source")
     for source in given if isinstance(given, (list, tuple)) else [given]:
         check_source(str(source))
-        if str(source).lower().startswith(("http://", "https://")) and PurePosixPath(urlsplit(str(source)).path).suffix:
-            check_addresses({"source": source})  # a file: Ultralytics fetches it, and prints where from
+        if _is_fetched(str(source)):
+            check_addresses({"source": source})
     with faults_of_the_user(), _hidden_passwords():
         # Ultralytics prints and saves as the results go by. Where it takes this process for its own command, since its
         # name ends in "yolo" as well, it has done so already and returns nothing.
@@ -80,6 +80,14 @@ def predict(options: dict[str, Any]) -> int:
     return 0
 
 
+def _is_fetched(source: str) -> bool:
+    """Whether an address is that of a file, which Ultralytics fetches, saying where from; others are streams."""
+    from ultralytics.data.utils import IMG_FORMATS, VID_FORMATS
+
+    is_address = source.lower().startswith(("http://", "https://"))
+    return is_address and urlsplit(source.lower()).path.rpartition(".")[-1] in IMG_FORMATS | VID_FORMATS
+
+
 def _check_names(predictor: Any) -> None:
     """Refuse classes that the model does not have, of any format: what it has is known once it is loaded."""
     from ima_yolo.ranges import check_classes
@@ -90,10 +98,10 @@ def _check_names(predictor: Any) -> None:
 def _check_embed(layers: Any, network: Any) -> None:
     """Refuse layers that a checkpoint does not have, of which Ultralytics gives nothing and says nothing."""
     most = len(getattr(network, "model", ())) - 1  # of an exported file there is no network
-    if most < 0 or not isinstance(layers, (list, tuple)):
+    if most < 0 or layers is None:
         return
-    if not all(type(layer) is int and 0 <= layer <= most for layer in layers):
-        raise IMAError(f"embed={layers}: the model has layers 0 to {most}")
+    if not isinstance(layers, (list, tuple)) or not all(type(one) is int and 0 <= one <= most for one in layers):
+        raise IMAError(f"embed={layers}: expected a list of the model's layers, which are 0 to {most}")
 
 
 @contextmanager

@@ -177,6 +177,10 @@ def test_nothing_read_leaves_no_folder(model: Path, capsys: pytest.CaptureFixtur
     Path("runs").mkdir()
     run(model, "a.png", save_csv=True)
     assert list(Path("runs").iterdir()) == []
+    Path("runs/mine").mkdir()
+    run(model, "a.png", save_csv=True, project="runs", name="mine", exist_ok=True)
+    assert capsys.readouterr().out.splitlines()[-1] == "Nothing was saved, 1 pictures could not be read"
+    assert Path("runs/mine").is_dir()
 
 
 def test_lists_as_they_are_typed(model: Path, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
