@@ -1,4 +1,4 @@
-"""What may be opened and written to: files, in folders whose search ends. Pipes wait, devices end never, links lead out."""
+"""What may be opened and written to: files, in folders whose search ends. A pipe is waited for, and links lead out."""
 
 from __future__ import annotations
 
