@@ -362,7 +362,7 @@ def test_the_study_on_validation_images_is_what_the_readme_says() -> None:
     readme = (REPOSITORY / "README.md").read_text()
     said = " ".join(readme.split())
     points: dict[str, dict[int, float]] = {}
-    for arm, name in (("none", "no teacher"), ("builtin", "Ultralytics' `distill_model=`"), ("ima", "`ima_balance=0`")):
+    for arm, name in (("none", "no teacher"), ("builtin", "Ultralytics' `distill_model=`"), ("ima", "default")):
         found = [json.loads((folder / f"{arm}-seed{seed}.json").read_text()) for seed in range(3)]
         points[arm] = {one["seed"]: 100 * one["map50_95"] for one in found}
         assert f"| {name} | {' | '.join(f'{value:.1f}' for value in points[arm].values())} |" in readme
