@@ -130,12 +130,20 @@ def leaving_nothing(mode: str, task: str, options: Mapping[str, Any]) -> Iterato
     """
     from ultralytics.cfg import get_cfg, get_save_dir
 
-    from ima_yolo.files import missing_folders, take_away
     from ima_yolo.run_folder import check_run
 
     folder = Path(get_save_dir(get_cfg(overrides={"task": task, **options, "mode": mode})))
-    made = missing_folders(folder)
     check_run(folder)
+    with _not_left_empty(folder):
+        yield
+
+
+@contextmanager
+def _not_left_empty(folder: Path) -> Iterator[None]:
+    """Take away a folder that was made meanwhile, and those above it, where a fault came before any file."""
+    from ima_yolo.files import missing_folders, take_away
+
+    made = missing_folders(folder)
     try:
         yield
     except BaseException:
@@ -188,18 +196,13 @@ def opened(model: str) -> Any:
     from ultralytics.utils.checks import check_yolov5u_filename as published
 
     from ima_yolo.export.external import check_alone
-    from ima_yolo.files import missing_folders, take_away
     from ima_yolo.host import load_model
     from ima_yolo.students import read_architecture
 
     if model.lower().startswith(REMOTE_FILE_PREFIXES):
-        made = missing_folders(Path(SETTINGS["weights_dir"]))
-        try:
-            model = check_file(model, download_dir=SETTINGS["weights_dir"])
-        except BaseException:
-            if not any(path.is_file() for path in Path(SETTINGS["weights_dir"]).rglob("*")):
-                take_away(Path(SETTINGS["weights_dir"]), made)
-            raise
+        weights = Path(SETTINGS["weights_dir"])
+        with _not_left_empty(weights):
+            model = check_file(model, download_dir=weights)
     file = str(check_model_file_from_stem(model))
     file = file if Path(file).exists() else str(published(file, verbose=False))
     if is_pt(file):
