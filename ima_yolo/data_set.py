@@ -239,7 +239,7 @@ def _check_folders(found: Mapping[str, Any], split: str) -> None:
     for folder in sorted({*folders, *labels}):  # of images too: a list may name them, and arrays are kept beside them
         check_entries(folder, ARRAYS if folder in folders else None)
     for cache in sorted(folder.with_suffix(".cache") for folder in labels):
-        _check_place(cache)
+        _check_written(cache)
         if not trusts():
             _check_cache(cache)
 
@@ -257,7 +257,7 @@ def guard_caches() -> None:
     dataset.load_dataset_cache_file = checked
 
 
-def _check_place(cache: Path) -> None:
+def _check_written(cache: Path) -> None:
     """Refuse a pipe or device, and a link to nothing: Ultralytics makes what is there anew, but writes through that."""
     check_plain(cache)
     if cache.is_symlink() and not cache.exists():
@@ -265,7 +265,7 @@ def _check_place(cache: Path) -> None:
 
 
 def _check_cache(cache: Path) -> None:
-    _check_place(cache)
+    _check_written(cache)
     if not cache.exists():
         return
     try:
