@@ -119,6 +119,8 @@ for name in json.loads(sys.argv[2]):
     assert in_a_child(lambda: IMATrainer(overrides=overrides).train()) == 0, name
 """
 RANDOM = """
+KILLS_OF_A_RUN = 4
+
 def killed_after(seconds, work):
     '''Whether a process was killed that many seconds after its start; False if it had ended by then.'''
     child = begun(work)
@@ -136,7 +138,10 @@ while len(kills) < wanted:
     runs += 1
     name, last = f"run{runs}", Path(options["project"]) / f"run{runs}" / "weights" / "last.pt"
     work = lambda: IMATrainer(overrides={**options, "name": name}).train()
-    while killed_after(delay := rng.uniform(0, whole), work):
+    for _ in range(KILLS_OF_A_RUN):
+        if not killed_after(delay := rng.uniform(0, whole), work):
+            whole *= 0.9  # it had ended before
+            break
         if not last.exists():
             whole *= 1.1  # a busier machine than when it was measured would never come so far
             break  # nothing to go on from yet
@@ -147,7 +152,7 @@ while len(kills) < wanted:
             break  # nothing left to do
         work = lambda: IMATrainer(overrides={"resume": str(last)}).train()
     else:
-        whole *= 0.9  # it had ended before
+        assert in_a_child(work) == 0  # one whose next checkpoint takes longer than any delay would be killed for ever
 print("\\n" + json.dumps(kills))
 """
 # point -> what lies beside the checkpoints when the process is gone, as a proof that nothing was tidied up
