@@ -24,9 +24,10 @@ FP16_SCHEMES = (16, "16", "fp16", "w16a16")
 FLOAT_SCHEMES = (None, 32, "32", "fp32", "w32a32", *FP16_SCHEMES)
 """Values of `quantize` that keep floats."""
 
-
 INT8_SCHEMES = (8, "8", "int8", "w8a8")
 """Values of `quantize` for int8."""
+
+MOST_OPSET = 23  # of the exporter of PyTorch that Ultralytics calls
 
 
 def asks_for_int8(options: Mapping[str, Any]) -> bool:
@@ -57,10 +58,11 @@ def nearest_key(key: str, valid: Sequence[str]) -> str:
 
 
 def check_export_args(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Check the names of export arguments, sizes, and the precision of a float file; Ultralytics checks other values.
+    """Check the names of export arguments, sizes, opset and the precision of a float file; Ultralytics checks the rest.
 
     Raises:
-        IMAError: An unknown key, another format than ONNX, a size that is none, or a precision that is no float.
+        IMAError: An unknown key, another format than ONNX, a size that is none, an opset that no
+            PyTorch writes, or a precision that is no float.
     """
     args = dict(given)
     if args.pop("format", "onnx") != "onnx":
@@ -73,6 +75,9 @@ def check_export_args(given: Mapping[str, Any]) -> dict[str, Any]:
         for number in value if isinstance(value, (list, tuple)) and key == "imgsz" else [value]:
             if type(number) is not int or number < 1:
                 raise IMAError(f"{key}={value}: expected " + ("pixels" if key == "imgsz" else "a whole number above 0"))
+    opset = args.get("opset")
+    if opset is not None and not (type(opset) is int and 1 <= opset <= MOST_OPSET):  # it prints the graph, and fails
+        raise IMAError(f"opset={opset}: expected a whole number from 1 to {MOST_OPSET}")
     half, int8 = args.pop("half", None), args.pop("int8", None)
     if half:  # Ultralytics' older spelling
         args.setdefault("quantize", 16)

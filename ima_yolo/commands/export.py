@@ -22,7 +22,6 @@ from ima_yolo.errors import IMAError, nearest
 
 QUANTIZE_KEYS = ("calibration", "percentile", "calibration_images", "max_loss")
 OWN_KEYS = ("output", "images", "kit", *QUANTIZE_KEYS)
-MOST_OPSET = 23  # of the exporter of PyTorch that Ultralytics calls
 OTHER_WORDS = (
     *("tensorrt", "trt", "mlmodel", "mlpackage", "mlprogram", "apple", "ios"),
     *("huawei", "cann", "om", "vitis", "vitisai", "versal", "tflite", "tfjs"),
@@ -89,7 +88,6 @@ def _read(model: str, options: dict[str, Any]) -> _Order:
     elif chosen:
         raise IMAError(f"{next(iter(chosen))}= belongs to quantize=8")
     checked_keys(options, OWN_KEYS)
-    _check_opset(options.get("opset"))
     foreign = [*options, *(["images"] if images is not None and not kit else [])]
     if is_onnx(model) and foreign:
         raise IMAError(f"{foreign[0]}= belongs to the export of a .pt model; {model} is exported")
@@ -99,12 +97,6 @@ def _read(model: str, options: dict[str, Any]) -> _Order:
     return _Order(
         Path(model), None if output is None else Path(str(output)), chosen_images, options, quantize, bool(kit)
     )
-
-
-def _check_opset(opset: Any) -> None:
-    """Refuse a version of ONNX's operators that no PyTorch writes: it warns, prints the whole graph, and fails."""
-    if opset is not None and not (type(opset) is int and 1 <= opset <= MOST_OPSET):
-        raise IMAError(f"opset={opset}: expected a whole number from 1 to {MOST_OPSET}")
 
 
 def _write(order: _Order) -> Path:

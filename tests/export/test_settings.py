@@ -30,6 +30,8 @@ def test_float_exports_pass_through() -> None:
         ({"batch": "two"}, "^batch=two: expected a whole number above 0"),
         ({"imgsz": 0}, "^imgsz=0: expected pixels"),
         ({"imgsz": [64, -1]}, r"^imgsz=\[64, -1\]: expected pixels"),
+        ({"opset": 99}, "^opset=99: expected a whole number from 1 to 23"),
+        ({"opset": "17"}, "^opset=17: expected a whole number"),
         ({"qwertz": 1}, "^qwertz= is not an export argument, valid keys: imgsz, "),
     ],
 )
