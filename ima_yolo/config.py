@@ -166,11 +166,26 @@ class Settings(BaseModel):
         return tuple(key for key in ("ima_cls", "ima_box") if getattr(self, key) == "auto")
 
     @property
+    def _read_with_another(self) -> dict[str, bool]:
+        """Keys that another key's choice brings into play, and whether it does."""
+        by_box = self.ima_instance == "box"
+        return {
+            "ima_deflation_floor": self.ima_deflation == "floor",
+            "ima_box_size": by_box,
+            "ima_boxes": by_box or self.ima_objects == "gt",
+            "ima_background": self.ima_objects != "none",
+            "ima_teacher_conf": self.needs_teacher_boxes,
+            "ima_unlabelled_ratio": self.ima_unlabelled is not None,
+            "ima_teacher_shares": len(self.teachers) > 1,
+        }
+
+    @property
     def without_effect(self) -> list[str]:
         """Keys that differ from their default but that the other settings leave unread."""
         used = {"ima": _IMA_ONLY, "mgd": {"ima_mask_ratio"}, "cwd": {"ima_temperature"}}.get(self.ima_loss, set())
         particular = _IMA_ONLY | {"ima_temperature"}
         idle = particular - used
+        idle |= {key for key, is_read in self._read_with_another.items() if not is_read}
         if self.ima_weight != "auto":
             idle |= {"ima_weight_ratio"}
         if self.ima_box == 0:

@@ -106,8 +106,7 @@ def _prepare(options: Mapping[str, Any], kind: str | None) -> Plan:
     if settings.ima_unlabelled:
         _check_unlabelled(settings.ima_unlabelled)
     if settings.without_effect:
-        kind = " ".join(f"{key}={getattr(settings, key)}" for key in ("ima_loss", "ima_weight", "ima_box"))
-        LOGGER.warning(f"without effect with {kind}: {', '.join(settings.without_effect)}")
+        LOGGER.warning(f"without effect beside the other settings: {', '.join(settings.without_effect)}")
     made = () if rest.get("resume") else missing_folders(folder)
     return Plan(settings, rest, teachers, made, is_trained)
 

@@ -241,11 +241,10 @@ def test_resuming_what_is_finished_is_refused(options: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
-        (
-            {"ima_loss": "cwd", "ima_mask": "none"},
-            "without effect with ima_loss=cwd ima_weight=auto ima_box=auto: ima_mask",
-        ),
-        ({"ima_box": 0, "ima_balance": 1}, "without effect with ima_loss=ima ima_weight=auto ima_box=0.0: ima_balance"),
+        ({"ima_loss": "cwd", "ima_mask": "none"}, "without effect beside the other settings: ima_mask"),
+        ({"ima_box": 0, "ima_balance": 1}, "without effect beside the other settings: ima_balance"),
+        ({"ima_teacher_conf": 0.5}, "without effect beside the other settings: ima_teacher_conf"),
+        ({"ima_deflation_floor": 0.5, "ima_unlabelled_ratio": 2}, "ima_deflation_floor, ima_unlabelled_ratio"),
         ({"teacher": ("a", "b")}, "was trained on other classes"),
     ],
 )

@@ -20,7 +20,7 @@ def compare(options: dict[str, Any]) -> int:
     own, options = _read(options, "arms")
     from ima_yolo.experiment.arms import read_arms
 
-    arms = read_arms(own["arms"] or DEFAULT_ARMS)
+    arms = read_arms(DEFAULT_ARMS if own["arms"] is None else own["arms"])
     return _carry_out("compare", own, options, arms=arms, title="Comparison", against=(arms[0].name, "builtin"))
 
 
@@ -56,11 +56,21 @@ def sweep(options: dict[str, Any]) -> int:
         begin_with=lambda saved: (none, *tried_arms(saved, space)),
         **shown,
     )
-    at_once = own["jobs"] if isinstance(own["jobs"], int) else 1
-    together = max(1, at_once // len(study.seeds))
+    together = max(1, _at_once(own) // len(study.seeds))
     study = propose_and_run(study, space, trials or TRIALS, together, lambda now: failed.extend(train(now)))
     _report(study)
     return 1 if failed else 0
+
+
+def _at_once(own: Mapping[str, Any]) -> int:
+    """How many trainings run at a time."""
+    from ima_yolo.experiment.setup import read_slots
+
+    if own["ray"] and own["jobs"] is None:
+        from ima_yolo.experiment.cluster import room
+
+        return room(*_ray_shares(own))
+    return len(read_slots(own["devices"], own["jobs"]))
 
 
 def _read(options: dict[str, Any], *own_keys: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -122,12 +132,16 @@ def _prepared(
     if len(seeds) == 1:
         _print("one seed gives no interval, and so no evidence; seeds=0,1,2 does")
 
+    given_up: set[str] = set()  # until the next call: a sweep comes here again and again
+
     def train(now: Any) -> list[Any]:
         now.save(force=True)
         places = slots
         if start is not None and own["jobs"] is None:
             places = [None] * len(list(now.jobs()))  # the cluster queues what it has no room for
-        return run(now, places, _print, start, bool(own["resume_arms"]))
+        failed = run(now, places, _print, start, bool(own["resume_arms"]), given_up)
+        given_up.update(job.name for job in failed)
+        return failed
 
     return study, train
 
@@ -159,6 +173,8 @@ def _report(study: Any, pictures: bool = True) -> None:
     results = study.complete_results()
     rows = comparison(results, [arm.name for arm in study.arms], against=study.against)
     print(f"\n{markdown(rows)}\n", *conclusions(rows), *same_conditions(results), sep="\n")
+    if missing := len(list(study.jobs())) - len(results):
+        print(f"{missing} of {missing + len(results)} trainings are not finished; the same command goes on")
     if results:
         for path in write_report(study, _print, pictures):
             print(f"report {path}")
@@ -173,11 +189,16 @@ def _ray_starter(own: Mapping[str, Any]) -> Any:
         raise IMAError("devices=: Ray chooses them; use ray_gpus= to say how much of one a training takes")
     from ima_yolo.experiment.cluster import starter
 
+    return starter(str(own["ray"]), *_ray_shares(own))
+
+
+def _ray_shares(own: Mapping[str, Any]) -> tuple[float, float | None]:
+    """CPU cores and GPUs that a training takes of a cluster; None is for the cluster to say."""
     cpus = 1 if own["ray_cpus"] is None else own["ray_cpus"]
     for key, value in (("ray_cpus", cpus), ("ray_gpus", own["ray_gpus"])):
         if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or value < 0):
             raise IMAError(f"{key}={value}: expected a number from 0 up")
-    return starter(str(own["ray"]), cpus, own["ray_gpus"])
+    return cpus, own["ray_gpus"]
 
 
 def _words(command: str, given: Mapping[str, Any]) -> tuple[str, ...]:

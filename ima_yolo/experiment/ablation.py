@@ -23,6 +23,7 @@ NEEDS: dict[str, dict[str, Any]] = {
     "ima_boxes": {"ima_instance": "box"},
     "ima_box_size": {"ima_instance": "box"},
     "ima_background": {"ima_objects": "gt"},
+    "ima_teacher_conf": {"ima_instance": "box", "ima_boxes": "teacher"},
     "ima_deflation_floor": {"ima_deflation": "floor"},
     "ima_temperature": {"ima_loss": "cwd"},
     "ima_weight_ratio": {"ima_weight": "auto"},
@@ -64,7 +65,8 @@ def read_ablation(what: Any = PARTS, values: Any = None) -> tuple[tuple[Arm, ...
 
 
 def _values(key: str, what: str, values: Any) -> list[Any]:
-    choices = [value for value in get_args(Settings.model_fields[key].annotation) if isinstance(value, str)]
+    kind = Settings.model_fields[key].annotation
+    choices = [True, False] if kind is bool else [value for value in get_args(kind) if isinstance(value, str)]
     if values is None:
         if len(choices) < 2:
             raise IMAError(f"what={what}: a number; say which, for example what={what} values=0.1,0.5,0.9")

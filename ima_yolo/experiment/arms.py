@@ -17,6 +17,8 @@ Kind = Literal["none", "builtin", "ima"]
 
 DECIDED = frozenset({"seed", "resume", "save_dir", "exist_ok"})  # keys of `yolo train` that each training gets from us
 PLACES = frozenset({"project", "name", "mode", "cfg"})  # where a study writes, what it does, what it was read from
+# What arms are trained on, judged by and given time for: arms that differ in it cannot be compared.
+ALIKE = frozenset({"data", "fraction", "split", "classes", "single_cls", "val", "task", "imgsz", "time", "device"})
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,9 @@ class Arm:
     settings: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse an arm that would run the code in a checkpoint or write elsewhere: arms may come from a file.
+        """Refuse an arm that would run the code in a checkpoint, write elsewhere, or be judged on something else.
+
+        Arms may come from a file that somebody sent.
 
         Raises:
             IMAError: Naming it.
@@ -43,6 +47,8 @@ class Arm:
             raise IMAError(f"arm {self.name}: ima_trust= is for a training of its own; a study trusts no file")
         if taken := sorted((DECIDED | PLACES) & self.settings.keys()):
             raise IMAError(f"arm {self.name}: {taken[0]}= is the study's own; leave it out")
+        if taken := sorted(ALIKE & self.settings.keys()):
+            raise IMAError(f"arm {self.name}: {taken[0]}= has to be the same for all arms; give it once, for the study")
 
     def options(self, common: Mapping[str, Any], teacher: str) -> dict[str, Any]:
         """Keys of one training of this arm, without the seed.

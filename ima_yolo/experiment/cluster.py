@@ -16,7 +16,7 @@ from filelock import FileLock
 from ima_yolo.errors import IMAError, one_line
 from ima_yolo.experiment.runner import Starter, log_path, start_process
 from ima_yolo.experiment.setup import lay_out
-from ima_yolo.experiment.study import Job, Study
+from ima_yolo.experiment.study import Job, Study, load_study
 from ima_yolo.files import read_json, write_json
 
 Written = tuple[int, str, Any, Any]  # exit code, output, result and analysis; None for what was not written
@@ -57,12 +57,12 @@ class RayTask:
             log.write_text(one_line(error), encoding="utf-8")
             return 1
         log.write_text(text, encoding="utf-8")
-        for path, content in (
-            (self.study.analysis_path(self.job.name), analysis),
-            (self.study.result_path(self.job), result),
-        ):
-            if content is not None and not path.exists():
-                write_json(path, content)
+        if not self.study.is_finished(self.job):  # on a machine that does not share the folder
+            analysed = self.study.analysis_path(self.job.name)
+            analysed.unlink(missing_ok=True)  # of an earlier training
+            for path, content in ((analysed, analysis), (self.study.result_path(self.job), result)):
+                if content is not None:
+                    write_json(path, content)
         return int(code)
 
 
@@ -91,13 +91,31 @@ def starter(
         ray.init(**named, log_to_driver=False, ignore_reinit_error=True)
     except Exception as error:
         raise IMAError(f"ray={address}: {one_line(error)}") from error
-    share = min(1.0, ray.cluster_resources().get("GPU", 0.0)) if gpus is None else gpus
-    remote = ray.remote(num_cpus=cpus, num_gpus=share, max_calls=1, max_retries=0)(task or train_here)
+    remote = ray.remote(num_cpus=cpus, num_gpus=_share(ray, gpus), max_calls=1, max_retries=0)(task or train_here)
 
     def start(study: Study, job: Job, device: str | None, resume: bool) -> RayTask:
         return RayTask(ray, remote.remote(study, job, resume), study, job)
 
     return start
+
+
+def _share(ray: Any, gpus: float | None) -> float:
+    """GPUs of a training."""
+    return min(1.0, ray.cluster_resources().get("GPU", 0.0)) if gpus is None else gpus
+
+
+def room(cpus: float = 1, gpus: float | None = None) -> int:
+    """How many trainings the cluster that `starter` connected to has room for at a time, at least one.
+
+    Args:
+        cpus: CPU cores that a training reserves.
+        gpus: As of `starter`.
+    """
+    import ray
+
+    there, share = ray.cluster_resources(), _share(ray, gpus)
+    rooms = [there.get(kind, 0.0) / each for kind, each in (("CPU", cpus), ("GPU", share)) if each > 0]
+    return max(1, int(min(rooms, default=1)))
 
 
 def train_here(study: Study, job: Job, resume: bool, start: Starter = start_process) -> Written:
@@ -114,6 +132,8 @@ def train_here(study: Study, job: Job, resume: bool, start: Starter = start_proc
     with FileLock(lock):  # several trainings may reach a machine at once
         if not (study.folder / "study.json").is_file():  # a machine that does not share the folder
             lay_out(study)
+        elif job not in load_study(study.folder).jobs():  # nor the arms and seeds that were added since
+            study.save(force=True)
     process = start(study, job, None, resume)
     try:
         code = process.wait()

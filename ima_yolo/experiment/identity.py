@@ -10,9 +10,12 @@ from typing import Any
 
 from ultralytics.nn.tasks import yaml_model_load
 
+from ima_yolo.config import Settings
 from ima_yolo.data_set import images_in
 from ima_yolo.experiment.images import label_path, relative_names
 from ima_yolo.host import load_model
+from ima_yolo.pairing import weights_of
+from ima_yolo.teachers.load import is_file
 from ima_yolo.teachers.module import weights_digest
 from ima_yolo.versions import DIGITS, versions
 
@@ -31,18 +34,41 @@ def code_version() -> dict[str, str]:
     return versions(TRAINING_CODE, TRAINING_PACKAGES)
 
 
+def teacher_identity(settings: Settings) -> dict[str, str]:
+    """Names and digest of what teaches.
+
+    A checkpoint is known by its weights, a model of torchvision or timm by its name and that of its weights, or what is
+    in their file, and a function by its name alone.
+    """
+    weights = weights_of(settings.teachers, settings.ima_teacher_weights)
+    each = [_one_teacher(name, own) for name, own in zip(settings.teachers, weights, strict=True)]
+    if len(each) == 1:
+        return each[0]
+    digest = hashlib.sha256(json.dumps([one["digest"] for one in each]).encode()).hexdigest()
+    return {"name": ",".join(one["name"] for one in each), "digest": digest[:DIGITS]}
+
+
+def _one_teacher(name: str, weights: str | None) -> dict[str, str]:
+    if is_file(name):
+        return model_identity(name, "teacher")
+    known = f"{name} {weights}".encode()
+    if weights is not None and Path(weights).is_file():
+        known = name.encode() + Path(weights).read_bytes()
+    return {"name": name, "digest": hashlib.sha256(known).hexdigest()[:DIGITS]}
+
+
 def model_identity(path: str, role: str) -> dict[str, str]:
     """Name and digest of a checkpoint's weights, or of an architecture's description.
 
     Args:
-        path: A `.pt` or `.yaml` file, here or among those of Ultralytics.
+        path: A checkpoint, or a `.yaml` file, here or among those of Ultralytics.
         role: For messages.
     """
-    if path.endswith(".pt"):
-        digest = weights_digest(load_model(path, role)[0])
-    else:
+    if path.endswith((".yaml", ".yml")):
         description = {key: value for key, value in yaml_model_load(path).items() if key != "yaml_file"}
         digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
+    else:
+        digest = weights_digest(load_model(path, role)[0])
     return {"name": Path(path).name, "digest": digest[:DIGITS]}
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
+import os
 import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,14 @@ class Process(Protocol):
         """Return once it has ended."""
 
 
+# The folder that the user is in is no place to import from: a file of theirs may be called code.py.
+WORKER = f"""
+import sys
+sys.path[:] = sys.argv.pop(1).split({os.pathsep!r})
+from ima_yolo.experiment.worker import main
+sys.exit(main(sys.argv[1:]))
+"""
+
 Starter = Callable[[Study, Job, str | None, bool], Process]
 
 
@@ -56,6 +65,7 @@ def run(
     say: Callable[[str], None],
     start: Starter | None = None,
     resume: bool = False,
+    given_up: Collection[str] = (),
 ) -> list[Job]:
     """Run every training that has no result yet.
 
@@ -68,6 +78,7 @@ def run(
         say: Receives a line of progress now and then.
         start: Starts a training; by default as a process of this machine.
         resume: Go on from the last checkpoint of a training that was stopped.
+        given_up: Names of trainings that are not to be run.
 
     Returns:
         The trainings that failed.
@@ -78,6 +89,7 @@ def run(
     waiting = [job for job in study.jobs() if not study.is_finished(job)]
     total = sum(1 for _ in study.jobs())
     done = total - len(waiting)
+    waiting = [job for job in waiting if job.name not in given_up]
     say(f"{done} of {total} trainings are finished already" if done else f"{total} trainings")
     free, said = list(slots), time.monotonic()
     running: list[Running] = []
@@ -144,7 +156,8 @@ def start_process(study: Study, job: Job, device: str | None, resume: bool) -> s
     """Start a training as a process of this machine."""
     path = log_path(study, job)
     path.parent.mkdir(parents=True, exist_ok=True)
-    words = [sys.executable, "-m", "ima_yolo.experiment.worker", str(study.folder), job.arm.name, str(job.seed)]
+    found = os.pathsep.join(place for place in sys.path if place)
+    words = [sys.executable, "-c", WORKER, found, str(study.folder), job.arm.name, str(job.seed)]
     words += [f"--device={device}"] if device else []
     words += ["--resume"] if resume else []
     with path.open("wb") as log:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,14 @@ from ultralytics.utils.torch_utils import parse_device, select_device
 from ima_yolo.config import split
 from ima_yolo.errors import IMAError, one_line
 from ima_yolo.experiment.arms import DECIDED, Arm
-from ima_yolo.experiment.identity import data_identity, model_identity
+from ima_yolo.experiment.identity import data_identity, model_identity, teacher_identity
 from ima_yolo.experiment.images import hold_out, scan_labels
 from ima_yolo.experiment.study import MACHINE_KEYS, Study
 from ima_yolo.lists import listed
 from ima_yolo.preflight import Plan, prepare
+from ima_yolo.teachers.load import is_file
+
+JUDGED = frozenset({"split", "classes", "single_cls"})  # what a report's figures of single images would not follow
 
 
 def build_study(
@@ -44,8 +47,11 @@ def build_study(
         raise IMAError(f"holdout={holdout}: expected a share of train between 0 and 1, for example holdout=0.3")
     if taken := sorted(DECIDED & options.keys()):
         raise IMAError(f"{taken[0]}=: differs between the trainings of a study; leave it out (seeds= names the seeds)")
+    if taken := sorted(JUDGED & options.keys()):
+        raise IMAError(f"{taken[0]}=: a study judges by all classes of the data's val; give a data file that says more")
     options = {**options, "project": str(folder.parent), "name": folder.name}
     plan = _checked(options, {})
+    _check_builtin(arms, plan.settings.teachers)
     for arm in arms:
         if arm.kind == "ima":
             _checked(options, arm.settings)
@@ -54,14 +60,15 @@ def build_study(
     if holdout is not None and not found:
         raise IMAError(f"data={data}: holdout= needs a data set of folders or lists, not an ndjson file")
     made_of = {
-        "teacher": model_identity(plan.settings.teacher, "teacher"),
+        "teacher": teacher_identity(plan.settings),
         "student": model_identity(model, "student"),
         "data": data_identity(data, found),
         "holdout": holdout,
     }
     ours, rest = split(options)
     apart = {*MACHINE_KEYS, "teacher", "project", "name"}
-    common = {key: value for key, value in {**rest, **ours}.items() if key not in apart}
+    # Arms that end at different epochs had no budget in common, so nobody stops early unless that is asked for.
+    common = {"patience": 0, **{key: value for key, value in {**rest, **ours}.items() if key not in apart}}
     file = Path(found.get("yaml_file", data)).absolute()
     places = {"teacher": plan.settings.teacher, "model": model, "data": str(file)}
     if rest.get("device") is not None:
@@ -70,7 +77,15 @@ def build_study(
 
 
 def _checked(options: Mapping[str, Any], settings: Mapping[str, Any]) -> Plan:
-    return prepare({**options, **settings})
+    return prepare({**options, **settings}, kind="detect")
+
+
+def _check_builtin(arms: Iterable[Arm], teachers: Sequence[str]) -> None:
+    if any(arm.kind == "builtin" for arm in arms) and not (len(teachers) == 1 and is_file(teachers[0])):
+        raise IMAError(
+            f"arm builtin: Ultralytics' distill_model= takes one checkpoint, not teacher={','.join(teachers)}; leave "
+            f"the arm out, for example arms=none,ima"
+        )
 
 
 def lay_out(study: Study, force: bool = False, together: bool = False) -> None:

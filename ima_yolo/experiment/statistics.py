@@ -10,6 +10,7 @@ from statistics import fmean, stdev
 from scipy.stats import t as student_t
 
 CONFIDENCE = 0.95
+ALIKE = 1e-9  # width of an interval that tells nothing
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class Paired:
         """What the interval allows to say."""
         if self.low is None or self.high is None:
             return "one seed: no interval, no evidence"
+        if self.high - self.low < ALIKE:  # not chance: the same training twice, or a score that hardly moves
+            return "no evidence of a difference"
         if self.low > 0:
             return "better"
         if self.high < 0:

@@ -118,7 +118,8 @@ class Study:
         """
         results = self.results()
         for result in results:
-            if not all(isinstance(result.get(key), kind) for key, kind in REPORTED.items()):
+            whole = all(isinstance(result.get(key), kind) for key, kind in REPORTED.items())
+            if not (whole and all(map(_is_of_numbers, [*result["curves"], result["map50_95_of_class"]]))):
                 path = self.folder / "results" / f"{result['arm']}-seed{result['seed']}.json"
                 raise IMAError(f"{path}: is damaged; remove it, and it is made again")
         return results
@@ -184,6 +185,10 @@ def _read_result(path: Path, job: Job) -> dict[str, Any]:
     if not isinstance(found, dict) or (found.get("arm"), found.get("seed")) != (job.arm.name, job.seed):
         raise IMAError(f"{path}: is not the result of {job.name}; remove it, and it is made again")
     return found
+
+
+def _is_of_numbers(row: Any) -> bool:
+    return isinstance(row, Mapping) and all(isinstance(value, (int, float)) for value in row.values())
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from ima_yolo.config import PREFIX, own_keys, split
 from ima_yolo.errors import IMAError, nearest
-from ima_yolo.experiment.arms import DECIDED, NAMED, PLACES, Arm
+from ima_yolo.experiment.arms import ALIKE, DECIDED, NAMED, PLACES, Arm
 from ima_yolo.experiment.study import Study
 
 MOST_GRID = 1000  # arms of a grid: more is a slip of the pen
@@ -61,7 +61,7 @@ def _dimension(key: str, values: Any) -> list[Any] | Range:
     if key.startswith(PREFIX) and key not in own_keys():
         raise IMAError(f"space: '{key}' is not a setting{nearest(key, own_keys())}")
     ours, rest = split({key: None})
-    if not ours.keys() | (rest.keys() - {"model", "data", "distill_model"} - DECIDED - PLACES) or key == "teacher":
+    if not ours.keys() | (rest.keys() - {"model", "distill_model"} - ALIKE - DECIDED - PLACES) or key == "teacher":
         raise IMAError(f"space: {key} is the same for all trainings of a sweep")
     if isinstance(values, Mapping):
         return _range(key, values)

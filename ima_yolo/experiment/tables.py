@@ -8,6 +8,7 @@ from typing import Any
 
 from ima_yolo.experiment.statistics import Paired, half_interval, paired
 
+ALIKE = {"initial_digest": "initial weights", "data_digest": "images", "epochs": "epochs", "device": "device"}
 POINTS = 100.0  # scores are shares; tables give mAP points
 
 
@@ -122,14 +123,14 @@ def _sentence(arm: str, other: str, found: Paired, score: str) -> str:
 
 
 def same_conditions(results: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What keeps the pairs of a study from being alike: other weights, images, devices or code, and resumed trainings.
+    """What keeps the pairs of a study from being alike: other weights, images, epochs, devices or code; resumptions.
 
     Digests of a resumed training cover a part of it only and are left empty; such trainings are named instead.
     """
     faults = []
     for seed in sorted({result["seed"] for result in results}):
         of_seed = [result for result in results if result["seed"] == seed]
-        for key, what in (("initial_digest", "initial weights"), ("data_digest", "images"), ("device", "device")):
+        for key, what in ALIKE.items():
             if len({result[key] for result in of_seed if result.get(key)}) > 1:
                 faults.append(f"seed {seed}: the arms differ in their {what}")
     versions = {tuple(sorted(result["code"].items())) for result in results if "code" in result}

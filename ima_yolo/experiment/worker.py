@@ -1,4 +1,4 @@
-"""One training of a study, in a process of its own: `python -m ima_yolo.experiment.worker FOLDER ARM SEED`."""
+"""One training of a study, in a process of its own that the runner starts."""
 
 from __future__ import annotations
 
@@ -78,6 +78,7 @@ def run_job(study: Study, job: Job, device: str | None = None, resume: bool = Fa
         options["device"] = device
     if stops is not None:
         write_json(folder / "resumed.json", stops)
+    study.analysis_path(job.name).unlink(missing_ok=True)  # of a training whose result was removed
     start = time.time()
     trainer = (DistillingTrainer if job.arm.kind == "ima" else PlainTrainer)(overrides=options)
     trainer.train()
@@ -123,6 +124,7 @@ def _result(trainer: Any, job: Job, seconds: float, stops: Sequence[int]) -> dic
         "arm": job.arm.name,
         "seed": job.seed,
         "settings": job.arm.settings,
+        "in_force": trainer.settings.model_dump(mode="json", exclude={"teacher"}) if job.arm.kind == "ima" else {},
         "map50_95": float(metrics.box.map),
         "map50": float(metrics.box.map50),
         "map75": float(metrics.box.map75),
@@ -153,7 +155,10 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("--resume", action="store_true")
     given = parser.parse_args(words)
     study = load_study(given.folder)
-    job = Job(next(arm for arm in study.arms if arm.name == given.arm), given.seed)
+    job = next((job for job in study.jobs() if (job.arm.name, job.seed) == (given.arm, given.seed)), None)
+    if job is None:
+        print(f"ima-yolo: {study.folder} holds no {given.arm}-seed{given.seed}", file=sys.stderr)  # noqa: T201
+        return 2
     lock = study.folder / "locks" / f"{job.name}.lock"
     lock.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -168,7 +173,3 @@ def main(words: Sequence[str]) -> int:
         print(f"ima-yolo: {error}", file=sys.stderr)  # noqa: T201
         return 2
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -32,6 +32,7 @@ def test_the_papers_table_adds_one_part_a_row() -> None:
         ("deflation", [f"deflation-{form}" for form in ("weight", "shifted", "floor", "cosine", "none")]),
         ("objects", ["objects-none", "objects-gt", "objects-teacher"]),
         ("standardize", ["standardize-both", "standardize-student", "standardize-none"]),
+        ("gate", ["gate-True", "gate-False"]),
         ("generator", ["generator-light", "generator-conv", "generator-none"]),
     ],
 )
@@ -53,6 +54,8 @@ def test_a_reading_brings_what_it_needs_to_be_used() -> None:
     arms, _ = read_ablation("boxes")
     assert all(arm.settings["ima_instance"] == "box" for arm in arms[1:])
     assert not any(settings_of(arm).without_effect for arm in arms[1:])
+    sure, _ = read_ablation("teacher_conf", (0.1, 0.5))
+    assert not any(settings_of(arm).without_effect for arm in sure[1:])
     assert read_ablation("temperature", (1, 4))[0][1].settings == {"ima_loss": "cwd", "ima_temperature": 1.0}
 
 

@@ -54,6 +54,10 @@ def test_an_arm_overrides_what_is_shared() -> None:
         ({"none": None, "x": {"project": "p"}}, "arm x: project= is the study's own"),
         ({"none": None, "x": {"mode": "val"}}, "arm x: mode= is the study's own"),
         ({"none": None, "x": {"cfg": "http://127.0.0.1:9/x.yaml"}}, "arm x: cfg= is the study's own"),
+        *(
+            ({"none": None, "x": {key: 1}}, f"arm x: {key}= has to be the same for all arms")
+            for key in ("data", "fraction", "split", "classes", "single_cls", "val", "task", "imgsz", "time", "device")
+        ),
         ({"none": None, "x": {"teacher": "t.pt"}}, "models are the same for all arms"),
         ({"none": None, "x": {"student": "s.pt"}}, "models are the same for all arms"),
     ],

@@ -14,7 +14,8 @@ from ima_yolo.errors import IMAError
 from ima_yolo.experiment import cluster, runner
 from ima_yolo.experiment.arms import NAMED
 from ima_yolo.experiment.runner import log_path, run
-from ima_yolo.experiment.study import Job, Study
+from ima_yolo.experiment.study import Job, Study, load_study
+from ima_yolo.files import write_json
 
 WORKER = """
 import json, os, pathlib, sys
@@ -24,7 +25,8 @@ if arm == "cwd":
 for kind in ("results", "analysis"):
     path = pathlib.Path(folder, kind, f"{arm}-seed{seed}.json")
     path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps({"arm": arm, "seed": int(seed)}))
+    settings = {"ima": {"ima_loss": "ima"}}.get(arm, {})
+    path.write_text(json.dumps({"arm": arm, "seed": int(seed), "settings": settings}))
 print("trained", arm)
 """
 
@@ -77,6 +79,38 @@ def test_trainings_run_on_the_cluster_and_their_results_come_back(
     assert "trained ima" in log_path(study, Job(NAMED["ima"], 0)).read_text()
     assert any("FAILED cwd-seed0 with code 1: no such layer" in line for line in said), said
     assert not (study.folder / "runs").exists(), "the checkpoints are where they were trained"
+
+
+def test_a_machine_that_does_not_share_the_folder_learns_of_arms_and_seeds_that_were_added(study: Study) -> None:
+    first = Study(**{**vars(study), "arms": study.arms[:1]})
+    for now, job in ((first, Job(NAMED["none"], 0)), (study, Job(NAMED["ima"], 0))):
+        assert train_somewhere(now, job, False)[0] == 0
+        assert job in load_study(study.folder.parent / "away").jobs()
+    more = Study(**{**vars(study), "seeds": (0, 1)})
+    assert train_somewhere(more, Job(NAMED["ima"], 1), False)[0] == 0
+    assert Job(NAMED["cwd"], 1) in load_study(study.folder.parent / "away").jobs()
+
+
+def test_details_of_an_earlier_training_give_way(study: Study) -> None:
+    class Ended:
+        def wait(self, references: list, timeout: float) -> tuple[list, list]:
+            return references, []
+
+        def get(self, _: Any) -> Any:
+            return 0, "trained", {"arm": "ima", "seed": 0}, None
+
+    job = Job(NAMED["ima"], 0)
+    write_json(study.analysis_path(job.name), {"images": 9})
+    assert cluster.RayTask(Ended(), "task", study, job).poll() == 0
+    assert study.is_finished(job)
+    assert not study.analysis_path(job.name).exists()
+
+
+def test_room(ray: Any) -> None:
+    assert cluster.room() == 2
+    assert cluster.room(cpus=0.5) == 4
+    assert cluster.room(cpus=8) == 1
+    assert cluster.room(cpus=0) == 1
 
 
 def test_a_task_that_is_stopped_ends(ray: Any, study: Study) -> None:

@@ -20,12 +20,19 @@ class Trained:
 
     def __init__(self) -> None:
         self.ran: list[str] = []
+        self.rounds = 0
+        self.failing: set[str] = set()
 
-    def __call__(self, study: Study, slots: list, say: Callable, start: Any, resume: bool) -> list:
+    def __call__(self, study: Study, slots: list, say: Callable, start: Any, resume: bool, given_up: set[str]) -> list:
+        failed = []
+        self.rounds += 1
         for job in study.jobs():
-            if study.is_finished(job):
+            if study.is_finished(job) or job.name in given_up:
                 continue
             self.ran.append(job.name)
+            if job.name in self.failing:
+                failed.append(job)
+                continue
             weight = job.arm.settings.get("ima_weight", 100)
             score = 0.4 + 0.1 / (1 + abs(weight - 1)) + 0.01 * job.seed
             common = {"seconds": 1.0, "device": "cpu", "resumed": [], "data_digest": "d", "initial_digest": "i"}
@@ -39,7 +46,7 @@ class Trained:
                 "curves": [row],
             }
             write_json(study.result_path(job), {**common, **maps, **more})
-        return []
+        return failed
 
 
 @pytest.fixture
@@ -108,9 +115,24 @@ def test_a_range_as_typed_is_searched_and_goes_on(capsys, trained: Trained, word
     assert "holds a sweep of another space" in capsys.readouterr().err
 
 
+def test_a_search_fills_its_devices_and_runs_what_fails_once(
+    capsys, trained: Trained, words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("optuna", reason="the extra ima-yolo[sweep] is not installed")
+    monkeypatch.setattr("ima_yolo.experiment.setup.check_devices", lambda _: None)
+    trained.failing = {"trial000-seed0"}
+    sweep = ["sweep", *words, "seeds=0", "devices=0,1,2", "trials=6"]
+    assert cli.main([*sweep, "space={'ima_weight': {'low': 0.1, 'high': 10}}"]) == 1, capsys.readouterr().err
+    assert sorted(trained.ran) == ["none-seed0", *(f"trial{number:03d}-seed0" for number in range(6))]
+    assert trained.rounds == 3, "none alone, and twice as many trials as there are devices"
+    assert "1 of 7 trainings are not finished; the same command goes on" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
+        (["sweep", "space={'split': ['val', 'test']}"], "space: split is the same for all trainings of a sweep"),
+        (["sweep", "space={'imgsz': [64, 96]}"], "space: imgsz is the same for all"),
         (["ablate", "what=maskk"], "did you mean 'mask'?"),
         (["ablate", "what=mask_ratio"], "values=0.1,0.5,0.9"),
         (["sweep"], "space= is missing"),

@@ -117,6 +117,11 @@ def stop_at_once(*_: Any, **__: Any) -> None:
         ("ray_gpus=1", "ray_gpus=: needs ray="),
         ("force=maybe", "force=maybe: expected True or False"),
         ("lr=1", "'lr' is not a setting"),
+        ("arms=", "at least two"),
+        ("arms={'none': {}, 'x': {'classes': [1]}}", "arm x: classes= has to be the same for all arms"),
+        ("single_cls=True", "single_cls=: a study judges by all classes of the data's val"),
+        ("split=test", "split=: a study judges"),
+        ("classes=1", "classes=: a study judges"),
     ],
 )
 def test_a_mistake_in_a_comparison_is_one_line(capsys, word: str, message: str, words: list[str], tmp_path) -> None:
@@ -125,3 +130,53 @@ def test_a_mistake_in_a_comparison_is_one_line(capsys, word: str, message: str, 
     assert message in error
     assert "\n" not in error.strip()
     assert not (tmp_path / "study").exists()
+
+
+def with_models(words: list[str], **models: object) -> list[str]:
+    return [f"{key}={models[key]}" if (key := word.partition("=")[0]) in models else word for word in words]
+
+
+def test_teachers_of_other_kinds_are_compared(
+    capfd, words: list[str], tmp_path: Path, tiny_checkpoint: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def connect(*_: Any, **__: Any) -> None:
+        raise AssertionError("nothing is to be fetched")
+
+    monkeypatch.setattr("socket.create_connection", connect)
+    monkeypatch.setattr("socket.getaddrinfo", connect)
+    two = f"{tiny_checkpoint('yolo26s-few.yaml', seed=1)},{tiny_checkpoint('yolo26s-few.yaml', seed=2)}"
+    assert cli.main([*with_models(words, teacher=two), "epochs=1"]) == 2
+    assert "arm builtin: Ultralytics' distill_model= takes one checkpoint" in capfd.readouterr().err
+    short = ["epochs=1", "arms=none,features"]
+    assert cli.main([*with_models(words, teacher=two), *short]) == 0, capfd.readouterr().err
+    assert "the report goes without" not in capfd.readouterr().out
+    assert (tmp_path / "study" / "figures" / "features.jpg").is_file(), "of the students"
+    assert load_study(tmp_path / "study").made_of["teacher"]["name"].count(".pt,") == 1
+    assert "| student | " in (tmp_path / "study" / "report.md").read_text(), "its size, without the teachers'"
+    other = ["name=other", *short, "ima_teacher_weights=none"]
+    assert cli.main([*with_models(words, teacher="torchvision:fasterrcnn_mobilenet_v3_large_fpn")[:-1], *other]) == 0, (
+        capfd.readouterr().err
+    )
+    assert set(results_of(tmp_path / "other")) == {"none-seed0", "features-seed0"}
+
+
+def test_a_student_of_another_task_is_refused_before_anything_is_trained(
+    capsys, words: list[str], tmp_path: Path
+) -> None:
+    assert cli.main(with_models(words, student="yolo26n-seg.yaml")) == 2
+    assert "a model for segment, but detect is to be trained" in capsys.readouterr().err
+    assert not (tmp_path / "study").exists()
+
+
+def test_a_file_of_the_users_is_not_imported_by_the_trainings(
+    capfd, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python's debugger, which torch imports, takes a `code.py` in the current folder for its module of that name."""
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "code.py").write_text("import pathlib; pathlib.Path(__file__).with_name('ran').touch()")
+    monkeypatch.chdir(tmp_path / "here")
+    assert cli.main([*words, "epochs=1", "arms=none,ima"]) == 0, capfd.readouterr().err
+    assert not (tmp_path / "here" / "ran").exists()
+    force = results_of(tmp_path / "study")["ima-seed0"]["in_force"]
+    assert (force["ima_balance"], force["ima_loss"]) == (0.5, "ima")
+    assert "teacher" not in force

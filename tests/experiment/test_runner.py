@@ -139,6 +139,34 @@ def test_what_can_be_gone_on_with(tmp_path: Path) -> None:
     assert _stops(tmp_path) is None, "trained to its end"
 
 
+def test_what_the_study_does_not_hold_is_one_line(study: Study) -> None:
+    for job in (Job(NAMED["cwd"], 0), Job(NAMED["none"], 9)):
+        assert runner.start_process(study, job, None, False).wait() == 2
+        assert f"holds no {job.name}" in log_path(study, job).read_text()
+
+
+def test_what_was_given_up_is_not_run(study: Study) -> None:
+    workers, said = Workers(WRITES), []
+    assert run(study, [None], said.append, workers, given_up={"none-seed0", "ima-seed0"}) == []
+    assert [name for name, _, _ in workers.asked] == ["none-seed1", "ima-seed1"]
+    assert said[0] == "4 trainings", "none of them is finished"
+
+
+def test_a_training_that_is_made_again_leaves_no_details_of_the_old_one(study: Study, monkeypatch) -> None:
+    from ima_yolo.experiment import worker
+
+    job = Job(NAMED["none"], 0)
+    write_json(study.analysis_path(job.name), {"images": 9})
+
+    def trainer(overrides: dict[str, Any]) -> None:
+        raise KeyError
+
+    monkeypatch.setattr(worker, "PlainTrainer", trainer)
+    with pytest.raises(KeyError):
+        worker.run_job(study, job)
+    assert not study.analysis_path(job.name).exists()
+
+
 def test_without_resume_a_training_begins_again_in_an_empty_folder(study: Study, monkeypatch) -> None:
     from ima_yolo.experiment import worker
 

@@ -27,6 +27,7 @@ def test_pairing_removes_what_seeds_have_in_common() -> None:
         ({0: 2.0, 1: 2.1, 2: 2.2}, "better"),
         ({0: -2.0, 1: -2.1, 2: -2.2}, "worse"),
         ({0: -2.0, 1: 2.1, 2: 0.1}, "no evidence of a difference"),
+        ({0: 2.0, 1: 2.0}, "no evidence of a difference"),
         ({0: 5.0}, "one seed: no interval, no evidence"),
     ],
 )
@@ -65,12 +66,13 @@ def test_the_table_compares_with_the_first_arm_and_with_builtin() -> None:
 
 def test_conclusions_are_sentences_that_say_no_more_than_the_interval() -> None:
     said = conclusions(comparison(RESULTS, ["none", "builtin", "ima"]))
-    assert said[0] == "builtin is better than none (+1.00 mAP50-95, 95% interval +1.00 to +1.00, 3 pairs)."
+    assert said[0] == "builtin against none: no evidence (+1.00 mAP50-95, 95% interval +1.00 to +1.00, 3 pairs)."
+    assert said[1] == "ima is better than none (+2.00 mAP50-95, 95% interval +1.75 to +2.25, 3 pairs)."
     assert len(said) == 3
     noisy = [*RESULTS[:6], *(result("ima", seed, score) for seed, score in enumerate((0.40, 0.53, 0.61)))]
     assert "ima against none: no evidence (" in conclusions(comparison(noisy, ["none", "ima"]))[0]
-    worse = [*RESULTS[:6], *(result("ima", seed, 0.3 + 0.1 * seed) for seed in range(3))]
-    assert conclusions(comparison(worse, ["none", "ima"]))[0].startswith("ima is worse than none (-10.00")
+    worse = [*RESULTS[:6], *(result("ima", seed, 0.3 + 0.101 * seed) for seed in range(3))]
+    assert conclusions(comparison(worse, ["none", "ima"]))[0].startswith("ima is worse than none (-9.90")
     single = conclusions(comparison([one for one in RESULTS if one["seed"] == 0], ["none", "ima"]))
     assert "no evidence either way, since one seed gives no interval (+2.00" in single[0]
 

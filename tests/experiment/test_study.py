@@ -15,11 +15,12 @@ import pytest
 import yaml
 from ultralytics.data.utils import check_det_dataset
 
+from ima_yolo.config import validate
 from ima_yolo.errors import IMAError
 from ima_yolo.experiment import identity
 from ima_yolo.experiment import study as module
 from ima_yolo.experiment.arms import NAMED, Arm
-from ima_yolo.experiment.identity import data_identity, model_identity
+from ima_yolo.experiment.identity import data_identity, model_identity, teacher_identity
 from ima_yolo.experiment.images import held_out, hold_out, label_path
 from ima_yolo.experiment.setup import read_slots
 from ima_yolo.experiment.study import Job, Study, load_study, read_seeds
@@ -202,6 +203,24 @@ def test_models_are_known_by_what_they_hold(tiny_checkpoint: Callable[..., Path]
     assert first["digest"] == renamed["digest"]
     assert first["digest"] != model_identity(str(tiny_checkpoint(seed=5)), "teacher")["digest"]
     assert model_identity("yolo26n.yaml", "student") != model_identity("yolo26s.yaml", "student")
+
+
+def test_teachers_are_known_by_what_they_hold_or_are_called(
+    tiny_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    def digest(teacher: str, weights: Any = None) -> str:
+        return teacher_identity(validate({"teacher": teacher, "ima_teacher_weights": weights}))["digest"]
+
+    one, two = str(tiny_checkpoint()), str(tiny_checkpoint(seed=5))
+    shutil.copyfile(one, tmp_path / "ONE.PT")
+    assert digest(one) == digest(str(tmp_path / "ONE.PT")) == model_identity(one, "teacher")["digest"]
+    assert len({digest(one), digest(two), digest(f"{one},{two}"), digest(f"{two},{one}")}) == 4
+    detector, state = "torchvision:retinanet_resnet50_fpn", tmp_path / "state.pt"
+    state.write_bytes(b"one")
+    first = digest(detector, str(state))
+    state.write_bytes(b"two")
+    assert len({digest(detector), digest(detector, "DEFAULT"), first, digest(detector, str(state))}) == 4
+    assert digest("package.module:make") != digest("package.module:other")
 
 
 def test_data_is_known_by_names_sizes_and_labels(tiny_data: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
 from ultralytics import YOLO
 
-from ima_yolo.experiment.report.mistakes import Objects, mistakes, total
+from ima_yolo.experiment.report.mistakes import KINDS, Objects, mistakes, total
 from ima_yolo.pictures import ground_truth_column, model_input
 
 LEAST = 0.001  # confidence from which detections count for average precision, as in Ultralytics' validation
@@ -88,6 +88,21 @@ def analysis(truth: Sequence[Objects], found: Sequence[Objects], names: Mapping[
         if (precision[0, :, index, 0] > -1).all()
     }
     return result
+
+
+def is_analysis(found: Any) -> bool:
+    """Whether what was read from a file is as `analysis` returns it."""
+    try:
+        numbers = [
+            *(found["mistakes"][key] for key in ("objects", *KINDS)),
+            *(found["objects_of_size"][size] for size in SIZES),
+            *(found["ap_of_size"][size] or 0 for size in SIZES),
+            *(value for row in found["precision"].values() for value in row),
+        ]
+        sides = {len(row) for row in found["precision"].values()}
+    except (AttributeError, LookupError, TypeError):
+        return False
+    return len(sides) < 2 and all(isinstance(number, (int, float)) for number in numbers)
 
 
 def box_areas(boxes: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

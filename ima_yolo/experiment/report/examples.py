@@ -22,7 +22,7 @@ from ima_yolo.data_set import read_image
 from ima_yolo.errors import IMAError
 from ima_yolo.experiment.report.analysis import SHOWN, detections, ground_truth
 from ima_yolo.experiment.report.figures import STYLE, Figure
-from ima_yolo.experiment.report.measured import TEACHER, Measured, bands_of, validation
+from ima_yolo.experiment.report.measured import Measured, bands_of, teacher_file, validation
 from ima_yolo.experiment.report.mistakes import Objects, harmony, mistakes
 from ima_yolo.experiment.study import Job
 from ima_yolo.features import Features, tap
@@ -65,7 +65,7 @@ def example_figures(measured: Measured) -> list[Figure]:
 
 
 def _models(measured: Measured) -> dict[str, Path] | None:
-    """Checkpoints of teacher, plain and distilled student of the first seed that has both."""
+    """Checkpoints of the teacher, if it is one, and of the plain and distilled student of the first seed with both."""
     study = measured.study
     arms = {arm.name: arm for arm in study.arms}
     if measured.plain is None or measured.distilled is None or study.data is None:
@@ -73,7 +73,7 @@ def _models(measured: Measured) -> dict[str, Path] | None:
     for seed in study.seeds:
         pair = {name: study.weights(Job(arms[name], seed)) for name in (measured.plain, measured.distilled)}
         if all(path.is_file() for path in pair.values()):
-            return {TEACHER: Path(study.places[TEACHER]), **pair}
+            return {**teacher_file(study), **pair}
     return None
 
 

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import MaxNLocator
 
-from ima_yolo.experiment.arms import Arm
+from ima_yolo.experiment.arms import NAMED, Arm
 from ima_yolo.experiment.report.measured import TEACHER, Measured
 from ima_yolo.experiment.report.mistakes import KINDS
 from ima_yolo.experiment.tables import POINTS, by_seed, compared_with
@@ -221,7 +221,8 @@ def _bars(axes: Axes, values: Mapping[str, Sequence[Sequence[float]]], labels: S
 
 
 def swept_keys(arms: Sequence[Arm]) -> list[str]:
-    """Keys that three arms or more set to two values or more."""
+    """Keys that three arms or more set to two values or more, but for arms that are known by name."""
+    arms = [arm for arm in arms if NAMED.get(arm.name) != arm]
     keys = dict.fromkeys(key for arm in arms for key in arm.settings)
     values = {key: [str(arm.settings[key]) for arm in arms if key in arm.settings] for key in keys}
     return [key for key, found in values.items() if len(found) >= 3 and len(set(found)) >= 2]

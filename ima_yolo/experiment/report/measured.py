@@ -6,18 +6,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from ima_yolo.config import split, validate
 from ima_yolo.data_set import images_in, read_data_set
 from ima_yolo.errors import IMAError, one_line
-from ima_yolo.experiment.report.analysis import analysis, detections, ground_truth
+from ima_yolo.experiment.report.analysis import analysis, detections, ground_truth, is_analysis
 from ima_yolo.experiment.study import Job, Study
 from ima_yolo.files import read_json, write_json
 from ima_yolo.host import load_model
 from ima_yolo.summary import Row, measure
 
 TEACHER = "teacher"
+TEXTS = ("name", "timing", "note")  # among what a row of sizes and speeds holds
 
 
 @dataclass
@@ -123,17 +125,42 @@ def collect(study: Study, say: Callable[[str], None]) -> Measured:
         say: Receives a line for what could not be measured.
     """
     finished = [job for job in study.jobs() if study.is_finished(job)]
-    for name, weights in [(job.name, study.weights(job)) for job in finished] + _teacher(study):
+    for name, weights in [(job.name, study.weights(job)) for job in finished] + list(teacher_file(study).items()):
         attempt(f"details of {name}", lambda: analyse(study, name, weights), say)  # noqa: B023
     attempt("size and speed", lambda: _measure_efficiency(study, finished), say)
-    analyses = {
-        name: read_json(study.analysis_path(name))
-        for name in [TEACHER, *(job.name for job in finished)]
-        if study.analysis_path(name).is_file()
-    }
-    kept = study.folder / "efficiency.json"
-    rows = {name: Row(**row) for name, row in read_json(kept).items()} if kept.is_file() else {}
+    analyses: dict[str, dict[str, Any]] = {}
+    rows: dict[str, Row] = {}
+    for name in [TEACHER, *(job.name for job in finished)]:
+        attempt(f"details of {name}", lambda: analyses.update(_read_analysis(study.analysis_path(name), name)), say)  # noqa: B023
+    attempt("size and speed", lambda: rows.update(_read_rows(study.folder / "efficiency.json")), say)
     return Measured(study, study.complete_results(), analyses, rows)
+
+
+def _read_analysis(path: Path, name: str) -> dict[str, dict[str, Any]]:
+    """An analysis under its name; nothing where there is none."""
+    if not path.is_file():
+        return {}
+    found = read_json(path)
+    if not is_analysis(found):
+        raise IMAError(f"{path}: is damaged; remove it, and it is made again")
+    return {name: found}
+
+
+def _read_rows(path: Path) -> dict[str, Row]:
+    """Size and speed of teacher and student; nothing where they were not measured."""
+    if not path.is_file():
+        return {}
+    try:
+        rows = {str(name): Row(**row) for name, row in read_json(path).items()}
+        if not all(map(_is_whole, rows.values())):
+            raise TypeError
+    except (AttributeError, TypeError) as error:
+        raise IMAError(f"{path}: is damaged; remove it, and it is made again") from error
+    return rows
+
+
+def _is_whole(row: Row) -> bool:
+    return all(isinstance(value, str if key in TEXTS else (int, float, NoneType)) for key, value in asdict(row).items())
 
 
 def attempt(what: str, work: Callable[[], object], say: Callable[[str], object]) -> None:
@@ -144,8 +171,10 @@ def attempt(what: str, work: Callable[[], object], say: Callable[[str], object])
         say(f"the report goes without {what}: {one_line(error)}")
 
 
-def _teacher(study: Study) -> list[tuple[str, Path]]:
-    return [(TEACHER, Path(study.places[TEACHER]))] if TEACHER in study.places else []
+def teacher_file(study: Study) -> dict[str, Path]:
+    """The teacher's checkpoint under its name; nothing for several teachers, for one of another kind, or far away."""
+    path = Path(study.places.get(TEACHER, ""))
+    return {TEACHER: path} if path.is_file() else {}
 
 
 def _measure_efficiency(study: Study, finished: Sequence[Job]) -> None:
@@ -156,7 +185,7 @@ def _measure_efficiency(study: Study, finished: Sequence[Job]) -> None:
     keys: dict[str, Any] = {key: study.common[key] for key in ("batch", "workers") if key in study.common}
     if "device" in study.places:
         keys["device"] = study.places["device"]
-    models = {TEACHER: Path(study.places[TEACHER]), "student": weights}
+    models = {**teacher_file(study), "student": weights}
     validation(study)
     for name, model in models.items():
         load_model(model, name, reopened=True)

@@ -27,6 +27,7 @@ from ima_yolo.experiment.tables import (
 MOST_ROWS = 30  # of the table by class
 MOST_SENTENCES = 14  # of the verdict; where there are more, only the best arms are spoken of
 MOST_BEST = 3
+MANY_INTERVALS = 5
 
 
 @dataclass(frozen=True)
@@ -88,11 +89,16 @@ def outcome(measured: Measured, rows: Sequence[Mapping[str, Any]], made: Sequenc
     jobs = list(measured.study.jobs())
     if missing := len(jobs) - len(measured.results):
         points.append(f"Mind: {missing} of {len(jobs)} trainings are not finished.")
+    intervals = sum(found is not None and found.low is not None for row in rows for found in row["against"].values())
+    if intervals >= MANY_INTERVALS:
+        points.append(f"Mind: of {intervals} intervals at 95%, one in twenty misses the truth by chance.")
     if measured.study.made_of.get("holdout"):
         points.append("Judged on a held-out part of train; a teacher that was trained on it looks better than it is.")
     text = [
         "Each arm trains the same student from the same initial weights on the same images in the same order, seed by "
-        "seed. Differences are paired by seed; the interval is Student's t at 95%. mAP in points, 0 to 100."
+        "seed. Differences are paired by seed; the interval is Student's t at 95%. mAP in points, 0 to 100, of each "
+        "training's best epoch on the images that judge it; the last epoch's stands beside it. Minutes are what a "
+        "training took, beside whatever else ran."
     ]
     tables = [Table(heads, cells, (1, 2, len(heads) - 1)), _other_scores(measured)]
     return Section("Outcome", text, points, tables, made)
@@ -195,12 +201,13 @@ def _scores_of_size(found: Sequence[Mapping[str, Any]], size: str) -> list[float
 def efficiency(measured: Measured) -> Section:
     """Size and speed of teacher and student, and what distillation costs while training."""
     found = measured.efficiency
-    if not {TEACHER, "student"} <= found.keys():
+    if "student" not in found:
         return Section("Size and speed")
-    teacher, student = found[TEACHER], found["student"]
+    student = found["student"]
+    times = found[TEACHER].milliseconds_per_image if TEACHER in found else None
     rows = []
-    for row in (teacher, student):
-        times, own = teacher.milliseconds_per_image, row.milliseconds_per_image
+    for row in (found[name] for name in (TEACHER, "student") if name in found):
+        own = row.milliseconds_per_image
         speed = f"{times / own:.2f}x" if times and own else ""
         cells = [_or_dash(row.parameters, ",d"), _or_dash(row.gflops, ".2f"), _or_dash(own, ".1f"), speed]
         rows.append([row.name, *cells])
@@ -240,9 +247,23 @@ def provenance(measured: Measured) -> Section:
         Table(["what", "file", "digest of its content"], rows),
         Table(["key of all trainings", "value"], keys),
         Table(["arm", "kind", "its own keys"], arms),
+        *_in_force(measured.results),
         Table(["what trained", "version"], [[name, ", ".join(sorted(found))] for name, found in versions.items()]),
     ]
     return Section("Settings and versions", tables=tables)
+
+
+def _in_force(results: Sequence[Mapping[str, Any]]) -> list[Table]:
+    """Our settings as they were, defaults included, which another version may have others of."""
+    found: dict[str, dict[str, str]] = {}
+    for result in results:
+        for key, value in (result.get("in_force") or {}).items():
+            found.setdefault(key, {})[result["arm"]] = str(value)
+    rows = []
+    for key, values in found.items():
+        each = ", ".join(f"{arm}: {value}" for arm, value in values.items())
+        rows.append([key, each if len(set(values.values())) > 1 else next(iter(values.values()))])
+    return [Table(["setting in force with a teacher of ours", "value"], rows)] if rows else []
 
 
 def again(measured: Measured) -> Section:
@@ -251,12 +272,14 @@ def again(measured: Measured) -> Section:
     code = [" ".join(study.command)] if study.command else []
     named = {key: str(study.made_of[key]["name"]) for key in ("teacher", "student", "data") if study.made_of.get(key)}
     if {"teacher", "student", "data"} <= named.keys():
-        common = {**study.common, "model": named["student"], "data": named["data"], "seed": study.seeds[0]}
+        data = named["data"] if study.made_of.get("holdout") is None else f"{study.folder.name}/data/data.yaml"
+        common = {**study.common, "model": named["student"], "data": data, "seed": study.seeds[0]}
         for arm in study.arms:
             options = arm.options(common, named["teacher"])
             words = [shlex.quote(f"{key}={value}") for key, value in options.items()]
             code.append(" ".join(["ima-yolo" if arm.kind == "ima" else "yolo", "train", *words]))
     text = [
-        "The first line is the whole study; the others are one training of each arm, where files lie in the folder."
+        "The first line is the whole study; the others are one training of each arm, where files lie in the folder. A "
+        "key that is left out has the default of the version that runs it."
     ]
     return Section("Run it again", text if code else [], code=code)

@@ -35,7 +35,7 @@ def curves(score: float, own: str | None) -> list[dict[str, float]]:
 
 
 def result(arm: str, seed: int) -> dict[str, Any]:
-    score = SCORES.get(arm, 0.4) + 0.1 * seed
+    score = SCORES.get(arm, 0.4) + (0.102 if arm == "ima" else 0.1) * seed
     own = {"ima": "train/ima_loss", "builtin": "train/dis_loss"}.get(arm)
     common = {"seconds": 60.0, "device": "cpu", "resumed": [], "data_digest": "d", "initial_digest": "i", "code": CODE}
     maps = {"map50_95": score, "map50": score + 0.2, "map75": score - 0.1, "last_map50_95": score - 0.01}
@@ -87,7 +87,7 @@ def test_the_page_stands_alone_and_says_everything(study: Study) -> None:
         assert f"## {title}" in markdown
     assert not re.search(r'(src|href)="(?!data:|#)', html), "nothing is fetched from elsewhere"
     assert "<script" not in html
-    assert "ima is better than none (+3.00 mAP50-95, 95% interval +3.00 to +3.00, 3 pairs)." in html
+    assert "ima is better than none (+3.20 mAP50-95, 95% interval +2.70 to +3.70, 3 pairs)." in html
     assert "held-out part of train" in html
     assert "plate &amp; &lt;b&gt;" in html, "names are text, not markup"
     assert "plate &amp; &lt;b&gt;" in markdown
@@ -178,6 +178,65 @@ def test_curves_of_many_arms_show_the_plain_one_and_the_best(study: Study) -> No
     measured = collect(many, lambda _: None)
     assert measured.leading(4) == ["none", "weight-17", "weight-18", "weight-19"]
     assert measured.leading(21) == measured.arms
+
+
+def test_what_was_in_force_is_told_with_its_defaults(study: Study) -> None:
+    for job in study.jobs():
+        if job.arm.name == "ima":
+            force = {"ima_balance": 0.5, "ima_weight": 0.1 * job.seed}
+            write_json(study.result_path(job), {**result("ima", job.seed), "in_force": force})
+    markdown = write_report(study, lambda _: None)[1].read_text()
+    assert "| ima_balance | 0.5 |" in markdown
+    assert "with a teacher of ours" in markdown
+
+
+def test_one_training_of_a_study_with_a_held_out_part_is_on_that_part(study: Study) -> None:
+    markdown = write_report(study, lambda _: None)[1].read_text()
+    assert "data=s/data/data.yaml" in markdown
+    whole = Study(**{**vars(study), "made_of": {**study.made_of, "holdout": None}})
+    assert "data=data.pt" in write_report(whole, lambda _: None)[1].read_text()
+
+
+def test_arms_known_by_name_are_no_sweep_and_many_intervals_are_named(study: Study) -> None:
+    assert "one in twenty" not in write_report(study, lambda _: None)[0].read_text()
+    names = ("none", "builtin", "l2", "mgd", "cwd", "pkd", "ima")
+    many = Study(**{**vars(study), "folder": study.folder.parent / "n", "arms": tuple(NAMED[name] for name in names)})
+    for job in many.jobs():
+        write_json(many.result_path(job), result(job.arm.name, job.seed))
+    html = write_report(many, lambda _: None)[0].read_text()
+    assert "Mind: of 11 intervals at 95%, one in twenty misses the truth by chance." in html
+    assert "confirm it with new seeds" not in html
+
+
+@pytest.mark.parametrize(
+    "content", [{}, [1], {"mistakes": {}, "precision": {"cell": [1, None]}}, "x", {"teacher": {"size": 1}}]
+)
+def test_damage_beside_the_results_costs_no_more_than_what_it_damaged(study: Study, content: Any) -> None:
+    write_json(study.analysis_path("ima-seed0"), content)
+    write_json(study.folder / "efficiency.json", content)
+    said: list[str] = []
+    assert "ima is better than none" in write_report(study, said.append)[0].read_text()
+    assert "ima-seed0.json: is damaged; remove it, and it is made again" in said[0]
+    assert len(said) == 2 - (content == {}), "an empty table of sizes is one"
+
+
+def test_curves_of_anything_but_numbers_are_damage(study: Study, capsys) -> None:
+    job = next(iter(study.jobs()))
+    write_json(study.result_path(job), {**result("none", 0), "curves": [{"epoch": None}]})
+    assert cli.main(["report", f"study={study.folder}"]) == 2
+    assert "none-seed0.json: is damaged" in capsys.readouterr().err
+
+
+def test_size_and_speed_of_a_student_whose_teacher_cannot_be_measured(study: Study) -> None:
+    row = {
+        "name": "student",
+        "parameters": 1000,
+        "gflops": 2.0,
+        "milliseconds_per_image": 5.0,
+        "timing": "cpu, batch 1",
+    }
+    write_json(study.folder / "efficiency.json", {"student": row})
+    assert "| student | 1,000 | 2.00 | 5.0 |  |" in write_report(study, lambda _: None)[1].read_text()
 
 
 def test_report_as_typed(study: Study, capsys) -> None:
