@@ -18,6 +18,7 @@ PREFIX = "ima_"
 HEAD_WEIGHT = 1.0  # that of the terms on the heads where they are left to us
 _SWITCHES = ("ima_gate", "ima_trust")
 _WEIGHTS = ("ima_weight", "ima_cls", "ima_box")
+_OF_EACH_TEACHER = ("teacher", "ima_teacher_weights", "ima_teacher_shares")
 _LISTS = ("ima_levels", "ima_teacher_weights", "ima_teacher_shares", "ima_teacher_channels")
 
 
@@ -264,6 +265,11 @@ def validate(ours: Mapping[str, Any]) -> Settings:
         return Settings(**given)
     except ValidationError as error:
         raise IMAError(_one_line(error, given)) from None
+
+
+def validate_alone(ours: Mapping[str, Any]) -> Settings:
+    """Do the same where no teacher is known; what has a value for each of them is left to be checked with them."""
+    return validate({"teacher": "any", **{key: value for key, value in ours.items() if key not in _OF_EACH_TEACHER}})
 
 
 def _spelt_out(key: str, value: Any) -> Any:

@@ -51,12 +51,13 @@ class Plan:
     is_trained: bool = False
 
 
-def prepare(options: Mapping[str, Any], kind: str | None = None) -> Plan:
+def prepare(options: Mapping[str, Any], kind: str | None = None, told: bool = True) -> Plan:
     """Check every key and file of a training.
 
     Args:
         options: Our keys and Ultralytics', as the user gave them.
         kind: The kind of student that is to be trained, see `ima_yolo.students`; None for any.
+        told: Whether settings without effect are named.
 
     Raises:
         IMAError: For the first thing that cannot work.
@@ -67,7 +68,10 @@ def prepare(options: Mapping[str, Any], kind: str | None = None) -> Plan:
     if trust:
         LOGGER.warning("ima_trust=True: code in the checkpoints of teacher, student and resume is run, if there is any")
     with trusting(trust):
-        return _prepare(options, kind)
+        plan = _prepare(options, kind)
+    if told and plan.settings.without_effect:
+        LOGGER.warning(f"without effect beside the other settings: {', '.join(plan.settings.without_effect)}")
+    return plan
 
 
 def _prepare(options: Mapping[str, Any], kind: str | None) -> Plan:
@@ -105,8 +109,6 @@ def _prepare(options: Mapping[str, Any], kind: str | None) -> Plan:
         check_run(folder)  # with exist_ok=True it may be there
     if settings.ima_unlabelled:
         _check_unlabelled(settings.ima_unlabelled)
-    if settings.without_effect:
-        LOGGER.warning(f"without effect beside the other settings: {', '.join(settings.without_effect)}")
     made = () if rest.get("resume") else missing_folders(folder)
     return Plan(settings, rest, teachers, made, is_trained)
 

@@ -133,6 +133,7 @@ class Distilling(Continuing):
             side,
             self.data["names"],
         )
+        self.in_force: Settings = heads.settings
         self.distiller = build_distiller(
             heads.settings,
             views,

@@ -59,6 +59,7 @@ def sweep(options: dict[str, Any]) -> int:
     together = max(1, _at_once(own) // len(study.seeds))
     study = propose_and_run(study, space, trials or TRIALS, together, lambda now: failed.extend(train(now)))
     _report(study)
+    _say_what_is_open(study)
     return 1 if failed else 0
 
 
@@ -94,6 +95,7 @@ def _carry_out(command: str, own: Mapping[str, Any], options: dict[str, Any], **
     study, train = _prepared(command, own, options, **study_keys)
     failed = train(study)
     _report(study)
+    _say_what_is_open(study)
     return 1 if failed else 0
 
 
@@ -173,11 +175,15 @@ def _report(study: Any, pictures: bool = True) -> None:
     results = study.complete_results()
     rows = comparison(results, [arm.name for arm in study.arms], against=study.against)
     print(f"\n{markdown(rows)}\n", *conclusions(rows), *same_conditions(results), sep="\n")
-    if missing := len(list(study.jobs())) - len(results):
-        print(f"{missing} of {missing + len(results)} trainings are not finished; the same command goes on")
     if results:
         for path in write_report(study, _print, pictures):
             print(f"report {path}")
+
+
+def _say_what_is_open(study: Any) -> None:
+    jobs = list(study.jobs())
+    if missing := sum(not study.is_finished(job) for job in jobs):
+        _print(f"{missing} of {len(jobs)} trainings are not finished; the same command goes on")
 
 
 def _ray_starter(own: Mapping[str, Any]) -> Any:

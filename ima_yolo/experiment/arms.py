@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ima_yolo.config import HEAD_WEIGHT, split, validate
+from ima_yolo.config import HEAD_WEIGHT, split, validate_alone
 from ima_yolo.errors import IMAError, nearest
 from ima_yolo.lists import listed
 
@@ -18,7 +18,25 @@ Kind = Literal["none", "builtin", "ima"]
 DECIDED = frozenset({"seed", "resume", "save_dir", "exist_ok"})  # keys of `yolo train` that each training gets from us
 PLACES = frozenset({"project", "name", "mode", "cfg"})  # where a study writes, what it does, what it was read from
 # What arms are trained on, judged by and given time for: arms that differ in it cannot be compared.
-ALIKE = frozenset({"data", "fraction", "split", "classes", "single_cls", "val", "task", "imgsz", "time", "device"})
+ALIKE = frozenset(
+    {
+        *("data", "fraction", "imgsz", "rect", "time", "device", "task"),
+        *(
+            "val",
+            "split",
+            "classes",
+            "single_cls",
+            "conf",
+            "iou",
+            "max_det",
+            "agnostic_nms",
+            "nms",
+            "augment",
+            "half",
+            "dnn",
+        ),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -36,9 +54,7 @@ class Arm:
     settings: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse an arm that would run the code in a checkpoint, write elsewhere, or be judged on something else.
-
-        Arms may come from a file that somebody sent.
+        """Refuse an arm that would run the code in a checkpoint or write elsewhere: arms may come from a file.
 
         Raises:
             IMAError: Naming it.
@@ -47,8 +63,6 @@ class Arm:
             raise IMAError(f"arm {self.name}: ima_trust= is for a training of its own; a study trusts no file")
         if taken := sorted((DECIDED | PLACES) & self.settings.keys()):
             raise IMAError(f"arm {self.name}: {taken[0]}= is the study's own; leave it out")
-        if taken := sorted(ALIKE & self.settings.keys()):
-            raise IMAError(f"arm {self.name}: {taken[0]}= has to be the same for all arms; give it once, for the study")
 
     def options(self, common: Mapping[str, Any], teacher: str) -> dict[str, Any]:
         """Keys of one training of this arm, without the seed.
@@ -101,6 +115,16 @@ def _named_arm(name: str) -> Arm:
     return NAMED[name]
 
 
+def check_alike(name: str, keys: Mapping[str, Any]) -> None:
+    """Refuse an arm that would be trained on other images or judged otherwise than its neighbours.
+
+    Raises:
+        IMAError: Naming arm and key.
+    """
+    if taken := sorted(ALIKE & keys.keys()):
+        raise IMAError(f"arm {name}: {taken[0]}= has to be the same for all arms; give it once, for the study")
+
+
 def _own_arm(name: str, keys: Any) -> Arm:
     if not keys and name in NAMED:
         return NAMED[name]
@@ -111,5 +135,6 @@ def _own_arm(name: str, keys: Any) -> Arm:
     ours, rest = split(keys)
     if "distill_model" in rest or "teacher" in ours or "model" in rest:
         raise IMAError(f"arms: {name}: models are the same for all arms; give teacher= and student= once")
-    validate({"teacher": "any", **ours})
+    validate_alone(ours)
+    check_alike(name, keys)
     return Arm(name, "ima", {**rest, **ours})

@@ -16,7 +16,7 @@ from filelock import FileLock
 from ima_yolo.errors import IMAError, one_line
 from ima_yolo.experiment.runner import Starter, log_path, start_process
 from ima_yolo.experiment.setup import lay_out
-from ima_yolo.experiment.study import Job, Study, load_study
+from ima_yolo.experiment.study import Job, Study
 from ima_yolo.files import read_json, write_json
 
 Written = tuple[int, str, Any, Any]  # exit code, output, result and analysis; None for what was not written
@@ -130,10 +130,10 @@ def train_here(study: Study, job: Job, resume: bool, start: Starter = start_proc
     lock = study.folder / "locks" / "study.lock"
     lock.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(lock):  # several trainings may reach a machine at once
-        if not (study.folder / "study.json").is_file():  # a machine that does not share the folder
-            lay_out(study)
-        elif job not in load_study(study.folder).jobs():  # nor the arms and seeds that were added since
+        if (study.folder / "study.json").is_file():  # which may be of before arms and seeds were added, or another's
             study.save(force=True)
+        else:  # a machine that does not share the folder
+            lay_out(study)
     process = start(study, job, None, resume)
     try:
         code = process.wait()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 import shutil
 import signal
 import subprocess
@@ -40,9 +39,11 @@ class Process(Protocol):
 
 
 # The folder that the user is in is no place to import from: a file of theirs may be called code.py.
-WORKER = f"""
+WORKER = """
 import sys
-sys.path[:] = sys.argv.pop(1).split({os.pathsep!r})
+count = int(sys.argv.pop(1))
+sys.path[:] = sys.argv[1 : 1 + count]
+del sys.argv[1 : 1 + count]
 from ima_yolo.experiment.worker import main
 sys.exit(main(sys.argv[1:]))
 """
@@ -156,8 +157,8 @@ def start_process(study: Study, job: Job, device: str | None, resume: bool) -> s
     """Start a training as a process of this machine."""
     path = log_path(study, job)
     path.parent.mkdir(parents=True, exist_ok=True)
-    found = os.pathsep.join(place for place in sys.path if place)
-    words = [sys.executable, "-c", WORKER, found, str(study.folder), job.arm.name, str(job.seed)]
+    places = [place for place in sys.path if place and isinstance(place, str)]
+    words = [sys.executable, "-c", WORKER, str(len(places)), *places, str(study.folder), job.arm.name, str(job.seed)]
     words += [f"--device={device}"] if device else []
     words += ["--resume"] if resume else []
     with path.open("wb") as log:

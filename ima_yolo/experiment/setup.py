@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from ultralytics.data.utils import check_det_dataset
+from ultralytics.utils import DEFAULT_CFG_DICT, LOGGER
 from ultralytics.utils.torch_utils import parse_device, select_device
 
 from ima_yolo.config import split
 from ima_yolo.errors import IMAError, one_line
-from ima_yolo.experiment.arms import DECIDED, Arm
+from ima_yolo.experiment.arms import DECIDED, Arm, check_alike
 from ima_yolo.experiment.identity import data_identity, model_identity, teacher_identity
 from ima_yolo.experiment.images import hold_out, scan_labels
 from ima_yolo.experiment.study import MACHINE_KEYS, Study
@@ -19,7 +20,8 @@ from ima_yolo.lists import listed
 from ima_yolo.preflight import Plan, prepare
 from ima_yolo.teachers.load import is_file
 
-JUDGED = frozenset({"split", "classes", "single_cls"})  # what a report's figures of single images would not follow
+# What a report's figures of single images would not follow.
+JUDGED = ("split", "classes", "single_cls", "conf", "iou", "max_det", "agnostic_nms", "augment")
 
 
 def build_study(
@@ -47,14 +49,18 @@ def build_study(
         raise IMAError(f"holdout={holdout}: expected a share of train between 0 and 1, for example holdout=0.3")
     if taken := sorted(DECIDED & options.keys()):
         raise IMAError(f"{taken[0]}=: differs between the trainings of a study; leave it out (seeds= names the seeds)")
-    if taken := sorted(JUDGED & options.keys()):
-        raise IMAError(f"{taken[0]}=: a study judges by all classes of the data's val; give a data file that says more")
+    if taken := [key for key in JUDGED if options.get(key, DEFAULT_CFG_DICT.get(key)) != DEFAULT_CFG_DICT.get(key)]:
+        raise IMAError(f"{taken[0]}=: a study judges all classes of the data's val as Ultralytics does; leave it out")
+    if len(listed(options.get("device"))) > 1:
+        raise IMAError(f"device={options['device']}: a training of a study takes one; devices= deals out several")
     options = {**options, "project": str(folder.parent), "name": folder.name}
     plan = _checked(options, {})
     _check_builtin(arms, plan.settings.teachers)
     for arm in arms:
-        if arm.kind == "ima":
-            _checked(options, arm.settings)
+        check_alike(arm.name, arm.settings)
+    idle = [_checked(options, arm.settings).settings.without_effect for arm in arms if arm.kind == "ima"]
+    if read_by_none := set.intersection(*map(set, idle)) if idle else set():
+        LOGGER.warning(f"without effect in every arm: {', '.join(sorted(read_by_none))}")
     model, data = str(plan.overrides["model"]), str(options["data"])
     found = {} if data.endswith(".ndjson") else check_det_dataset(data)
     if holdout is not None and not found:
@@ -77,7 +83,7 @@ def build_study(
 
 
 def _checked(options: Mapping[str, Any], settings: Mapping[str, Any]) -> Plan:
-    return prepare({**options, **settings}, kind="detect")
+    return prepare({**options, **settings}, kind="detect", told=False)
 
 
 def _check_builtin(arms: Iterable[Arm], teachers: Sequence[str]) -> None:

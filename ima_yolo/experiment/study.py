@@ -20,9 +20,13 @@ REPORTED: dict[str, Any] = {
     "map50_95_of_class": dict,
     "settings": dict,
     "curves": list,
+    "epochs": int,
+    "code": dict,
+    **dict.fromkeys(("device", "data_digest", "initial_digest"), str),
 }
 """What tables and figures read of a result, and what it is."""
 
+ULTRALYTICS_PATIENCE = 100  # epochs, by default
 MACHINE_KEYS = frozenset({"model", "data", "device"})  # of `yolo train`: these say where, not what
 
 
@@ -119,6 +123,7 @@ class Study:
         results = self.results()
         for result in results:
             whole = all(isinstance(result.get(key), kind) for key, kind in REPORTED.items())
+            whole = whole and isinstance(result.get("in_force", {}), dict)
             if not (whole and all(map(_is_of_numbers, [*result["curves"], result["map50_95_of_class"]]))):
                 path = self.folder / "results" / f"{result['arm']}-seed{result['seed']}.json"
                 raise IMAError(f"{path}: is damaged; remove it, and it is made again")
@@ -151,6 +156,8 @@ class Study:
 
     def _check_continues(self, before: Mapping[str, Any], force: bool) -> None:
         now = json.loads(json.dumps(self._identity()))
+        if now["common"].get("patience") == 0 and now["common"].get("epochs", 100) <= ULTRALYTICS_PATIENCE:
+            before = {**before, "common": {"patience": 0, **before["common"]}}  # of before it was kept: the same runs
         if changed := _differences(before, now):
             raise IMAError(f"{self.folder} holds another study ({', '.join(changed)} differs); choose another name=")
         if before["code"] != now["code"] and not force:

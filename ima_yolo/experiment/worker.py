@@ -21,6 +21,7 @@ from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.nn.tasks import torch_safe_load
 from ultralytics.utils import LOGGER
 
+from ima_yolo.config import Settings
 from ima_yolo.errors import IMAError
 from ima_yolo.experiment.identity import code_version
 from ima_yolo.experiment.report.measured import analyse, attempt
@@ -124,7 +125,7 @@ def _result(trainer: Any, job: Job, seconds: float, stops: Sequence[int]) -> dic
         "arm": job.arm.name,
         "seed": job.seed,
         "settings": job.arm.settings,
-        "in_force": trainer.settings.model_dump(mode="json", exclude={"teacher"}) if job.arm.kind == "ima" else {},
+        "in_force": _in_force(trainer.in_force) if job.arm.kind == "ima" else {},
         "map50_95": float(metrics.box.map),
         "map50": float(metrics.box.map50),
         "map75": float(metrics.box.map75),
@@ -139,6 +140,12 @@ def _result(trainer: Any, job: Job, seconds: float, stops: Sequence[int]) -> dic
         "code": code_version(),
         "curves": curves,
     }
+
+
+def _in_force(settings: Settings) -> dict[str, Any]:
+    """Our settings as the training had them, with what was left to us chosen."""
+    made = {"ima_generator": settings.restore} if settings.ima_loss == "ima" else {}
+    return {**settings.model_dump(mode="json", exclude={"teacher", "ima_trust"}), **made}
 
 
 def _device_name(device: torch.device) -> str:

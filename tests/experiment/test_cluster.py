@@ -91,6 +91,13 @@ def test_a_machine_that_does_not_share_the_folder_learns_of_arms_and_seeds_that_
     assert Job(NAMED["cwd"], 1) in load_study(study.folder.parent / "away").jobs()
 
 
+def test_another_study_of_that_name_on_a_machine_is_not_gone_on_with(study: Study) -> None:
+    job = Job(NAMED["none"], 0)
+    assert train_somewhere(study, job, False)[0] == 0
+    with pytest.raises(IMAError, match=r"holds another study \(epochs differs\)"):
+        train_somewhere(Study(**{**vars(study), "common": {"epochs": 99}}), job, False)
+
+
 def test_details_of_an_earlier_training_give_way(study: Study) -> None:
     class Ended:
         def wait(self, references: list, timeout: float) -> tuple[list, list]:

@@ -35,7 +35,14 @@ class Trained:
                 continue
             weight = job.arm.settings.get("ima_weight", 100)
             score = 0.4 + 0.1 / (1 + abs(weight - 1)) + 0.01 * job.seed
-            common = {"seconds": 1.0, "device": "cpu", "resumed": [], "data_digest": "d", "initial_digest": "i"}
+            common = {
+                "epochs": 1,
+                "seconds": 1.0,
+                "device": "cpu",
+                "resumed": [],
+                "data_digest": "d",
+                "initial_digest": "i",
+            }
             maps = {"map50_95": score, "map50": score, "map75": score, "last_map50_95": score, "map50_95_of_class": {}}
             row = {"epoch": 1.0, "train/box_loss": 1.0, "metrics/mAP50-95(B)": score}
             more = {

@@ -119,9 +119,13 @@ def stop_at_once(*_: Any, **__: Any) -> None:
         ("lr=1", "'lr' is not a setting"),
         ("arms=", "at least two"),
         ("arms={'none': {}, 'x': {'classes': [1]}}", "arm x: classes= has to be the same for all arms"),
-        ("single_cls=True", "single_cls=: a study judges by all classes of the data's val"),
-        ("split=test", "split=: a study judges"),
-        ("classes=1", "classes=: a study judges"),
+        ("arms={'none': {}, 'x': {'conf': 0.5}}", "arm x: conf= has to be the same"),
+        ("single_cls=True", "single_cls=: a study judges all classes of the data's val as Ultralytics does"),
+        *(
+            (f"{word}", "=: a study judges")
+            for word in ("split=test", "classes=1", "conf=0.5", "max_det=5", "augment=True")
+        ),
+        ("device=0,1", "a training of a study takes one; devices= deals out several"),
     ],
 )
 def test_a_mistake_in_a_comparison_is_one_line(capsys, word: str, message: str, words: list[str], tmp_path) -> None:
@@ -147,13 +151,13 @@ def test_teachers_of_other_kinds_are_compared(
     two = f"{tiny_checkpoint('yolo26s-few.yaml', seed=1)},{tiny_checkpoint('yolo26s-few.yaml', seed=2)}"
     assert cli.main([*with_models(words, teacher=two), "epochs=1"]) == 2
     assert "arm builtin: Ultralytics' distill_model= takes one checkpoint" in capfd.readouterr().err
-    short = ["epochs=1", "arms=none,features"]
+    short = ["epochs=1", "arms=none,features", "single_cls=False", "split=val", "ima_teacher_shares=1,3"]
     assert cli.main([*with_models(words, teacher=two), *short]) == 0, capfd.readouterr().err
     assert "the report goes without" not in capfd.readouterr().out
     assert (tmp_path / "study" / "figures" / "features.jpg").is_file(), "of the students"
     assert load_study(tmp_path / "study").made_of["teacher"]["name"].count(".pt,") == 1
     assert "| student | " in (tmp_path / "study" / "report.md").read_text(), "its size, without the teachers'"
-    other = ["name=other", *short, "ima_teacher_weights=none"]
+    other = ["name=other", *short[:-1], "ima_teacher_weights=none"]
     assert cli.main([*with_models(words, teacher="torchvision:fasterrcnn_mobilenet_v3_large_fpn")[:-1], *other]) == 0, (
         capfd.readouterr().err
     )
@@ -179,4 +183,6 @@ def test_a_file_of_the_users_is_not_imported_by_the_trainings(
     assert not (tmp_path / "here" / "ran").exists()
     force = results_of(tmp_path / "study")["ima-seed0"]["in_force"]
     assert (force["ima_balance"], force["ima_loss"]) == (0.5, "ima")
-    assert "teacher" not in force
+    chosen = {"ima_cls": 1.0, "ima_box": 1.0, "ima_instance": "image", "ima_generator": "light"}
+    assert {key: force[key] for key in chosen} == chosen, "what was left to us"
+    assert not {"teacher", "ima_trust"} & force.keys()

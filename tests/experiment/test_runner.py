@@ -145,6 +145,17 @@ def test_what_the_study_does_not_hold_is_one_line(study: Study) -> None:
         assert f"holds no {job.name}" in log_path(study, job).read_text()
 
 
+def test_trainings_find_what_the_study_found(study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the names of folders, and whatever else is among the places to import from."""
+    place = tmp_path / "a:b c"
+    place.mkdir()
+    (place / "filelock.py").write_text("raise SystemExit('the own one')")
+    monkeypatch.setattr(sys, "path", [str(place), "", Path("no text"), *sys.path])
+    job = Job(NAMED["none"], 0)
+    assert runner.start_process(study, job, None, False).wait() == 1
+    assert "the own one" in log_path(study, job).read_text()
+
+
 def test_what_was_given_up_is_not_run(study: Study) -> None:
     workers, said = Workers(WRITES), []
     assert run(study, [None], said.append, workers, given_up={"none-seed0", "ima-seed0"}) == []

@@ -93,6 +93,15 @@ def test_what_would_mix_two_studies_is_refused(tmp_path: Path, changes: dict[str
     assert message in str(caught.value)
 
 
+def test_a_study_of_before_there_was_patience_goes_on_where_that_changes_nothing(tmp_path: Path) -> None:
+    make(tmp_path).save()
+    make(tmp_path, common={**SHARED, "patience": 0}).save()
+    long = {"epochs": 300}
+    make(tmp_path / "long", common=long).save()
+    with pytest.raises(IMAError, match="patience differs"):
+        make(tmp_path / "long", common={**long, "patience": 0}).save()
+
+
 def test_the_same_files_under_other_names_and_in_other_places_go_on(tmp_path: Path) -> None:
     make(tmp_path / "a").save()
     shutil.copytree(tmp_path / "a", tmp_path / "b")

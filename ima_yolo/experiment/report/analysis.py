@@ -15,6 +15,7 @@ from ima_yolo.pictures import ground_truth_column, model_input
 
 LEAST = 0.001  # confidence from which detections count for average precision, as in Ultralytics' validation
 SHOWN = 0.25  # confidence at which mistakes are counted and pictures drawn, as in Ultralytics' prediction
+RECALLS = 101  # at which precision is kept, 0, 0.01 ... 1
 MOST = 300  # detections an image
 SIZES = ("small", "medium", "large")  # areas below 32 x 32 px, below 96 x 96 px, and above, as in COCO
 
@@ -96,13 +97,13 @@ def is_analysis(found: Any) -> bool:
         numbers = [
             *(found["mistakes"][key] for key in ("objects", *KINDS)),
             *(found["objects_of_size"][size] for size in SIZES),
-            *(found["ap_of_size"][size] or 0 for size in SIZES),
+            *(score for size in SIZES if (score := found["ap_of_size"][size]) is not None),
             *(value for row in found["precision"].values() for value in row),
         ]
         sides = {len(row) for row in found["precision"].values()}
     except (AttributeError, LookupError, TypeError):
         return False
-    return len(sides) < 2 and all(isinstance(number, (int, float)) for number in numbers)
+    return sides <= {RECALLS} and all(isinstance(number, (int, float)) for number in numbers)
 
 
 def box_areas(boxes: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

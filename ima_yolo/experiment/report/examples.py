@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 from ultralytics.data.augment import LetterBox
 
-from ima_yolo.config import split, validate
+from ima_yolo.config import split, validate_alone
 from ima_yolo.data_set import read_image
 from ima_yolo.errors import IMAError
 from ima_yolo.experiment.report.analysis import SHOWN, detections, ground_truth
@@ -129,7 +129,7 @@ def _mask_settings(measured: Measured) -> tuple[str, float]:
     """Kind and ratio of the mask of the distilled arm."""
     arm = next(arm for arm in measured.study.arms if arm.name == measured.distilled)
     ours, _ = split({**measured.study.common, **arm.settings})
-    settings = validate({**ours, "teacher": "any"})
+    settings = validate_alone(ours)
     return (settings.ima_mask if settings.ima_loss == "ima" else "none"), settings.ima_mask_ratio
 
 

@@ -9,17 +9,19 @@ from pathlib import Path
 from types import NoneType
 from typing import Any
 
-from ima_yolo.config import split, validate
+from ima_yolo.config import split, validate_alone
 from ima_yolo.data_set import images_in, read_data_set
 from ima_yolo.errors import IMAError, one_line
 from ima_yolo.experiment.report.analysis import analysis, detections, ground_truth, is_analysis
 from ima_yolo.experiment.study import Job, Study
 from ima_yolo.files import read_json, write_json
 from ima_yolo.host import load_model
+from ima_yolo.lists import listed_files
 from ima_yolo.summary import Row, measure
 
 TEACHER = "teacher"
-TEXTS = ("name", "timing", "note")  # among what a row of sizes and speeds holds
+TYPES: dict[str, Any] = {**dict.fromkeys(("name", "timing", "note"), str), "parameters": (int, NoneType)}
+"""What a row of sizes and speeds holds where it is not just a number."""
 
 
 @dataclass
@@ -114,7 +116,7 @@ def bands_of(study: Study, name: str) -> tuple[int, ...] | None:
     if name != TEACHER:
         return None
     ours, _ = split(study.common)
-    return validate({**ours, "teacher": "any"}).ima_teacher_channels
+    return validate_alone(ours).ima_teacher_channels
 
 
 def collect(study: Study, say: Callable[[str], None]) -> Measured:
@@ -160,7 +162,7 @@ def _read_rows(path: Path) -> dict[str, Row]:
 
 
 def _is_whole(row: Row) -> bool:
-    return all(isinstance(value, str if key in TEXTS else (int, float, NoneType)) for key, value in asdict(row).items())
+    return all(isinstance(value, TYPES.get(key, (int, float, NoneType))) for key, value in asdict(row).items())
 
 
 def attempt(what: str, work: Callable[[], object], say: Callable[[str], object]) -> None:
@@ -182,6 +184,12 @@ def _measure_efficiency(study: Study, finished: Sequence[Job]) -> None:
     path = study.folder / "efficiency.json"
     if path.is_file() or weights is None or study.data is None:
         return
+    if (
+        (name := study.places.get(TEACHER, "")).endswith(".pt")
+        and not listed_files(name)[1:]
+        and not teacher_file(study)
+    ):
+        raise IMAError(f"teacher={name}: not here")  # what is kept without it would stay so
     keys: dict[str, Any] = {key: study.common[key] for key in ("batch", "workers") if key in study.common}
     if "device" in study.places:
         keys["device"] = study.places["device"]

@@ -38,6 +38,7 @@ def result(arm: str, seed: int) -> dict[str, Any]:
     score = SCORES.get(arm, 0.4) + (0.102 if arm == "ima" else 0.1) * seed
     own = {"ima": "train/ima_loss", "builtin": "train/dis_loss"}.get(arm)
     common = {"seconds": 60.0, "device": "cpu", "resumed": [], "data_digest": "d", "initial_digest": "i", "code": CODE}
+    common["epochs"] = 4
     maps = {"map50_95": score, "map50": score + 0.2, "map75": score - 0.1, "last_map50_95": score - 0.01}
     settings = NAMED[arm].settings if arm in NAMED else {"ima_weight": arm.removeprefix("weight-")}
     return {
@@ -209,7 +210,16 @@ def test_arms_known_by_name_are_no_sweep_and_many_intervals_are_named(study: Stu
 
 
 @pytest.mark.parametrize(
-    "content", [{}, [1], {"mistakes": {}, "precision": {"cell": [1, None]}}, "x", {"teacher": {"size": 1}}]
+    "content",
+    [
+        {},
+        [1],
+        {**details(0.5), "precision": {"cell": [0.5] * 50}},
+        {**details(0.5), "ap_of_size": ""},
+        {"mistakes": {}, "precision": {"cell": [1, None]}},
+        "x",
+        {"teacher": {"size": 1}},
+    ],
 )
 def test_damage_beside_the_results_costs_no_more_than_what_it_damaged(study: Study, content: Any) -> None:
     write_json(study.analysis_path("ima-seed0"), content)
@@ -220,11 +230,34 @@ def test_damage_beside_the_results_costs_no_more_than_what_it_damaged(study: Stu
     assert len(said) == 2 - (content == {}), "an empty table of sizes is one"
 
 
-def test_curves_of_anything_but_numbers_are_damage(study: Study, capsys) -> None:
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"curves": [{"epoch": None}]},
+        {"epochs": [1]},
+        {"data_digest": [1]},
+        {"code": ["torch"]},
+        {"in_force": "x"},
+        {"map50_95_of_class": {"cell": "x"}},
+    ],
+)
+def test_a_damaged_result_is_one_line(study: Study, capsys, damage: dict[str, Any]) -> None:
     job = next(iter(study.jobs()))
-    write_json(study.result_path(job), {**result("none", 0), "curves": [{"epoch": None}]})
+    write_json(study.result_path(job), {**result("none", 0), **damage})
     assert cli.main(["report", f"study={study.folder}"]) == 2
     assert "none-seed0.json: is damaged" in capsys.readouterr().err
+
+
+def test_a_teacher_that_is_elsewhere_is_waited_for(study: Study, tmp_path: Path) -> None:
+    """What is measured without it would be kept so, and its row and the speed-up be gone for good."""
+    weights = study.weights(next(iter(study.jobs())))
+    weights.parent.mkdir(parents=True)
+    weights.touch()
+    (study.folder / "efficiency.json").unlink()
+    said: list[str] = []
+    write_report(Study(**{**vars(study), "places": {"teacher": "gone.pt", "model": "s", "data": "d"}}), said.append)
+    assert "the report goes without size and speed: teacher=gone.pt: not here" in said
+    assert not (study.folder / "efficiency.json").exists()
 
 
 def test_size_and_speed_of_a_student_whose_teacher_cannot_be_measured(study: Study) -> None:
