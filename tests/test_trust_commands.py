@@ -221,7 +221,8 @@ def sent(tiny_data: Path, tiny_checkpoint: Callable[..., Path], tmp_path: Path) 
     (job,) = study.jobs()
     score = {"map50_95": 0.5, "map50": 0.5, "map75": 0.5, "last_map50_95": 0.5, "map50_95_of_class": {}}
     kept = {"arm": "none", "seed": 0, "settings": {}, "code": {}, "epochs": 1, "seconds": 1.0, "resumed": []}
-    write_json(study.result_path(job), {**kept, **score, "device": "cpu", "curves": [{"epoch": 1.0}]})
+    seen = {"data_digest": "d", "initial_digest": "i", "device": "cpu", "curves": [{"epoch": 1.0}]}
+    write_json(study.result_path(job), {**kept, **score, **seen})
     study.weights(job).parent.mkdir(parents=True)
     shutil.copyfile(tiny_checkpoint(), study.weights(job))
     return study
