@@ -263,7 +263,7 @@ def _in_force(results: Sequence[Mapping[str, Any]]) -> list[Table]:
     for key, values in found.items():
         each = ", ".join(f"{arm}: {value}" for arm, value in values.items())
         rows.append([key, each if len(set(values.values())) > 1 else next(iter(values.values()))])
-    return [Table(["setting in force with a teacher of ours", "value"], rows)] if rows else []
+    return [Table(["setting of IMA-YOLO, in force", "value"], rows)] if rows else []
 
 
 def again(measured: Measured) -> Section:

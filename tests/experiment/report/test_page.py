@@ -188,7 +188,7 @@ def test_what_was_in_force_is_told_with_its_defaults(study: Study) -> None:
             write_json(study.result_path(job), {**result("ima", job.seed), "in_force": force})
     markdown = write_report(study, lambda _: None)[1].read_text()
     assert "| ima_balance | 0.5 |" in markdown
-    assert "with a teacher of ours" in markdown
+    assert "setting of IMA-YOLO, in force" in markdown
 
 
 def test_one_training_of_a_study_with_a_held_out_part_is_on_that_part(study: Study) -> None:
