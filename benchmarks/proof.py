@@ -10,14 +10,15 @@ A teacher that is not at out/teachers/DATA-MODEL.pt is trained there first, for 
 out/students/DATA-MODEL.pt, for its epochs. Stop it at any time: the next call goes on. Several calls may share a
 folder, one after the other, each with some of the data sets, pairs, starts and keys of training.
 
-out/proof.md and proof.json hold what all studies found so far: a row each, and the mean over them with its interval.
+out/proof.md and proof.json hold what all studies found so far: a row each, and the mean over them, with an interval
+that is of the seeds and not of other data.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -149,13 +150,14 @@ def _is_trained(last: Path) -> bool:
 
 def summarised(output: Path) -> str:
     """Write what all studies of a folder found so far, and return it as a table."""
-    from ima_yolo.experiment.statistics import paired
+    from ima_yolo.experiment.statistics import averaged, paired
     from ima_yolo.experiment.study import load_study
     from ima_yolo.experiment.tables import by_seed, difference_text, markdown_table
     from ima_yolo.files import write_json
 
     rows: list[list[str]] = []
     found: dict[str, Any] = {}
+    every: list[dict[str, Any]] = []
     for folder in sorted(path.parent for path in (output / "studies").glob("*/study.json")):
         results = load_study(folder).complete_results()
         scores = {arm: by_seed(results, arm, "map50_95") for arm in ARMS}
@@ -163,27 +165,17 @@ def summarised(output: Path) -> str:
             continue
         against = {other: paired(scores["ima"], scores[other]) for other in ARMS if other != "ima"}
         found[folder.name] = {"scores": scores, "gains": {other: gain.mean for other, gain in against.items() if gain}}
+        every.append(against)
         means = [f"{fmean(scores[arm].values()):.1f}" for arm in ARMS]
         rows.append([folder.name, *means, *(difference_text(gain) for gain in against.values())])
-    if len(found) > 1:
-        rows.append(_over_all([study["gains"] for study in found.values()]))
+    if len(every) > 1:
+        means = [averaged([gain for against in every if (gain := against[other])]) for other in ARMS if other != "ima"]
+        rows.append([f"mean of {len(every)}", *("" for _ in ARMS), *map(difference_text, means)])
     heads = ["study", *ARMS, *(f"ima against {other}" for other in ARMS if other != "ima")]
     table = markdown_table(heads, rows, right=range(1, 1 + len(ARMS)))
     write_json(output / "proof.json", found)
     (output / "proof.md").write_text(f"# Does the default win?\n\nmAP50-95 in points.\n\n{table}\n", encoding="utf-8")
     return table
-
-
-def _over_all(gains: Sequence[Mapping[str, float]]) -> list[str]:
-    """The row of means over the studies, each of which counts once."""
-    from ima_yolo.experiment.statistics import paired
-    from ima_yolo.experiment.tables import difference_text
-
-    cells = []
-    for other in ARMS[:-1]:
-        each = {number: gain[other] for number, gain in enumerate(gains) if other in gain}
-        cells.append(difference_text(paired(each, dict.fromkeys(each, 0.0))))
-    return [f"mean of {len(gains)}", *("" for _ in ARMS), *cells]
 
 
 if __name__ == "__main__":

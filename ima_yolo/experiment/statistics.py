@@ -64,6 +64,32 @@ def paired(scores: Mapping[int, float], baseline: Mapping[int, float]) -> Paired
     return Paired(differences, mean, *((None, None) if half is None else (mean - half, mean + half)))
 
 
+def averaged(found: Sequence[Paired]) -> Paired | None:
+    r"""The mean over several comparisons, each of which counts once, whatever its number of seeds.
+
+    .. math:: \bar d = \frac{1}{k} \sum_i \bar d_i, \quad
+        \mathrm{se}^2 = \frac{1}{k^2} \sum_i \frac{s_i^2}{n_i}, \quad
+        \nu = \Big(\sum_i \frac{s_i^2}{n_i}\Big)^2 \Big/ \sum_i \frac{(s_i^2 / n_i)^2}{n_i - 1}
+
+    The interval is Student's t with the degrees of freedom of Welch and Satterthwaite (Satterthwaite 1946). It says how
+    far other seeds would move the mean over these comparisons, and nothing of other data.
+
+    Args:
+        found: The comparisons.
+
+    Returns:
+        With the means as its differences; None where one has a single seed.
+    """
+    if not found or any(len(one.differences) < 2 for one in found):
+        return None
+    means = tuple(one.mean for one in found)
+    parts = [(stdev(one.differences) ** 2 / len(one.differences), len(one.differences) - 1) for one in found]
+    spread = sum(part for part, _ in parts)
+    freedom = spread**2 / sum(part**2 / count for part, count in parts) if spread else 1
+    half = float(student_t.ppf((1 + CONFIDENCE) / 2, freedom)) * sqrt(spread) / len(found)
+    return Paired(means, fmean(means), fmean(means) - half, fmean(means) + half)
+
+
 def half_interval(values: Sequence[float]) -> float | None:
     """Half the width of the 95% interval of a mean, by Student's t; None for fewer than two values."""
     count = len(values)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from ima_yolo.experiment.statistics import half_interval, paired
+from ima_yolo.experiment.statistics import averaged, half_interval, paired
 from ima_yolo.experiment.tables import comparison, conclusions, markdown, same_conditions
 
 
@@ -33,6 +33,22 @@ def test_pairing_removes_what_seeds_have_in_common() -> None:
 )
 def test_the_verdict_says_no_more_than_the_interval(scores: dict[int, float], verdict: str) -> None:
     assert paired(scores, {0: 0.0, 1: 0.0, 2: 0.0}).verdict == verdict
+
+
+def test_the_mean_over_comparisons_has_the_interval_of_welch() -> None:
+    """Two of the same spread and size have the degrees of freedom of both; one that is noisy lends it its own."""
+    quiet, noisy = {0: 1.0, 1: 2.0, 2: 3.0}, {0: -7.0, 1: 3.0, 2: 13.0}
+    zero = dict.fromkeys(range(3), 0.0)
+    same = averaged([paired(quiet, zero), paired(quiet, zero)])
+    assert (same.mean, same.differences) == (2.0, (2.0, 2.0))
+    assert same.high - same.mean == pytest.approx(2.7764 / 6**0.5, abs=1e-3)  # t(0.975, 4)
+    mixed = averaged([paired(quiet, zero), paired(noisy, zero)])
+    assert mixed.mean == 2.5
+    # sum of s^2/n is 101/3; degrees of freedom 2 * 101^2 / (1 + 100^2) = 2.04
+    assert mixed.high - mixed.mean == pytest.approx(4.2228 * (101 / 3) ** 0.5 / 2, rel=5e-3)
+    assert averaged([paired(quiet, zero)]).low == pytest.approx(paired(quiet, zero).low)
+    assert averaged([paired(quiet, zero), paired({0: 1.0}, zero)]) is None
+    assert averaged([]) is None
 
 
 def test_only_common_seeds_are_compared() -> None:
