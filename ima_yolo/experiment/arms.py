@@ -17,26 +17,10 @@ Kind = Literal["none", "builtin", "ima"]
 
 DECIDED = frozenset({"seed", "resume", "save_dir", "exist_ok"})  # keys of `yolo train` that each training gets from us
 PLACES = frozenset({"project", "name", "mode", "cfg"})  # where a study writes, what it does, what it was read from
-# What arms are trained on, judged by and given time for: arms that differ in it cannot be compared.
-ALIKE = frozenset(
-    {
-        *("data", "fraction", "imgsz", "rect", "time", "device", "task"),
-        *(
-            "val",
-            "split",
-            "classes",
-            "single_cls",
-            "conf",
-            "iou",
-            "max_det",
-            "agnostic_nms",
-            "nms",
-            "augment",
-            "half",
-            "dnn",
-        ),
-    }
-)
+# What arms are trained on and given time for, and what judges them: arms that differ in it cannot be compared.
+TRAINED_ON = ("data", "fraction", "imgsz", "rect", "time", "device", "task")
+JUDGED_BY = ("val", "split", "classes", "single_cls", "conf", "iou", "max_det", "agnostic_nms", "nms", "augment")
+ALIKE = frozenset({*TRAINED_ON, *JUDGED_BY, "half", "dnn"})
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from statistics import fmean, stdev
 from scipy.stats import t as student_t
 
 CONFIDENCE = 0.95
-ALIKE = 1e-9  # width of an interval that tells nothing
+LEAST_WIDTH = 1e-9  # width of an interval that tells nothing
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Paired:
         """What the interval allows to say."""
         if self.low is None or self.high is None:
             return "one seed: no interval, no evidence"
-        if self.high - self.low < ALIKE:  # not chance: the same training twice, or a score that hardly moves
+        if self.high - self.low < LEAST_WIDTH:  # not chance: the same training twice, or a score that hardly moves
             return "no evidence of a difference"
         if self.low > 0:
             return "better"

@@ -8,7 +8,7 @@ from typing import Any
 
 from ima_yolo.experiment.statistics import Paired, half_interval, paired
 
-ALIKE = {"initial_digest": "initial weights", "data_digest": "images", "epochs": "epochs", "device": "device"}
+CONDITIONS = {"initial_digest": "initial weights", "data_digest": "images", "epochs": "epochs", "device": "device"}
 POINTS = 100.0  # scores are shares; tables give mAP points
 
 
@@ -130,7 +130,7 @@ def same_conditions(results: Sequence[Mapping[str, Any]]) -> list[str]:
     faults = []
     for seed in sorted({result["seed"] for result in results}):
         of_seed = [result for result in results if result["seed"] == seed]
-        for key, what in ALIKE.items():
+        for key, what in CONDITIONS.items():
             if len({result[key] for result in of_seed if result.get(key)}) > 1:
                 faults.append(f"seed {seed}: the arms differ in their {what}")
     versions = {tuple(sorted(result["code"].items())) for result in results if "code" in result}
