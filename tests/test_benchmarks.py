@@ -472,6 +472,38 @@ def test_what_the_default_was_chosen_by_is_what_the_readme_says(name: str, folde
         assert f"| {' | '.join(f'{value:.1f}' for value in of_arm.values())} |" in text
 
 
+def test_what_each_half_of_the_default_brings_is_what_the_texts_say() -> None:
+    from ima_yolo.experiment.statistics import paired
+
+    results = REPOSITORY / "benchmarks" / "results" / "default"
+    names = {"none": "bccd_unseen/none", "both": "bccd_balance/half"}
+    names |= {half: f"bccd_parts/{half}" for half in ("features", "heads")}
+    found = {
+        arm: [json.loads((results / f"{name}-seed{seed}.json").read_text()) for seed in range(3)]
+        for arm, name in names.items()
+    }
+    assert len({tuple(one["data_digest"] for one in of_arm) for of_arm in found.values()}) == 1, "the same images"
+    points = {arm: {one["seed"]: 100 * one["map50_95"] for one in of_arm} for arm, of_arm in found.items()}
+    text, readme = (results / "README.md").read_text(), " ".join((REPOSITORY / "README.md").read_text().split())
+    for arm, label in (("features", "Instance Mask Alignment alone"), ("heads", "class scores and boxes alone")):
+        gain = paired(points[arm], points["none"])
+        assert gain is not None
+        cells = " | ".join(f"{value:.1f}" for value in points[arm].values())
+        assert f"| `{arm}`: {label} | {cells} | {gain.mean:+.1f} ({gain.low:+.1f} to {gain.high:+.1f}) |" in text
+    rest = paired(points["both"], points["heads"])
+    assert rest is not None
+    assert rest.low is not None
+    assert rest.low < 0 < rest.high, "not shown"
+    assert f"Both against the heads alone: {rest.mean:+.1f} ({rest.low:+.1f} to {rest.high:+.1f})" in text
+    assert (
+        f"both against the heads alone is {rest.mean:+.1f} (95% interval {rest.low:+.1f} to {rest.high:+.1f}," in readme
+    )
+    means = {arm: f"{sum(of_arm.values()) / 3:.1f}" for arm, of_arm in points.items()}
+    assert f"the terms on the heads alone have {means['heads']} as well, and" in readme
+    assert f"Instance Mask Alignment alone {means['features']}:" in readme
+    assert means["heads"] == means["both"]
+
+
 def test_what_bfloat16_costs_in_accuracy_is_what_the_readme_says() -> None:
     folder = REPOSITORY / "benchmarks" / "results" / "runtime"
     points: dict[str, list[float]] = {}
