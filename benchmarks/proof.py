@@ -158,20 +158,21 @@ def summarised(output: Path) -> str:
     rows: list[list[str]] = []
     found: dict[str, Any] = {}
     every: list[dict[str, Any]] = []
+    others = [arm for arm in ARMS if arm != "ima"]
     for folder in sorted(path.parent for path in (output / "studies").glob("*/study.json")):
         results = load_study(folder).complete_results()
         scores = {arm: by_seed(results, arm, "map50_95") for arm in ARMS}
         if not all(scores.values()):
             continue
-        against = {other: paired(scores["ima"], scores[other]) for other in ARMS if other != "ima"}
+        against = {other: paired(scores["ima"], scores[other]) for other in others}
         found[folder.name] = {"scores": scores, "gains": {other: gain.mean for other, gain in against.items() if gain}}
         every.append(against)
         means = [f"{fmean(scores[arm].values()):.1f}" for arm in ARMS]
         rows.append([folder.name, *means, *(difference_text(gain) for gain in against.values())])
     if len(every) > 1:
-        means = [averaged([gain for against in every if (gain := against[other])]) for other in ARMS if other != "ima"]
+        means = [averaged([gain for against in every if (gain := against[other])]) for other in others]
         rows.append([f"mean of {len(every)}", *("" for _ in ARMS), *map(difference_text, means)])
-    heads = ["study", *ARMS, *(f"ima against {other}" for other in ARMS if other != "ima")]
+    heads = ["study", *ARMS, *(f"ima against {other}" for other in others)]
     table = markdown_table(heads, rows, right=range(1, 1 + len(ARMS)))
     write_json(output / "proof.json", found)
     (output / "proof.md").write_text(f"# Does the default win?\n\nmAP50-95 in points.\n\n{table}\n", encoding="utf-8")

@@ -31,6 +31,12 @@ def teachers_located(named: Any) -> str:
     return ",".join(located(name) if name and is_file(name) else name for name in names)
 
 
+def is_one_checkpoint(named: str) -> bool:
+    """Whether what was given as teacher names a single checkpoint of Ultralytics, be it here or elsewhere."""
+    names = listed_files(named)
+    return len(names) == 1 and bool(names[0]) and is_file(names[0])
+
+
 def load_teachers(settings: Settings) -> tuple[Teacher, ...]:
     """Load the teachers that the settings name.
 

@@ -19,6 +19,11 @@ REPOSITORY = Path(__file__).parents[1]
 BOXES = np.array([[0, 0, 10, 10, 0.9, 0], [1, 0, 11, 10, 0.9, 0], [50, 50, 60, 60, 0.5, 1]], np.float32)
 
 
+def three_seeds(folder: Path, arm: str) -> list[dict[str, Any]]:
+    """The committed results of an arm's seeds 0, 1 and 2."""
+    return [json.loads((folder / f"{arm}-seed{seed}.json").read_text()) for seed in range(3)]
+
+
 @pytest.mark.parametrize(
     ("change", "pairs"),
     [
@@ -315,7 +320,7 @@ def test_what_cheaper_ways_cost_in_accuracy_is_what_the_readme_says() -> None:
     names |= {way: f"cheaper/{way}" for way in ("half-of-each-batch", "every-second-batch", "fixed-images")}
     mean = {}
     for way, name in names.items():
-        found = [json.loads((folder / f"{name}-seed{seed}.json").read_text()) for seed in range(3)]
+        found = three_seeds(folder, name)
         mean[way] = f"{100 * sum(one.get('mAP50-95', one.get('map50_95')) for one in found) / 3:.1f}"
     said = " ".join((REPOSITORY / "benchmarks" / "README.md").read_text().split())
     assert f"had {mean['without']} mAP50-95 without a teacher, {mean['with']} with it" in said
@@ -435,7 +440,7 @@ def test_the_study_with_a_teacher_that_saw_no_judge_is_what_the_text_says() -> N
     text = (folder / "README.md").read_text()
     points: dict[str, dict[int, float]] = {}
     for arm in ("none", "ima"):
-        found = [json.loads((folder / "bccd_unseen" / f"{arm}-seed{seed}.json").read_text()) for seed in range(3)]
+        found = three_seeds(folder / "bccd_unseen", arm)
         points[arm] = {one["seed"]: 100 * one["map50_95"] for one in found}
         assert f"| `{arm}` | {' | '.join(f'{value:.1f}' for value in points[arm].values())} |" in text
         assert f"mAP50 is {100 * sum(one['map50'] for one in found) / 3:.1f} for both" in text
@@ -455,7 +460,7 @@ def test_what_the_default_was_chosen_by_is_what_the_readme_says(name: str, folde
     from ima_yolo.experiment.statistics import paired
 
     results = REPOSITORY / "benchmarks" / "results" / "default"
-    arms = [[json.loads((results / f"{arm}-seed{seed}.json").read_text()) for seed in range(3)] for arm in folders]
+    arms = [three_seeds(results, arm) for arm in folders]
     points = [{one["seed"]: 100 * one["map50_95"] for one in found} for found in arms]
     assert len({tuple(one["initial_digest"] for one in found) for found in arms}) == 1, "the same students"
     assert [found[0]["settings"].get("ima_balance") for found in arms] == [None, None, 0.5]
@@ -478,10 +483,7 @@ def test_what_each_half_of_the_default_brings_is_what_the_texts_say() -> None:
     results = REPOSITORY / "benchmarks" / "results" / "default"
     names = {"none": "bccd_unseen/none", "both": "bccd_balance/half"}
     names |= {half: f"bccd_parts/{half}" for half in ("features", "heads")}
-    found = {
-        arm: [json.loads((results / f"{name}-seed{seed}.json").read_text()) for seed in range(3)]
-        for arm, name in names.items()
-    }
+    found = {arm: three_seeds(results, name) for arm, name in names.items()}
     assert len({tuple(one["data_digest"] for one in of_arm) for of_arm in found.values()}) == 1, "the same images"
     points = {arm: {one["seed"]: 100 * one["map50_95"] for one in of_arm} for arm, of_arm in found.items()}
     text, readme = (results / "README.md").read_text(), " ".join((REPOSITORY / "README.md").read_text().split())
@@ -508,8 +510,7 @@ def test_what_bfloat16_costs_in_accuracy_is_what_the_readme_says() -> None:
     folder = REPOSITORY / "benchmarks" / "results" / "runtime"
     points: dict[str, list[float]] = {}
     for runtime in ("torch", "bf16"):
-        files = [folder / f"teacher_runtime-{runtime}-seed{seed}.json" for seed in range(3)]
-        found = [json.loads(file.read_text()) for file in files]
+        found = three_seeds(folder, f"teacher_runtime-{runtime}")
         assert [one["settings"] for one in found] == [{"ima_teacher_runtime": runtime}] * 3
         points[runtime] = [100 * one["map50_95"] for one in found]
     mean = {runtime: f"{sum(of_seed) / 3:.1f}" for runtime, of_seed in points.items()}
@@ -524,7 +525,7 @@ def test_what_the_generators_bring_is_what_the_text_says() -> None:
     folder = REPOSITORY / "benchmarks" / "results" / "generator"
     points: dict[str, dict[int, float]] = {}
     for arm in ("none", *(f"generator-{kind}" for kind in ("light", "conv", "none"))):
-        found = [json.loads((folder / f"{arm}-seed{seed}.json").read_text()) for seed in range(3)]
+        found = three_seeds(folder, arm)
         points[arm.removeprefix("generator-") if arm != "generator-none" else "no generator"] = {
             one["seed"]: 100 * one["map50_95"] for one in found
         }

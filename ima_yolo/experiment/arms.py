@@ -19,8 +19,8 @@ DECIDED = frozenset({"seed", "resume", "save_dir", "exist_ok"})  # keys of `yolo
 PLACES = frozenset({"project", "name", "mode", "cfg"})  # where a study writes, what it does, what it was read from
 # What arms are trained on and given time for, and what judges them: arms that differ in it cannot be compared.
 TRAINED_ON = ("data", "fraction", "imgsz", "rect", "time", "device", "task")
-JUDGED_BY = ("val", "split", "classes", "single_cls", "conf", "iou", "max_det", "agnostic_nms", "nms", "augment")
-ALIKE = frozenset({*TRAINED_ON, *JUDGED_BY, "half", "dnn"})
+JUDGED_BY = ("split", "classes", "single_cls", "conf", "iou", "max_det", "agnostic_nms", "augment")
+ALIKE = frozenset({*TRAINED_ON, *JUDGED_BY, "val", "nms", "half", "dnn"})
 
 
 @dataclass(frozen=True)

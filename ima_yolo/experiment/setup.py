@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +12,13 @@ from ultralytics.utils.torch_utils import parse_device, select_device
 
 from ima_yolo.config import split
 from ima_yolo.errors import IMAError, one_line
-from ima_yolo.experiment.arms import DECIDED, Arm, check_alike
+from ima_yolo.experiment.arms import DECIDED, JUDGED_BY, Arm, check_alike
 from ima_yolo.experiment.identity import data_identity, model_identity, teacher_identity
 from ima_yolo.experiment.images import hold_out, scan_labels
 from ima_yolo.experiment.study import MACHINE_KEYS, Study
 from ima_yolo.lists import listed
+from ima_yolo.pairing import is_one_checkpoint
 from ima_yolo.preflight import Plan, prepare
-from ima_yolo.teachers.load import is_file
-
-# What a report's figures of single images would not follow.
-JUDGED = ("split", "classes", "single_cls", "conf", "iou", "max_det", "agnostic_nms", "augment")
 
 
 def build_study(
@@ -49,13 +46,14 @@ def build_study(
         raise IMAError(f"holdout={holdout}: expected a share of train between 0 and 1, for example holdout=0.3")
     if taken := sorted(DECIDED & options.keys()):
         raise IMAError(f"{taken[0]}=: differs between the trainings of a study; leave it out (seeds= names the seeds)")
-    if taken := [key for key in JUDGED if options.get(key, DEFAULT_CFG_DICT.get(key)) != DEFAULT_CFG_DICT.get(key)]:
+    # What a report says of single images would not follow these.
+    if taken := [key for key in JUDGED_BY if options.get(key, DEFAULT_CFG_DICT[key]) != DEFAULT_CFG_DICT[key]]:
         raise IMAError(f"{taken[0]}=: a study judges all classes of the data's val as Ultralytics does; leave it out")
     if len(listed(options.get("device"))) > 1:
         raise IMAError(f"device={options['device']}: a training of a study takes one; devices= deals out several")
     options = {**options, "project": str(folder.parent), "name": folder.name}
     plan = _checked(options, {})
-    _check_builtin(arms, plan.settings.teachers)
+    _check_builtin(arms, plan.settings.teacher)
     for arm in arms:
         check_alike(arm.name, arm.settings)
     idle = [_checked(options, arm.settings).settings.without_effect for arm in arms if arm.kind == "ima"]
@@ -86,10 +84,10 @@ def _checked(options: Mapping[str, Any], settings: Mapping[str, Any]) -> Plan:
     return prepare({**options, **settings}, kind="detect", told=False)
 
 
-def _check_builtin(arms: Iterable[Arm], teachers: Sequence[str]) -> None:
-    if any(arm.kind == "builtin" for arm in arms) and not (len(teachers) == 1 and is_file(teachers[0])):
+def _check_builtin(arms: Iterable[Arm], teacher: str) -> None:
+    if any(arm.kind == "builtin" for arm in arms) and not is_one_checkpoint(teacher):
         raise IMAError(
-            f"arm builtin: Ultralytics' distill_model= takes one checkpoint, not teacher={','.join(teachers)}; leave "
+            f"arm builtin: Ultralytics' distill_model= takes one checkpoint, not teacher={teacher}; leave "
             f"the arm out, for example arms=none,ima"
         )
 

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ultralytics.utils import DEFAULT_CFG_DICT
+
 from ima_yolo.errors import IMAError, one_line
 from ima_yolo.experiment.arms import Arm
 from ima_yolo.experiment.identity import code_version
@@ -26,7 +28,6 @@ REPORTED: dict[str, Any] = {
 }
 """What tables and figures read of a result, and what it is."""
 
-ULTRALYTICS_PATIENCE = 100  # epochs, by default
 MACHINE_KEYS = frozenset({"model", "data", "device"})  # of `yolo train`: these say where, not what
 
 
@@ -156,7 +157,8 @@ class Study:
 
     def _check_continues(self, before: Mapping[str, Any], force: bool) -> None:
         now = json.loads(json.dumps(self._identity()))
-        if now["common"].get("patience") == 0 and now["common"].get("epochs", 100) <= ULTRALYTICS_PATIENCE:
+        epochs = now["common"].get("epochs", DEFAULT_CFG_DICT["epochs"])
+        if now["common"].get("patience") == 0 and epochs <= DEFAULT_CFG_DICT["patience"]:
             before = {**before, "common": {"patience": 0, **before["common"]}}  # of before it was kept: the same runs
         if changed := _differences(before, now):
             raise IMAError(f"{self.folder} holds another study ({', '.join(changed)} differs); choose another name=")

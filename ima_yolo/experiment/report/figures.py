@@ -15,6 +15,7 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import MaxNLocator
 
 from ima_yolo.experiment.arms import NAMED, Arm
+from ima_yolo.experiment.report.analysis import RECALLS
 from ima_yolo.experiment.report.measured import TEACHER, Measured
 from ima_yolo.experiment.report.mistakes import KINDS
 from ima_yolo.experiment.tables import POINTS, by_seed, compared_with
@@ -146,7 +147,7 @@ def precision_figures(measured: Measured, colour: Mapping[str, str]) -> list[Fig
     made: list[Figure] = []
     curves = {name: _mean_precision(measured, name) for name in measured.pictured}
     classes = list(dict.fromkeys(kind for found in curves.values() for kind in found))
-    recall = np.linspace(0, 1, 101)
+    recall = np.linspace(0, 1, RECALLS)
     for number, kind in enumerate(_most_moved(measured, curves, classes)):
         caption = f"Precision by recall at IoU 0.5, class {kind}, mean over seeds."
         with drawing(made, f"precision-{number}", caption) as axes:

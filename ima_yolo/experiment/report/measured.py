@@ -16,9 +16,8 @@ from ima_yolo.experiment.report.analysis import analysis, detections, ground_tru
 from ima_yolo.experiment.study import Job, Study
 from ima_yolo.files import read_json, write_json
 from ima_yolo.host import load_model
-from ima_yolo.lists import listed_files
+from ima_yolo.pairing import is_one_checkpoint
 from ima_yolo.summary import Row, measure
-from ima_yolo.teachers.load import is_file
 
 TEACHER = "teacher"
 TYPES: dict[str, Any] = {**dict.fromkeys(("name", "timing", "note"), str), "parameters": (int, NoneType)}
@@ -180,17 +179,12 @@ def teacher_file(study: Study) -> dict[str, Path]:
     return {TEACHER: path} if path.is_file() else {}
 
 
-def _is_checkpoint(teacher: str) -> bool:
-    """Whether a name means one checkpoint, be it here or elsewhere."""
-    return bool(teacher) and len(listed_files(teacher)) == 1 and is_file(teacher)
-
-
 def _measure_efficiency(study: Study, finished: Sequence[Job]) -> None:
     weights = next((study.weights(job) for job in finished if study.weights(job).is_file()), None)
     path = study.folder / "efficiency.json"
     if path.is_file() or weights is None or study.data is None:
         return
-    if _is_checkpoint(teacher := study.places.get(TEACHER, "")) and not teacher_file(study):
+    if is_one_checkpoint(teacher := study.places.get(TEACHER, "")) and not teacher_file(study):
         raise IMAError(f"teacher={teacher}: not here")  # what is kept without it would stay so
     keys: dict[str, Any] = {key: study.common[key] for key in ("batch", "workers") if key in study.common}
     if "device" in study.places:
