@@ -5,10 +5,10 @@
 
 Each data set, pair and start is one `ima-yolo compare` in a folder of its own, on the data set's own validation images
 or, with --holdout 0.3, on such a share of its training images, which then train neither students nor teachers.
-A teacher that is not at out/teachers/DATA-MODEL.pt is trained there first, for twice the student's epochs where
---teacher says nothing else, and so is the student that begins from its own converged checkpoint, at
-out/students/DATA-MODEL.pt, for its epochs. Stop it at any time: the next call goes on. Several calls may share a
-folder, one after the other, each with some of the data sets, pairs, starts and keys of training.
+A teacher that is not at out/teachers/DATA-MODEL.pt is trained there first, and so is the student that begins from its
+own converged checkpoint, at out/students/DATA-MODEL.pt, both for twice the student's epochs where --teacher and
+--converged say nothing else. Stop it at any time: the next call goes on. Several calls may share a folder, one after
+the other, each with some of the data sets, pairs, starts and keys of training.
 
 out/proof.md and proof.json hold what all studies found so far: a row each, and the mean over them, with an interval
 that is of the seeds and not of other data.
@@ -73,11 +73,13 @@ def main() -> None:
     cells = list(_cells(options))
     for number, cell in enumerate(cells, start=1):
         print(f"study {number} of {len(cells)}: {cell.name}", flush=True)
-        of_teacher = {**keys, "epochs": 2 * keys["epochs"], **read_options(options.teacher)}
+        before = {**keys, "epochs": 2 * keys["epochs"]}
+        of_teacher = {**before, **read_options(options.teacher)}
         teacher = _trained(output / "teachers", cell.data, cell.teacher, of_teacher)
         student, own = f"{cell.student}.yaml", keys
         if cell.start == "converged":
-            student = str(_trained(output / "students", cell.data, cell.student, keys))
+            of_student = {**before, **read_options(options.converged)}
+            student = str(_trained(output / "students", cell.data, cell.student, of_student))
             own = {**keys, "lr0": CONVERGED_LR0 * keys["lr0"]}
         words = {"teacher": teacher, "student": student, "data": cell.data, "arms": ",".join(ARMS), **own}
         words |= {"seeds": ",".join(map(str, options.seeds)), "project": output / "studies", "name": cell.name}
@@ -98,6 +100,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--imgsz", type=int, default=224)
     parser.add_argument("--epochs", type=int, default=30, help="of a student")
     parser.add_argument("--teacher", nargs="+", default=[], help="keys of a teacher's training beyond the student's")
+    parser.add_argument("--converged", nargs="+", default=[], help="the same of the student that has converged")
     parser.add_argument("--holdout", type=float, help="share of train to judge by")
     parser.add_argument("--jobs", type=int, help="trainings at a time")
     words = parser.parse_args()

@@ -18,13 +18,12 @@ def test_a_study_from_a_converged_student(
 
     sizes = ["--imgsz", "64", "--epochs", "1", "--seeds", "0", "--starts", "converged", "--pairs", "yolo26n:yolo26n"]
     keys = [str(tiny_data), "workers=0", "device=cpu", "batch=2"]
-    monkeypatch.setattr(
-        "sys.argv", ["proof.py", str(tmp_path), *keys, *sizes, "--teacher", "epochs=2", "--holdout", "0.5"]
-    )
+    before = ["--teacher", "epochs=2", "--converged", "epochs=3", "--holdout", "0.5"]
+    monkeypatch.setattr("sys.argv", ["proof.py", str(tmp_path), *keys, *sizes, *before])
     main()
     name = f"{set_name(tiny_data)}-0.5-yolo26n"
     runs = {place: tmp_path / place / "runs" / name / "results.csv" for place in ("teachers", "students")}
-    assert [len(file.read_text().splitlines()) - 1 for file in runs.values()] == [2, 1]
+    assert [len(file.read_text().splitlines()) - 1 for file in runs.values()] == [2, 3]
     (study,) = (tmp_path / "studies").iterdir()
     assert study.name == f"{name}-yolo26n-converged"
     made = json.loads((study / "study.json").read_text())
@@ -35,13 +34,13 @@ def test_a_study_from_a_converged_student(
     of_teacher = yaml.safe_load((tmp_path / "teachers" / "runs" / name / "args.yaml").read_text())
     assert of_teacher["data"] == places["data"], "those that judge teach nobody"
     assert "one seed: no interval" in (tmp_path / "proof.md").read_text()
-    before = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("weights/*.pt")}
+    kept = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("weights/*.pt")}
     teacher = tmp_path / "teachers" / f"{name}.pt"
     teacher.replace(runs["teachers"].parent / "weights" / "best.pt")  # as where it was stopped after its last epoch
-    before.pop(teacher, None)
+    kept.pop(teacher, None)
     main()  # goes on with what has no result: nothing
     assert teacher.exists()
-    assert {file: file.stat().st_mtime_ns for file in tmp_path.rglob("weights/*.pt")} == before
+    assert {file: file.stat().st_mtime_ns for file in tmp_path.rglob("weights/*.pt")} == kept
     assert "study 1 of 1" in capsys.readouterr().out
 
 
