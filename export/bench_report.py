@@ -73,7 +73,7 @@ def plot(result: Benchmark, path: Path) -> Path | None:
         (latency, "ms an image (bar: median, whisker: 99th percentile)"),
         (throughput, "images a second"),
     ):
-        labels = [f"{threads or 'all'} threads\nbatch {batch}" for threads, batch in keys]
+        labels = [f"{threads or 'all'} thread{'' if threads == 1 else 's'}\nbatch {batch}" for threads, batch in keys]
         axes.set_xticks(np.arange(len(keys)) + width * (len(sides) - 1) / 2, labels)
         axes.set_title(title, fontsize=10)
         axes.grid(axis="y", alpha=0.3)
