@@ -49,6 +49,12 @@ def load_teachers(settings: Settings) -> tuple[Teacher, ...]:
     return tuple(load_teacher(name, own, settings.ima_teacher_conf) for name, own in pairs)
 
 
+def name_the_same(first: Settings, second: Settings) -> bool:
+    """Whether `load_teachers` makes the same of both."""
+    read = ("teachers", "ima_teacher_weights", "ima_teacher_conf")
+    return all(getattr(first, key) == getattr(second, key) for key in read)
+
+
 def weights_of(names: Sequence[str], given: Sequence[str] | None) -> tuple[str | None, ...]:
     """Weights of each teacher: one value is meant for all that have none of their own, "none" is random ones.
 

@@ -22,7 +22,7 @@ from ima_yolo.files import check_folder, missing_folders
 from ima_yolo.host import is_ultralytics_key, load_model, ultralytics_keys
 from ima_yolo.kept import check_kept
 from ima_yolo.lists import listed
-from ima_yolo.pairing import check_pairs, load_teachers, located, teachers_located
+from ima_yolo.pairing import check_pairs, load_teachers, located, name_the_same, teachers_located
 from ima_yolo.plain_files import check_addresses, check_entries, check_plain
 from ima_yolo.quantized import need_modelopt
 from ima_yolo.ranges import check_classes, check_layers, check_ranges
@@ -51,13 +51,14 @@ class Plan:
     is_trained: bool = False
 
 
-def prepare(options: Mapping[str, Any], kind: str | None = None, told: bool = True) -> Plan:
+def prepare(options: Mapping[str, Any], kind: str | None = None, told: bool = True, loaded: Plan | None = None) -> Plan:
     """Check every key and file of a training.
 
     Args:
         options: Our keys and Ultralytics', as the user gave them.
         kind: The kind of student that is to be trained, see `ima_yolo.students`; None for any.
         told: Whether settings without effect are named.
+        loaded: An earlier plan, whose teachers serve again where these options name the same.
 
     Raises:
         IMAError: For the first thing that cannot work.
@@ -68,13 +69,13 @@ def prepare(options: Mapping[str, Any], kind: str | None = None, told: bool = Tr
     if trust:
         LOGGER.warning("ima_trust=True: code in the checkpoints of teacher, student and resume is run, if there is any")
     with trusting(trust):
-        plan = _prepare(options, kind)
+        plan = _prepare(options, kind, loaded)
     if told and plan.settings.without_effect:
         LOGGER.warning(f"without effect beside the other settings: {', '.join(plan.settings.without_effect)}")
     return plan
 
 
-def _prepare(options: Mapping[str, Any], kind: str | None) -> Plan:
+def _prepare(options: Mapping[str, Any], kind: str | None, loaded: Plan | None) -> Plan:
     ours, rest = split(options)
     check_keys(rest)
     check_addresses(options)
@@ -90,7 +91,7 @@ def _prepare(options: Mapping[str, Any], kind: str | None) -> Plan:
     else:
         settings = validate(ours)
     rest = _checked_values(rest)
-    teachers = load_teachers(settings)
+    teachers = _teachers(settings, loaded)
     # a published one is here only now
     settings = settings.model_copy(update={"teacher": teachers_located(settings.teacher)})
     _convert_data(rest)
@@ -111,6 +112,12 @@ def _prepare(options: Mapping[str, Any], kind: str | None) -> Plan:
         _check_unlabelled(settings.ima_unlabelled)
     made = () if rest.get("resume") else missing_folders(folder)
     return Plan(settings, rest, teachers, made, is_trained)
+
+
+def _teachers(settings: Settings, loaded: Plan | None) -> tuple[Teacher, ...]:
+    if loaded is not None and name_the_same(loaded.settings, settings):
+        return loaded.teachers
+    return load_teachers(settings)
 
 
 def side_of(imgsz: Any) -> int:

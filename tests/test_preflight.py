@@ -226,6 +226,13 @@ def test_good_input_passes(options: dict[str, Any]) -> None:
     assert plan.teachers[0].strides == (8, 16, 32)
 
 
+def test_teachers_serve_again_where_the_same_are_named(options: dict[str, Any], tiny_checkpoint) -> None:
+    first = prepare(options)
+    assert prepare({**options, "ima_mask_ratio": 0.3}, loaded=first).teachers is first.teachers
+    for other in ({"ima_teacher_conf": 0.5}, {"teacher": str(tiny_checkpoint(seed=7))}):
+        assert prepare({**options, **other}, loaded=first).teachers[0] is not first.teachers[0]
+
+
 def test_resuming_what_is_no_distillation_is_refused(options: dict[str, Any]) -> None:
     with pytest.raises(IMAError, match="not a checkpoint of a distillation"):
         prepare({"resume": True, "model": options["student"]})

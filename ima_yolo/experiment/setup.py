@@ -56,7 +56,7 @@ def build_study(
     _check_builtin(arms, plan.settings.teacher)
     for arm in arms:
         check_alike(arm.name, arm.settings)
-    idle = [_checked(options, arm.settings).settings.without_effect for arm in arms if arm.kind == "ima"]
+    idle = [_checked(options, arm.settings, plan).settings.without_effect for arm in arms if arm.kind == "ima"]
     if read_by_none := set.intersection(*map(set, idle)) if idle else set():
         LOGGER.warning(f"without effect in every arm: {', '.join(sorted(read_by_none))}")
     model, data = str(plan.overrides["model"]), str(options["data"])
@@ -80,8 +80,8 @@ def build_study(
     return Study(folder, made_of, common, places, arms, seeds, **shown)
 
 
-def _checked(options: Mapping[str, Any], settings: Mapping[str, Any]) -> Plan:
-    return prepare({**options, **settings}, kind="detect", told=False)
+def _checked(options: Mapping[str, Any], settings: Mapping[str, Any], loaded: Plan | None = None) -> Plan:
+    return prepare({**options, **settings}, kind="detect", told=False, loaded=loaded)
 
 
 def _check_builtin(arms: Iterable[Arm], teacher: str) -> None:
