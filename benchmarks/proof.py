@@ -73,12 +73,11 @@ def main() -> None:
     cells = list(_cells(options))
     for number, cell in enumerate(cells, start=1):
         print(f"study {number} of {len(cells)}: {cell.name}", flush=True)
-        before = {**keys, "epochs": 2 * keys["epochs"]}
-        of_teacher = {**before, **read_options(options.teacher)}
+        of_teacher = {**_longer(keys), **read_options(options.teacher)}
         teacher = _trained(output / "teachers", cell.data, cell.teacher, of_teacher)
         student, own = f"{cell.student}.yaml", keys
         if cell.start == "converged":
-            of_student = {**before, **read_options(options.converged)}
+            of_student = {**_longer(keys), **read_options(options.converged)}
             student = str(_trained(output / "students", cell.data, cell.student, of_student))
             own = {**keys, "lr0": CONVERGED_LR0 * keys["lr0"]}
         words = {"teacher": teacher, "student": student, "data": cell.data, "arms": ",".join(ARMS), **own}
@@ -88,6 +87,11 @@ def main() -> None:
         if command(["compare", *(f"{key}={value}" for key, value in words.items())]) == 2:
             raise SystemExit(2)
         print(summarised(output), flush=True)
+
+
+def _longer(keys: dict[str, Any]) -> dict[str, Any]:
+    """Keys of a training that comes before a study's: twice as long."""
+    return {**keys, "epochs": 2 * keys["epochs"]}
 
 
 def _options() -> argparse.Namespace:
@@ -100,7 +104,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--imgsz", type=int, default=224)
     parser.add_argument("--epochs", type=int, default=30, help="of a student")
     parser.add_argument("--teacher", nargs="+", default=[], help="keys of a teacher's training beyond the student's")
-    parser.add_argument("--converged", nargs="+", default=[], help="the same of the student that has converged")
+    parser.add_argument("--converged", nargs="+", default=[], help="the same of a converged student's")
     parser.add_argument("--holdout", type=float, help="share of train to judge by")
     parser.add_argument("--jobs", type=int, help="trainings at a time")
     words = parser.parse_args()

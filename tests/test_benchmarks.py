@@ -418,7 +418,7 @@ def test_the_proof_as_a_whole_meets_its_aims_and_is_what_the_readme_opens_with()
         (
             "builtin",
             0.8,
-            "{:+.1f} against Ultralytics' `distill_model=` ({:+.1f} to {:+.1f}): blood cells, mean of three",
+            "{:+.1f} against Ultralytics' `distill_model=` ({:+.1f} to {:+.1f}): blood cells, one teacher, two",
         ),
     ):
         gains = [gain for points in studies if (gain := paired(points["ima"], points[other]))]
@@ -508,8 +508,13 @@ def test_what_each_half_of_the_default_brings_is_what_the_texts_say(name: str) -
         assert gain is not None
         cells = " | ".join(f"{value:.1f}" for value in points[arm].values())
         assert f"| `{arm}`: {label} | {cells} | {gain.mean:+.1f} ({gain.low:+.1f} to {gain.high:+.1f}) |" in text
-    rest = paired(points["both"], points["heads"])
+    whole, rest = (paired(points["both"], points[other]) for other in ("none", "heads"))
+    assert whole is not None
+    cells = " | ".join(f"{value:.1f}" for value in points["both"].values())
+    assert f"| both, the default | {cells} | {whole.mean:+.1f} ({whole.low:+.1f} to {whole.high:+.1f}) |" in text
     assert rest is not None
+    said = f"{rest.mean:+.1f} ({rest.low:+.1f} to {rest.high:+.1f}) on the {name}"
+    assert said in " ".join(text[text.index("Both against the heads alone") :].split())
     means = " | ".join(f"{sum(points[arm].values()) / 3:.1f}" for arm in ("none", "features", "heads", "both"))
     row = f"| {name} | {means} | {rest.mean:+.1f} ({rest.low:+.1f} to {rest.high:+.1f}) |"
     assert row in (REPOSITORY / "README.md").read_text()
@@ -520,30 +525,60 @@ def test_what_the_halves_bring_on_both_data_sets_is_what_the_readme_says() -> No
 
     every = [halves(name) for name in HALVES]
     readme = " ".join((REPOSITORY / "README.md").read_text().split())
-    for half, other, said in (
-        ("both", "heads", "beside the heads is not shown ({:+.1f} over both, {:+.1f} to {:+.1f})"),
-        ("features", "none", "the features bring {:+.1f} ({:+.1f} to {:+.1f})"),
-        ("heads", "none", "the heads alone bring {:+.1f} ({:+.1f} to {:+.1f})"),
+    text = (REPOSITORY / "benchmarks" / "results" / "default" / "README.md").read_text()
+    for half, other, in_readme, in_text in (
+        ("both", "heads", "beside the heads is not shown ({} over both, {} to {})", "and {} ({} to {}) over both"),
+        ("features", "none", "bring {} ({} to {}), which is no evidence yet", "they bring {} ({} to {}) over both"),
+        ("heads", "none", "the heads alone bring {} ({} to {})", ""),
     ):
         mean = averaged([gain for points in every if (gain := paired(points[half], points[other]))])
         assert mean is not None
-        assert said.format(mean.mean, mean.low, mean.high) in readme
+        assert mean.low is not None
+        assert (mean.low < 0 < mean.high) == ("not shown" in in_readme or "no evidence" in in_readme)
+        figures = [f"{value:+.1f}" for value in (mean.mean, mean.low, mean.high)]
+        assert in_readme.format(*figures) in readme
+        assert in_text.format(*figures) in " ".join(text.split())
 
 
-def test_other_readings_of_the_features_are_what_the_texts_say() -> None:
+def test_variants_of_the_feature_loss_are_what_the_texts_say() -> None:
     results = REPOSITORY / "benchmarks" / "results" / "default"
     text, readme = (results / "README.md").read_text(), (REPOSITORY / "README.md").read_text()
     found = [json.loads(file.read_text()) for file in sorted((results / "bccd_features").glob("*.json"))]
-    ours, plain = halves("blood cells")["features"][0], halves("blood cells")["none"][0]
+    default = three_seeds(results / "bccd_parts", "features")[0]
+    for key in ("seed", "data_digest", "initial_digest"):
+        assert {one[key] for one in found} == {default[key]}
+    ours, plain = 100 * default["map50_95"], halves("blood cells")["none"][0]
     assert f"no teacher has {plain:.1f} and the default's features {ours:.1f})" in text
+    rows = set()
     for one in found:
-        keys = {key: value for key, value in one["settings"].items() if key not in ("ima_cls", "ima_box")}
-        row = {" ".join(sorted(f"{key}={value}" for key, value in keys.items()))}
-        said = re.findall(rf"\| `(.+)` \| {100 * one['map50_95']:.1f} \| {100 * one['map50']:.1f} \|", text)
-        assert {" ".join(sorted(words.split())) for words in said} == row
+        keys = dict(one["settings"])
+        assert (keys.pop("ima_cls"), keys.pop("ima_box")) == (0, 0)
+        words = frozenset(f"{key}={value}" for key, value in keys.items())
+        rows.add((words, f"{100 * one['map50_95']:.1f}", f"{100 * one['map50']:.1f}"))
+    said = re.findall(
+        r"\| `(ima_[^`]+)` \| ([\d.]+) \| ([\d.]+) \|", text[text.index("Variants of the feature loss") :]
+    )
+    assert {(frozenset(words.split()), *figures) for words, *figures in said} == rows
     assert all(abs(100 * one["map50_95"] - ours) < 1 for one in found)
     assert len(found) == 6
-    assert "Six other readings of them ended within a point of the default's" in readme
+    assert "Six variants of that loss ended within a point of the default's" in " ".join(readme.split())
+
+
+def test_what_is_said_of_the_converged_student_is_what_its_files_say() -> None:
+    folder = PROOF / "bccd-yolo26n-yolo26s-converged"
+    plain, ours = (three_seeds(folder, arm) for arm in ("none", "ima"))
+    assert len({one["initial_digest"] for one in (*plain, *ours)}) == 1, "one checkpoint"
+    first, sixth = ([f"{100 * one['curves'][epoch]['metrics/mAP50-95(B)']:.1f}" for one in plain] for epoch in (0, 5))
+    text, readme = (" ".join(file.read_text().split()) for file in (PROOF / "README.md", REPOSITORY / "README.md"))
+    assert f"no teacher to {first[0]}, {first[1]} and {first[2]}" in text
+    assert f"regained ({sixth[0]}, {sixth[1]} and {sixth[2]})" in text
+    of_class = {
+        kind: [sum(100 * one["map50_95_of_class"][kind] for one in of_arm) / 3 for of_arm in (ours, plain)]
+        for kind in ("Platelets", "WBC", "RBC")
+    }
+    platelets, white, red = (f"{a:.1f} for {b:.1f}" for a, b in of_class.values())
+    for file in (text, readme):
+        assert f"Converged, platelets have {platelets}, white cells {white}, red cells {red}." in file
 
 
 def test_what_bfloat16_costs_in_accuracy_is_what_the_readme_says() -> None:

@@ -18,7 +18,7 @@ from ima_yolo import IMATrainer
 from ima_yolo.config import validate
 from ima_yolo.data_set import images_in
 from ima_yolo.errors import IMAError
-from ima_yolo.pairing import teachers_located
+from ima_yolo.pairing import name_the_same, teachers_located
 from ima_yolo.plain_yaml import read_plain
 from ima_yolo.preflight import prepare, resume_path
 
@@ -231,6 +231,11 @@ def test_teachers_serve_again_where_the_same_are_named(options: dict[str, Any], 
     assert prepare({**options, "ima_mask_ratio": 0.3}, loaded=first).teachers is first.teachers
     for other in ({"ima_teacher_conf": 0.5}, {"teacher": str(tiny_checkpoint(seed=7))}):
         assert prepare({**options, **other}, loaded=first).teachers[0] is not first.teachers[0]
+    random, published = (
+        validate({"teacher": "torchvision:resnet18", "ima_teacher_weights": own}) for own in (None, "DEFAULT")
+    )
+    assert name_the_same(random, random)
+    assert not name_the_same(random, published)
 
 
 def test_resuming_what_is_no_distillation_is_refused(options: dict[str, Any]) -> None:

@@ -18,12 +18,12 @@ def test_a_study_from_a_converged_student(
 
     sizes = ["--imgsz", "64", "--epochs", "1", "--seeds", "0", "--starts", "converged", "--pairs", "yolo26n:yolo26n"]
     keys = [str(tiny_data), "workers=0", "device=cpu", "batch=2"]
-    before = ["--teacher", "epochs=2", "--converged", "epochs=3", "--holdout", "0.5"]
+    before = ["--teacher", "epochs=3", "--holdout", "0.5"]
     monkeypatch.setattr("sys.argv", ["proof.py", str(tmp_path), *keys, *sizes, *before])
     main()
     name = f"{set_name(tiny_data)}-0.5-yolo26n"
     runs = {place: tmp_path / place / "runs" / name / "results.csv" for place in ("teachers", "students")}
-    assert [len(file.read_text().splitlines()) - 1 for file in runs.values()] == [2, 3]
+    assert [len(file.read_text().splitlines()) - 1 for file in runs.values()] == [3, 2], "as told, and twice as long"
     (study,) = (tmp_path / "studies").iterdir()
     assert study.name == f"{name}-yolo26n-converged"
     made = json.loads((study / "study.json").read_text())

@@ -22,7 +22,7 @@ from ima_yolo.experiment import study as module
 from ima_yolo.experiment.arms import NAMED, Arm
 from ima_yolo.experiment.identity import data_identity, model_identity, teacher_identity
 from ima_yolo.experiment.images import held_out, hold_out, label_path
-from ima_yolo.experiment.setup import read_slots
+from ima_yolo.experiment.setup import build_study, read_slots
 from ima_yolo.experiment.study import Job, Study, load_study, read_seeds
 from ima_yolo.files import write_json
 
@@ -285,3 +285,20 @@ def test_a_split_whose_links_broke_is_made_again(tiny_data: Path, tmp_path: Path
     broken.symlink_to(tmp_path / "nowhere.png")
     hold_out(source, 0.25, tmp_path / "data")
     assert broken.exists()
+
+
+def test_teachers_are_loaded_once_for_all_arms_that_have_the_same(
+    tiny_checkpoint: Callable[..., Path], tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ima_yolo import pairing
+
+    loaded = []
+    real = pairing.load_teacher
+    monkeypatch.setattr(pairing, "load_teacher", lambda *given: loaded.append(given) or real(*given))
+    options = {"teacher": str(tiny_checkpoint(seed=1)), "student": str(tiny_checkpoint()), "data": str(tiny_data)}
+    arms = [Arm(f"m{ratio}", "ima", {"ima_mask_ratio": ratio}) for ratio in (0.2, 0.4, 0.6)]
+    build_study(tmp_path / "study", options, tuple(arms), (0,))
+    assert len(loaded) == 1
+    other = Arm("sure", "ima", {"ima_teacher_conf": 0.5, "ima_objects": "teacher"})
+    build_study(tmp_path / "study", options, (*arms, other), (0,))
+    assert [conf for _, _, conf in loaded[1:]] == [0.25, 0.5]
