@@ -112,6 +112,8 @@ def _options() -> argparse.Namespace:
     words.data = [word for word in words.data if "=" not in str(word)]
     if any(len(pair.split(":")) != 2 for pair in words.pairs):
         parser.error(f"--pairs {' '.join(words.pairs)}: expected STUDENT:TEACHER, and data and keys before the options")
+    if words.converged and "converged" not in words.starts:
+        parser.error(f"--converged {' '.join(words.converged)}: no student has converged without --starts converged")
     return words
 
 

@@ -79,3 +79,15 @@ def test_what_is_said_of_several_studies(tmp_path: Path, monkeypatch: pytest.Mon
     assert found["a"]["gains"] == pytest.approx({"none": 2.0, "builtin": 3.0})
     shutil.rmtree(tmp_path / "studies")
     assert "mean" not in summarised(tmp_path)
+
+
+def test_keys_that_no_training_would_read_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from proof import main
+
+    monkeypatch.setattr("sys.argv", ["proof.py", str(tmp_path / "out"), "data.yaml", "--converged", "epochs=3"])
+    with pytest.raises(SystemExit):
+        main()
+    assert "--converged epochs=3: no student has converged without --starts converged" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
