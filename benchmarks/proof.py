@@ -7,8 +7,9 @@ Each data set, pair and start is one `ima-yolo compare` in a folder of its own, 
 or, with --holdout 0.3, on such a share of its training images, which then train neither students nor teachers.
 A teacher that is not at out/teachers/DATA-MODEL.pt is trained there first, and so is the student that begins from its
 own converged checkpoint, at out/students/DATA-MODEL.pt, both for twice the student's epochs where --teacher and
---converged say nothing else. Stop it at any time: the next call goes on. Several calls may share a folder, one after
-the other, each with some of the data sets, pairs, starts and keys of training.
+--converged say nothing else; a file that is there is taken as it is, and what trained it is told. Stop it at any time:
+the next call goes on. Several calls may share a folder, one after the other, each with some of the data sets, pairs,
+starts and keys of training.
 
 out/proof.md and proof.json hold what all studies found so far: a row each, and the mean over them, with an interval
 that is of the seeds and not of other data.
@@ -141,13 +142,24 @@ def _trained(folder: Path, data: Path, model: str, keys: dict[str, Any]) -> Path
     kept = folder / f"{set_name(data)}-{model}.pt"
     run = folder / "runs" / kept.stem
     last = run / "weights" / "last.pt"
-    if not kept.exists() and not _is_trained(last):
+    if kept.exists():
+        _tell_what_is_there(kept)
+    elif not _is_trained(last):
         place = {"model": f"{model}.yaml", "data": str(data), "project": str(run.parent), "name": run.name}
         fresh = {**keys, **place, "exist_ok": True, "seed": SEED_OF_TEACHERS}
         DetectionTrainer(overrides={"resume": str(last), "model": str(last)} if last.exists() else fresh).train()
     if not kept.exists():
         last.with_name("best.pt").replace(kept)
     return kept
+
+
+def _tell_what_is_there(kept: Path) -> None:
+    """A file may be of the user's own making: it is taken whatever this call would train, and its training is told."""
+    from ima_yolo.host import load_model
+
+    had = load_model(kept, "model")[1].get("train_args") or {}
+    told = " ".join(f"{key}={had[key]}" for key in ("epochs", "imgsz", "batch", "lr0", "fraction") if key in had)
+    print(f"{kept} is there and is taken, trained with {told or 'settings that it does not hold'}", flush=True)
 
 
 def _is_trained(last: Path) -> bool:

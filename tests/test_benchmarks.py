@@ -20,6 +20,11 @@ REPOSITORY = Path(__file__).parents[1]
 BOXES = np.array([[0, 0, 10, 10, 0.9, 0], [1, 0, 11, 10, 0.9, 0], [50, 50, 60, 60, 0.5, 1]], np.float32)
 
 
+def spelled(gain: Any) -> str:
+    """A paired or averaged difference with its 95% interval, as the texts write it."""
+    return f"{gain.mean:+.1f} ({gain.low:+.1f} to {gain.high:+.1f})"
+
+
 def three_seeds(folder: Path, arm: str) -> list[dict[str, Any]]:
     """The committed results of an arm's seeds 0, 1 and 2."""
     return [json.loads((folder / f"{arm}-seed{seed}.json").read_text()) for seed in range(3)]
@@ -396,7 +401,7 @@ def test_the_proof_is_what_its_files_say(study: str, name: str) -> None:
     assert seeds >= 3
     means = [f"{sum(of_arm.values()) / seeds:.1f}" for of_arm in points.values()]
     gains = [paired(points["ima"], points[other]) for other in ("none", "builtin")]
-    differences = [f"{gain.mean:+.1f} ({gain.low:+.1f} to {gain.high:+.1f})" for gain in gains if gain]
+    differences = [spelled(gain) for gain in gains if gain]
     cells = " | ".join([str(seeds), *means, *differences])
     readme, text = (REPOSITORY / "README.md").read_text(), (PROOF / "README.md").read_text()
     assert f"| {name} | {cells} |" in readme
@@ -431,7 +436,7 @@ def test_the_proof_as_a_whole_meets_its_aims_and_is_what_the_readme_opens_with()
         assert min(gain.mean for gain in gains) >= -0.3
         assert all(min(gain.differences) > 0 for gain in gains), "every seed"
         assert form.format(mean.mean, mean.low, mean.high) in readme
-        cells.append(f"{mean.mean:+.1f} ({mean.low:+.1f} to {mean.high:+.1f})")
+        cells.append(spelled(mean))
     for file in (readme, text):
         assert f"| mean of three | | | | | {' | '.join(cells)} |" in file
 
@@ -516,16 +521,16 @@ def test_what_each_half_of_the_default_brings_is_what_the_texts_say(name: str) -
         gain = paired(points[arm], points["none"])
         assert gain is not None
         cells = " | ".join(f"{value:.1f}" for value in points[arm].values())
-        assert f"| `{arm}`: {label} | {cells} | {gain.mean:+.1f} ({gain.low:+.1f} to {gain.high:+.1f}) |" in text
+        assert f"| `{arm}`: {label} | {cells} | {spelled(gain)} |" in text
     whole, rest = (paired(points["both"], points[other]) for other in ("none", "heads"))
     assert whole is not None
     cells = " | ".join(f"{value:.1f}" for value in points["both"].values())
-    assert f"| both, the default | {cells} | {whole.mean:+.1f} ({whole.low:+.1f} to {whole.high:+.1f}) |" in text
+    assert f"| both, the default | {cells} | {spelled(whole)} |" in text
     assert rest is not None
-    said = f"{rest.mean:+.1f} ({rest.low:+.1f} to {rest.high:+.1f}) on the {name}"
+    said = f"{spelled(rest)} on the {name}"
     assert said in " ".join(text[text.index("Both against the heads alone") :].split())
     means = " | ".join(f"{sum(points[arm].values()) / 3:.1f}" for arm in ("none", "features", "heads", "both"))
-    row = f"| {name} | {means} | {rest.mean:+.1f} ({rest.low:+.1f} to {rest.high:+.1f}) |"
+    row = f"| {name} | {means} | {spelled(rest)} |"
     assert row in (REPOSITORY / "README.md").read_text()
 
 

@@ -41,7 +41,10 @@ def test_a_study_from_a_converged_student(
     main()  # goes on with what has no result: nothing
     assert teacher.exists()
     assert {file: file.stat().st_mtime_ns for file in tmp_path.rglob("weights/*.pt")} == kept
-    assert "study 1 of 1" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "study 1 of 1" in told
+    student = tmp_path / "students" / f"{name}.pt"
+    assert f"{student} is there and is taken, trained with epochs=2 imgsz=64 batch=2 lr0=0.001 fraction=1.0" in told
 
 
 def test_what_is_said_of_several_studies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
