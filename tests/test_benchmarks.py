@@ -371,7 +371,9 @@ NAMES = {
     "bccd-yolo26n-yolo26s-scratch": "blood cells, YOLO26n <- YOLO26s",
     "bccd-yolo11n-yolo26s-scratch": "blood cells, YOLO11n <- YOLO26s",
     "bccd-yolo26n-yolo26s-converged": "blood cells, YOLO26n <- YOLO26s, converged",
+    "helmet-yolo26n-yolo26s-scratch": "helmets, YOLO26n <- YOLO26s",
 }
+MEAN = f"mean of {('three', 'four', 'five', 'six')[len(NAMES) - 3]}"
 
 
 def proved(study: str) -> dict[str, dict[int, float]]:
@@ -423,8 +425,8 @@ def test_the_proof_as_a_whole_meets_its_aims_and_is_what_the_readme_opens_with()
         (
             "builtin",
             0.8,
-            "{:+.1f} against Ultralytics' `distill_model=` ({:+.1f} to {:+.1f}): blood cells, one teacher, two"
-            " students, mean of three studies",
+            "{:+.1f} against Ultralytics' `distill_model=` ({:+.1f} to {:+.1f}): blood cells and helmets, teacher"
+            f" YOLO26s, two students, {MEAN} studies",
         ),
     ):
         gains = [gain for points in studies if (gain := paired(points["ima"], points[other]))]
@@ -438,7 +440,7 @@ def test_the_proof_as_a_whole_meets_its_aims_and_is_what_the_readme_opens_with()
         assert form.format(mean.mean, mean.low, mean.high) in readme
         cells.append(spelled(mean))
     for file in (readme, text):
-        assert f"| mean of three | | | | | {' | '.join(cells)} |" in file
+        assert f"| {MEAN} | | | | | {' | '.join(cells)} |" in file
 
 
 def test_the_study_with_a_teacher_that_saw_no_judge_is_what_the_text_says() -> None:
@@ -578,21 +580,64 @@ def test_variants_of_the_feature_loss_are_what_the_texts_say() -> None:
     assert "Six variants of that loss ended within a point of the default's" in " ".join(readme.split())
 
 
+def by_class(study: str) -> dict[str, str]:
+    """Class -> mAP50-95 in points of the default, and for what of no teacher, as the texts write it."""
+    points: dict[str, list[float]] = {}
+    for arm in ("ima", "none"):
+        found = [
+            json.loads(file.read_text())["map50_95_of_class"] for file in (PROOF / study).glob(f"{arm}-seed*.json")
+        ]
+        for kind in found[0]:
+            points.setdefault(kind, []).append(100 * sum(one[kind] for one in found) / len(found))
+    return {kind: f"{ours:.1f} for {plain:.1f}" for kind, (ours, plain) in points.items()}
+
+
+def test_what_is_said_of_classes_is_what_the_files_say() -> None:
+    cells = {kind: by_class(f"bccd-{kind}") for kind in ("yolo26n-yolo26s-scratch", "yolo11n-yolo26s-scratch")}
+    small, other = cells.values()
+    names = {"RBC": "red cells", "WBC": "white cells"}
+    converged, helmets = by_class("bccd-yolo26n-yolo26s-converged"), by_class("helmet-yolo26n-yolo26s-scratch")
+    for file in (PROOF / "README.md", REPOSITORY / "README.md"):
+        said = " ".join(file.read_text().split()).replace(" without a teacher", "")
+        assert f"platelets have {small['Platelets']} (YOLO11n {other['Platelets']}), " in said
+        assert ", ".join(f"{names[kind]} {small[kind]} ({other[kind]})" for kind in ("WBC", "RBC")) in said
+        after = ", ".join(f"{names[kind]} {converged[kind]}" for kind in ("WBC", "RBC"))
+        assert f"Converged, platelets have {converged['Platelets']}, {after}." in said
+        assert f"Helmets have {helmets['helmet']}, heads {helmets['head']}." in said
+
+
+def test_what_is_said_of_the_helmets_is_what_the_files_say() -> None:
+    from ima_yolo.experiment.statistics import paired
+
+    study = "helmet-yolo26n-yolo26s-scratch"
+    points = proved(study)
+    gain = paired(points["builtin"], points["none"])
+    assert gain is not None
+    assert gain.low is not None
+    assert gain.low > 0
+    said = " ".join((PROOF / "README.md").read_text().split())
+    assert f"helps here ({gain.mean:+.1f}, {gain.low:+.1f} to {gain.high:+.1f}), as it does not on the blood" in said
+    for name in NAMES:
+        if name != study:
+            points = proved(name)
+            gain = paired(points["builtin"], points["none"])
+            assert gain is not None
+            assert gain.mean < 0
+    teacher = re.search(r"^\| teacher \| ([\d.]+) \|", (PROOF / study / "report.md").read_text(), re.MULTILINE)
+    assert teacher is not None
+    assert f"it has {float(teacher[1]):.1f} on the 350" in said
+    readme = " ".join((REPOSITORY / "README.md").read_text().split())
+    assert f"(8 epochs of all, {float(teacher[1]):.1f} on the 350 that judge)" in readme
+
+
 def test_what_is_said_of_the_converged_student_is_what_its_files_say() -> None:
     folder = PROOF / "bccd-yolo26n-yolo26s-converged"
     plain, ours = (three_seeds(folder, arm) for arm in ("none", "ima"))
     assert len({one["initial_digest"] for one in (*plain, *ours)}) == 1, "one checkpoint"
     first, sixth = ([f"{100 * one['curves'][epoch]['metrics/mAP50-95(B)']:.1f}" for one in plain] for epoch in (0, 5))
-    text, readme = (" ".join(file.read_text().split()) for file in (PROOF / "README.md", REPOSITORY / "README.md"))
+    text = " ".join((PROOF / "README.md").read_text().split())
     assert f"no teacher to {first[0]}, {first[1]} and {first[2]}" in text
     assert f"regained ({sixth[0]}, {sixth[1]} and {sixth[2]})" in text
-    of_class = {
-        kind: [sum(100 * one["map50_95_of_class"][kind] for one in of_arm) / 3 for of_arm in (ours, plain)]
-        for kind in ("Platelets", "WBC", "RBC")
-    }
-    platelets, white, red = (f"{a:.1f} for {b:.1f}" for a, b in of_class.values())
-    for file in (text, readme):
-        assert f"Converged, platelets have {platelets}, white cells {white}, red cells {red}." in file
 
 
 def test_what_bfloat16_costs_in_accuracy_is_what_the_readme_says() -> None:
