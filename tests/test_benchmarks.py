@@ -556,6 +556,36 @@ def test_what_the_halves_bring_on_both_data_sets_is_what_the_readme_says() -> No
         assert in_text.format(*figures) in " ".join(text.split())
 
 
+def test_a_larger_weight_of_the_features_brings_what_the_texts_say() -> None:
+    from ima_yolo.experiment.statistics import averaged, paired
+
+    results = REPOSITORY / "benchmarks" / "results" / "default"
+    text, readme = (" ".join(file.read_text().split()) for file in (results / "README.md", REPOSITORY / "README.md"))
+    gains: dict[str, list[Any]] = {"heads": [], "both": []}
+    for name, folder in (("blood cells", "bccd_ratio"), ("helmets", "helmet_ratio")):
+        found, points = three_seeds(results / folder, "half"), halves(name)
+        default = three_seeds(results, HALVES[name]["both"])
+        for key in ("data_digest", "initial_digest"):
+            assert [one[key] for one in found] == [one[key] for one in default], "the same images and students"
+        assert [one["settings"] for one in found] == [{"ima_weight_ratio": 0.5}] * 3
+        ours = {one["seed"]: 100 * one["map50_95"] for one in found}
+        against = [paired(ours, points[other]) for other in ("none", "heads", "both")]
+        cells = [f"{value:.1f}" for value in ours.values()] + [spelled(gain) for gain in against]
+        assert f"| {name} | {' | '.join(cells)} |" in text
+        gains["heads"].append(against[1])
+        gains["both"].append(against[2])
+    for other, form in (("heads", "Against the heads alone it is {} over both"), ("both", "against the default {}")):
+        mean = averaged(gains[other])
+        assert form.format(spelled(mean)) in text
+    cells, helmets = gains["heads"]
+    assert cells.low < 0 < cells.high
+    assert helmets.low > 0, "evidence on one of both"
+    said = (
+        f"`ima_weight_ratio=0.5` they bring {spelled(helmets)} beside the heads on the helmets, and {spelled(cells)} on"
+    )
+    assert said in readme
+
+
 def test_variants_of_the_feature_loss_are_what_the_texts_say() -> None:
     results = REPOSITORY / "benchmarks" / "results" / "default"
     text, readme = (results / "README.md").read_text(), (REPOSITORY / "README.md").read_text()
