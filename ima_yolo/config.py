@@ -16,8 +16,13 @@ PREFIX = "ima_"
 
 
 HEAD_WEIGHT = 1.0  # that of the terms on the heads where they are left to us
+RATIO, RATIO_WATCHED = 0.1, 0.5  # of the features where that is left to us, and where gates watch all teachers
 _SWITCHES = ("ima_gate", "ima_trust")
 _WEIGHTS = ("ima_weight", "ima_cls", "ima_box")
+_OR_AUTO = {
+    **dict.fromkeys(_WEIGHTS, "must be 'auto' or a number from 0 up"),
+    "ima_weight_ratio": "must be 'auto' or a number above 0, at most 100",
+}
 _OF_EACH_TEACHER = ("teacher", "ima_teacher_weights", "ima_teacher_shares")
 _LISTS = ("ima_levels", "ima_teacher_weights", "ima_teacher_shares", "ima_teacher_channels")
 
@@ -35,7 +40,7 @@ class Settings(BaseModel):
     ima_teacher_runtime: Literal["auto", "torch", "bf16", "onnx"] = "auto"
     ima_loss: Literal["ima", "l2", "mgd", "cwd", "pkd"] = "ima"
     ima_weight: Literal["auto"] | float = "auto"
-    ima_weight_ratio: float = Field(0.1, gt=0, le=100)
+    ima_weight_ratio: Literal["auto"] | float = "auto"
     ima_schedule: Literal["constant", "linear", "cosine"] = "constant"
     ima_off: float = Field(0.0, ge=0, lt=1)
     ima_batch_share: float = Field(1.0, gt=0, le=1)
@@ -67,8 +72,15 @@ class Settings(BaseModel):
     @classmethod
     def _weight_in_range(cls, weight: str | float) -> str | float:
         if isinstance(weight, float) and not 0 <= weight < float("inf"):
-            raise ValueError("must be 'auto' or a number from 0 up")
+            raise ValueError(_OR_AUTO["ima_weight"])
         return weight
+
+    @field_validator("ima_weight_ratio", mode="after")
+    @classmethod
+    def _ratio_in_range(cls, ratio: str | float) -> str | float:
+        if isinstance(ratio, float) and not 0 < ratio <= 100:
+            raise ValueError(_OR_AUTO["ima_weight_ratio"])
+        return ratio
 
     @field_validator(*_LISTS, mode="before")
     @classmethod
@@ -152,14 +164,18 @@ class Settings(BaseModel):
         """Whether a term compares what the heads say; one that is left to us does so once `with_heads` has chosen."""
         return any(isinstance(weight, float) and weight > 0 for weight in (self.ima_cls, self.ima_box))
 
-    def with_heads(self, usable: bool) -> Settings:
-        """The settings with the weights of the terms on the heads chosen, where they were left to us.
+    def with_heads(self, usable: bool, watched: bool = False) -> Settings:
+        """The settings with the weights chosen that depend on the heads, where they were left to us.
 
         Args:
             usable: Whether the heads of student and teachers can be compared. No teacher (ima_weight=0) needs none.
+            watched: Whether those of all teachers can, so that a gate may hold back each.
         """
         weight = HEAD_WEIGHT if usable and self.ima_weight != 0 else 0.0
-        return self.model_copy(update=dict.fromkeys(self.heads_left_to_us, weight))
+        chosen = dict.fromkeys(self.heads_left_to_us, weight)
+        if self.ima_weight_ratio == "auto":
+            chosen["ima_weight_ratio"] = RATIO_WATCHED if watched and self.ima_gate else RATIO
+        return self.model_copy(update=chosen)
 
     @property
     def heads_left_to_us(self) -> tuple[str, ...]:
@@ -256,7 +272,7 @@ def validate(ours: Mapping[str, Any]) -> Settings:
     """
     for key in _WEIGHTS:
         if key in ours and ours[key] is None:
-            raise IMAError(f"{key}=none: must be 'auto' or a number from 0 up; 0 is off")
+            raise IMAError(f"{key}=none: {_OR_AUTO[key]}; 0 is off")
     spelt_out = {key: _spelt_out(key, value) for key, value in ours.items()}
     given = {key: value for key, value in spelt_out.items() if value is not None}
     if "teacher" in given:
@@ -283,8 +299,8 @@ def _one_line(error: ValidationError, given: Mapping[str, Any]) -> str:
     if key == "teacher" and not given.get(key):
         return "teacher= is missing: give the checkpoint to learn from, for example teacher=yolo26m.pt"
     reason = str(first["msg"]).removeprefix("Value error, ")
-    if key in _WEIGHTS:  # a union reports each of its branches; neither alone says what is allowed
-        reason = "must be 'auto' or a number from 0 up"
+    if key in _OR_AUTO:  # a union reports each of its branches; neither alone says what is allowed
+        reason = _OR_AUTO[key]
     return f"{key}={given.get(key)}: {reason[:1].lower()}{reason[1:]}" if key else reason
 
 

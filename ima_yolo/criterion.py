@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from ima_yolo.config import Settings
+from ima_yolo.config import RATIO, Settings
 from ima_yolo.errors import IMAError
 from ima_yolo.features import Features, Predictions
 from ima_yolo.losses import CWDLoss, IMALoss, L2Loss, LevelLoss, MGDLoss, PKDLoss, balanced, box_loss, score_loss
@@ -58,7 +58,7 @@ class Panel(nn.Module):
 
     Args:
         members: One criterion a teacher; each adapts the student in its own way.
-        shares: Weight of each; they sum to 1.
+        shares: Weight of each while all count in full; they sum to 1.
     """
 
     def __init__(self, members: Sequence[Criterion], shares: Sequence[float]) -> None:
@@ -81,6 +81,7 @@ class Panel(nn.Module):
         teachers: Sequence[Features],
         regions: Sequence[Regions],
         note: Callable[[int, Sequence[int], Tensor], None] = lambda *_: None,
+        shares: Sequence[float] | None = None,
     ) -> Tensor:
         """Return the scalar float32 mean over teachers.
 
@@ -89,9 +90,13 @@ class Panel(nn.Module):
             teachers: Maps without, of each teacher.
             regions: The objects of the batch, as each teacher sees them.
             note: Is told the number of each teacher, its strides and the loss of each, (levels,).
+            shares: Weight of each in this step, in place of its own; a teacher of 0 is left out.
         """
         means, members = [], cast(Sequence[Criterion], self.members)
-        for number, (member, share, seen, own) in enumerate(zip(members, self.shares, teachers, regions, strict=True)):
+        shares = self.shares if shares is None else shares
+        for number, (member, share, seen, own) in enumerate(zip(members, shares, teachers, regions, strict=True)):
+            if share == 0:
+                continue
             levels = member.by_level(student, seen, own)
             note(number, member.strides, levels.detach())
             means.append(share * levels.mean())
@@ -224,7 +229,8 @@ def build_head_terms(
 def build_weight(settings: Settings) -> AutoWeight | FixedWeight:
     """Build the weight that the settings ask for."""
     if settings.ima_weight == "auto":
-        return AutoWeight(settings.ima_weight_ratio)
+        ratio = settings.ima_weight_ratio
+        return AutoWeight(RATIO if ratio == "auto" else ratio)
     return FixedWeight(float(settings.ima_weight))
 
 

@@ -86,8 +86,8 @@ class Distiller(nn.Module):
 
     @property
     def effective_weight(self) -> float:
-        """Weight times schedule, as last used; the mean over batches where the teachers do not see each."""
-        return self._factor * (self.weight.value or 0.0)
+        """Weight times schedule and gates, as last used; the mean over batches where the teachers do not see each."""
+        return self._factor * sum(self._feature_shares) * (self.weight.value or 0.0)
 
     def forward(
         self,
@@ -164,7 +164,13 @@ class Distiller(nn.Module):
 
     @property
     def _compares_maps(self) -> bool:
-        return self.weight.value != 0.0
+        return self.weight.value != 0.0 and any(self._feature_shares)
+
+    @property
+    def _feature_shares(self) -> list[float]:
+        """Share of each teacher in the feature loss as far as its gate lets it: 1 in all while all are open."""
+        gates = [1.0 if head is None else head.factor for head in self.heads]
+        return [share * gate for share, gate in zip(self.criterion.shares, gates, strict=True)]
 
     @property
     def _names(self) -> tuple[str, ...]:
@@ -188,18 +194,20 @@ class Distiller(nn.Module):
             self._advance()
             return {}
         whole, share = student, 1.0
+        shares = self._feature_shares  # before the gates move: what this step measures was decided by them
         own = predicted() if observed.has_heads else None
         if chosen is not None:
             share = len(chosen) / len(batch["img"])
             batch, student = some_images(batch, chosen), student.of_images(chosen)
             own = None if own is None else own.of_images(chosen)
         self._weigh_heads(own, seen, batch)
-        plain = self._compare(student, own, seen, [regions_of(batch, output) for output in seen])
+        plain = self._compare(student, own, seen, [regions_of(batch, output) for output in seen], shares)
         # measured without the other images, which the task loss does not see
         with self._guard.resting():
             weight = self.weight(task, plain[TERM], whole.maps, share) if TERM in plain else 0.0
+        weight *= sum(shares)  # the ratio is that of gates that are open
         factors = {name: self._factor * self._every * (weight if name == TERM else 1.0) for name in plain}
-        mixed = self._mixed(plain, batch, look, observed) if look else plain
+        mixed = self._mixed(plain, batch, look, observed, shares) if look else plain
         terms = {name: term * factors[name] for name, term in mixed.items()}
         named = [(view.name, out.features, out.predictions) for view, out in zip(self.teachers, seen, strict=True)]
         suspects = Suspects(student, own, named, self.criterion.strides, self._guard.levels)
@@ -212,9 +220,22 @@ class Distiller(nn.Module):
         return terms
 
     def _compare(
-        self, student: Features, own: Predictions | None, seen: Sequence[TeacherOutput], regions: Sequence[Regions]
+        self,
+        student: Features,
+        own: Predictions | None,
+        seen: Sequence[TeacherOutput],
+        regions: Sequence[Regions],
+        shares: Sequence[float],
     ) -> dict[str, Tensor]:
-        """Compare what student and teachers make of the same images: the terms by name, without their weights."""
+        """Compare what student and teachers make of the same images: the terms by name, without their weights.
+
+        Args:
+            student: Maps of the images.
+            own: What its head says of them, if a teacher's was asked.
+            seen: What each teacher makes of them.
+            regions: The objects, as each teacher sees them.
+            shares: Share of each teacher in the feature loss, see `_feature_shares`.
+        """
         terms: dict[str, Tensor] = {}
         own = None if own is None else self._guard.of_predictions((SCORE_TERM, BOX_TERM), own, student)
         student = self._guard.of_maps(TERM, student)
@@ -222,8 +243,10 @@ class Distiller(nn.Module):
             if head is not None and own is not None and output.predictions is not None and head.factor > 0:
                 for name, term in head(own, output.predictions).items():
                     terms[name] = terms.get(name, 0.0) + term * (share * head.factor)
-        if self._compares_maps:  # last: what it keeps for the backward pass would lie beside what the others need
-            terms[TERM] = self.criterion(student, [output.features for output in seen], regions, self._guard.note)
+        if self.weight.value != 0.0 and any(shares):  # last: what it keeps would lie beside what the others need
+            parts = [share / sum(shares) for share in shares]
+            maps = [output.features for output in seen]
+            terms[TERM] = self.criterion(student, maps, regions, self._guard.note, parts)
         return terms
 
     @property
@@ -250,14 +273,19 @@ class Distiller(nn.Module):
                 head.gate.advance()
 
     def _mixed(
-        self, terms: dict[str, Tensor], batch: dict[str, Any], look: Look, observed: Observed
+        self,
+        terms: dict[str, Tensor],
+        batch: dict[str, Any],
+        look: Look,
+        observed: Observed,
+        shares: Sequence[float],
     ) -> dict[str, Tensor]:
         """Mean of each term over the labelled images and those without labels."""
         images = batch[UNLABELLED]
         seen = self._ask(images, observed.asked)
         nothing = images.new_zeros(0, 5)
         regions = [Regions(nothing if out.boxes is None else out.boxes, out.confidence or {}) for out in seen]
-        others = self._compare(*look(images, observed.has_heads), seen, regions)
+        others = self._compare(*look(images, observed.has_heads), seen, regions, shares)
         labelled, unlabelled = len(batch["img"]), len(images)
         return {
             name: (term * labelled + others[name] * unlabelled) / (labelled + unlabelled)

@@ -41,7 +41,7 @@ def merit(said: Predictions, boxes: Tensor, columns: Tensor) -> Tensor:
 
 
 class Gate:
-    r"""How much a teacher's predictions count: fully while it is well ahead of its student, not at all once overtaken.
+    r"""How much a teacher counts: fully while it is well ahead of its student, not at all once overtaken.
 
     .. math:: g = clip((q^T / q^S - 1) / 0.2, 0, 1)
 
@@ -105,7 +105,7 @@ class Gate:
         self._reported = True
         return (
             f"The student meets the labels better than {name} does ({self.student:.2g} against {self.teacher:.2g}, "
-            "score times IoU): what that teacher's head says no longer counts"
+            "score times IoU): that teacher no longer counts unless it gets ahead again"
         )
 
     def _take(self, merits: Tensor, objects: int) -> None:

@@ -230,22 +230,48 @@ def run(distiller: Any, logit: float, steps: int) -> list[dict[str, float]]:
     return found
 
 
-def test_the_head_of_an_overtaken_teacher_rests_and_is_looked_at_now_and_then(
-    caplog: pytest.LogCaptureFixture,
+@pytest.mark.parametrize("settings", [{}, {"ima_weight": 1.0}, {"ima_weight": 0.0}])
+def test_an_overtaken_teacher_rests_and_is_looked_at_now_and_then(
+    settings: dict[str, float], caplog: pytest.LogCaptureFixture
 ) -> None:
     teacher = Asked(-1.0)
-    distiller = gated(teacher)
-    steps = run(distiller, 1.0, 11)
-    assert teacher.asked == [True, *[False] * 4, True, *[False] * 4, True]
-    assert all(items["kdcls_loss"] == items["kdbox_loss"] == 0 < items["ima_loss"] for items in steps)
+    distiller = gated(teacher, **settings)
+    first, *steps = run(distiller, 1.0, 11)
+    assert teacher.asked == [True, True, True], "at the steps at which it is looked at"
+    assert (first["kdcls_loss"], first["kdbox_loss"]) == (0, 0)
+    assert (first["ima_loss"] > 0) == (settings != {"ima_weight": 0.0}), "what it is was not known before"
+    assert all(value == 0 for items in steps for value in items.values())
+    assert distiller.effective_weight == 0
     (line,) = [line for line in caplog.messages if "no longer counts" in line]
     assert "better than fixed does (0.73 against 0.27" in line
 
 
-def test_an_overtaken_teacher_of_heads_alone_rests_altogether() -> None:
-    teacher = Asked(-1.0)
-    run(gated(teacher, ima_weight=0), 1.0, 11)
-    assert teacher.asked == [True, True, True], "at the steps at which it is looked at"
+def test_a_teacher_that_gets_ahead_again_teaches_again() -> None:
+    distiller = gated(teacher := Asked(-1.0), ima_loss="l2", ima_weight=1.0)
+    assert run(distiller, 1.0, 5)[-1]["ima_loss"] == 0
+    teacher.logit = 20.0
+    steps = run(distiller, -20.0, 26)  # the old merits are forgotten slowly
+    assert steps[0]["ima_loss"] == 0 < steps[-1]["ima_loss"]
+    assert steps[-1]["kdcls_loss"] > 0
+
+
+def test_features_fade_with_the_head_and_the_automatic_weight_does_not_undo_it() -> None:
+    teacher, student = (1 / (1 + math.exp(-logit)) for logit in (1.0, 0.6))
+    for settings in ({"ima_weight": 1.0}, {}):
+        near, ungated = (
+            run(gated(Asked(1.0), ima_loss="l2", ima_gate=gate, **settings), 0.6, 2)[1]["ima_loss"]
+            for gate in (True, False)
+        )
+        assert near == pytest.approx(ungated * (teacher / student - 1) / 0.2, rel=1e-4)
+
+
+def test_the_features_of_the_teachers_that_are_left_count_as_before() -> None:
+    settings = {"ima_loss": "l2", "ima_weight": 1.0, "ima_teacher_shares": (3, 1)}
+    both, ahead, behind = (
+        run(gated(*teachers, **settings), 0.0, 2)[1]["ima_loss"]
+        for teachers in ((Asked(2.0), Asked(2.0)), (Asked(2.0), Asked(-1.0)), (Asked(-1.0), Asked(2.0)))
+    )
+    assert (ahead, behind) == pytest.approx((0.75 * both, 0.25 * both), rel=1e-5)
 
 
 def test_the_head_of_a_teacher_that_is_ahead_counts_and_fades_as_the_student_comes_near() -> None:
@@ -268,8 +294,8 @@ def test_a_resumed_gate_is_as_closed_as_before() -> None:
     distiller, again = gated(Asked(-1.0)), gated(teacher := Asked(-1.0))
     run(distiller, 1.0, 3)
     again.load(distiller.state())
-    run(again, 1.0, 2)
-    assert teacher.asked == [False, False]
+    assert all(value == 0 for items in run(again, 1.0, 2) for value in items.values())
+    assert teacher.asked == []
     earlier = {key: value for key, value in distiller.state().items() if key != "gates"}
     gated(Asked(-1.0)).load(earlier)  # a run of an earlier version
 

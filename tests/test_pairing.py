@@ -59,6 +59,25 @@ def test_where_all_heads_can_be_compared_nothing_is_said() -> None:
     assert (found.settings.ima_cls, found.settings.ima_box) == (1.0, 1.0)
 
 
+@pytest.mark.parametrize(
+    ("teachers", "settings", "ratio"),
+    [
+        ((YOLO,), {}, 0.5),
+        ((YOLO, YOLO), {"ima_box": 0.0}, 0.5),
+        ((YOLO,), {"ima_gate": False}, 0.1),
+        ((YOLO,), {"ima_cls": 0.0, "ima_box": 0.0}, 0.1),
+        ((RTDETR,), {}, 0.1),
+        ((YOLO, RTDETR), {}, 0.1),
+        ((YOLO,), {"ima_weight_ratio": 0.3}, 0.3),
+        ((RTDETR,), {"ima_weight_ratio": 2}, 2.0),
+    ],
+)
+def test_features_weigh_more_where_a_gate_watches_every_teacher(
+    teachers: tuple[Any, ...], settings: dict[str, Any], ratio: float
+) -> None:
+    assert chosen(*teachers, **settings).settings.ima_weight_ratio == ratio
+
+
 @pytest.mark.parametrize("settings", [{"ima_weight": 0.0}, {"ima_cls": 0.0, "ima_box": 0.0}])
 def test_terms_that_are_off_are_off_without_a_word(settings: dict[str, Any]) -> None:
     found = chosen(RTDETR, YOLO, **settings)
