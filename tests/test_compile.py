@@ -16,6 +16,7 @@ from ima_yolo.attach import cannot_compile
 from ima_yolo.students import load_student
 
 COMMON = {"epochs": 2, "imgsz": 64, "batch": 4, "plots": False, "workers": 0, "optimizer": "AdamW", "lr0": 0.002}
+COMMON |= {"ima_gate": False}  # or an untrained teacher, which knows nothing more, rests
 
 
 @pytest.fixture

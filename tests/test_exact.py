@@ -47,6 +47,7 @@ def options(tiny_data: Path, tiny_checkpoint: Callable[..., Path], tmp_path: Pat
         "warmup_epochs": 1,
         "close_mosaic": 2,
         "project": str(tmp_path),
+        "ima_gate": False,  # or an untrained teacher, which knows nothing more, rests
     }
 
 
@@ -84,7 +85,7 @@ def stopped(options: dict[str, Any], event: str, count: int) -> Path:
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "accumulating": {"nbs": 12, "ima_every": 2},  # steps of four batches, three batches an epoch
-    "full batches": {"batch": 4, "nbs": 4},
+    "full batches, gated": {"batch": 4, "nbs": 4, "ima_gate": True},
     "multi_scale": {"multi_scale": 0.5, "nbs": 3, "ima_cls": 1, "ima_teacher_runtime": "onnx"},
     "mosaic closed late": {"nbs": 6, "close_mosaic": 1, "ima_teacher_runtime": "bf16"},
     "SGD, frequencies": {"optimizer": "SGD", "lr0": 0.01, "ima_mask": "frequency", "cache": "ram"},
@@ -97,6 +98,9 @@ def test_a_resumed_run_equals_one_that_never_stopped(case: str, options: dict[st
     whole = IMATrainer(overrides={**options, "name": "whole"})
     whole.train()
     expected = outcome(whole)
+    names, *epochs = expected[1]
+    taught = [float(row[names.index("train/ima_loss")]) > 0 for row in epochs]
+    assert taught == [True] * 4 or options["ima_gate"]
     rng = random.Random(case)
     for _ in range(5):  # random points after the first checkpoint: three batches an epoch, four epochs
         event = rng.choice(EVENTS)

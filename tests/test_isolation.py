@@ -32,6 +32,7 @@ def options(tiny_data: Path, tiny_checkpoint: Callable[..., Path], tmp_path: Pat
         "plots": False,
         "device": "cpu",
         "project": str(tmp_path / "runs"),
+        "ima_gate": False,  # or an untrained teacher, which knows nothing more, rests
     }
 
 

@@ -200,6 +200,7 @@ def options(tiny_data: Path, tiny_checkpoint: Callable[..., Path], tmp_path: Pat
         "optimizer": "AdamW",
         "warmup_epochs": 1,
         "close_mosaic": 1,
+        "ima_gate": False,  # or an untrained teacher, which knows nothing more, rests
     }
 
 

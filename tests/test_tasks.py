@@ -19,6 +19,7 @@ from ima_yolo.export.onnx import export_onnx
 from ima_yolo.preflight import prepare
 
 COMMON = {"epochs": 2, "imgsz": 64, "batch": 4, "plots": False, "workers": 0, "optimizer": "AdamW", "lr0": 0.001}
+COMMON |= {"ima_gate": False}  # or an untrained teacher, which knows nothing more, rests
 # kind of student -> architecture, trainer, class in the checkpoint, levels distilled
 STUDENTS = {
     "segment": ("yolo26n-seg.yaml", "IMASegmentationTrainer", "SegmentationModel", (8, 16, 32)),

@@ -15,6 +15,7 @@ from ultralytics import YOLO
 from ima_yolo import IMATrainer
 
 COMMON = {"epochs": 1, "imgsz": 64, "batch": 4, "plots": False, "workers": 0, "optimizer": "AdamW", "val": False}
+COMMON |= {"ima_gate": False}  # or an untrained teacher, which knows nothing more, rests
 FOREIGN = "fasterrcnn_mobilenet_v3_large_fpn"  # the smallest of torchvision's detectors; strides 32 and 64
 
 

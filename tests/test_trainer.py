@@ -28,6 +28,7 @@ from ima_yolo.export.onnx import export_onnx
 from ima_yolo.teachers.yolo import YOLOTeacher
 
 COMMON = {"epochs": 1, "imgsz": 64, "batch": 4, "plots": False, "workers": 0, "optimizer": "AdamW", "lr0": 0.002}
+COMMON |= {"ima_gate": False}  # or an untrained teacher, which knows nothing more, rests
 
 
 @pytest.fixture

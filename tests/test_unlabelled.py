@@ -22,6 +22,7 @@ from ima_yolo.preflight import prepare
 from ima_yolo.unlabelled import UnlabelledStream
 
 COMMON = {"epochs": 1, "imgsz": 64, "batch": 4, "plots": False, "workers": 0, "optimizer": "AdamW", "val": False}
+COMMON |= {"ima_gate": False}  # or an untrained teacher, which knows nothing more, rests
 
 
 @pytest.fixture
