@@ -169,7 +169,7 @@ class Settings(BaseModel):
 
         Args:
             usable: Whether the heads of student and teachers can be compared. No teacher (ima_weight=0) needs none.
-            watched: Whether those of all teachers can, so that a gate may hold back each.
+            watched: Whether those of all teachers can, in every class, so that a gate may hold back each.
         """
         weight = HEAD_WEIGHT if usable and self.ima_weight != 0 else 0.0
         chosen = dict.fromkeys(self.heads_left_to_us, weight)

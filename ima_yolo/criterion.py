@@ -112,6 +112,7 @@ class HeadTerms:
         classes: Index in the student and in the teacher of each class that both know.
         gate: Says how much they count while training; None for always.
         balance: How far classes count alike in the boxes, whatever the cells that they fill, in [0, 1].
+        is_whole: Whether both know every class of the data. A gate that sees a part of them says nothing of features.
     """
 
     def __init__(
@@ -121,9 +122,11 @@ class HeadTerms:
         classes: Sequence[tuple[int, int]],
         gate: Gate | None = None,
         balance: float = 0.0,
+        is_whole: bool = True,
     ) -> None:
         """Keep weights and classes."""
         self.gate = gate
+        self._is_whole = is_whole
         self._balance = balance
         self.weights = {SCORE_TERM: score_weight, BOX_TERM: box_weight}
         self.names = tuple(name for name, weight in self.weights.items() if weight > 0)
@@ -133,6 +136,11 @@ class HeadTerms:
     def factor(self) -> float:
         """How much the terms count at present, in [0, 1]."""
         return 1.0 if self.gate is None else self.gate.value
+
+    @property
+    def feature_factor(self) -> float:
+        """How much the teacher's features count at present, in [0, 1]."""
+        return self.factor if self._is_whole else 1.0
 
     @property
     def is_due(self) -> bool:
@@ -223,7 +231,7 @@ def build_head_terms(
         raise IMAError(f"ima_cls, ima_box: {teacher.name} knows none of the data's classes; use ima_cls=0 ima_box=0")
     weights = float(settings.ima_cls) * gains["cls"], float(settings.ima_box) * gains["box"]
     gate = Gate(dict(classes)) if settings.ima_gate else None
-    return HeadTerms(*weights, classes, gate, settings.ima_balance)
+    return HeadTerms(*weights, classes, gate, settings.ima_balance, is_whole=len(classes) == len(names))
 
 
 def build_weight(settings: Settings) -> AutoWeight | FixedWeight:

@@ -22,6 +22,7 @@ from ima_yolo.teachers.view import View
 from ima_yolo.weighting import AutoWeight, FixedWeight, Watch, schedule
 
 Look = Callable[[Tensor, bool], tuple[Features, Predictions | None]]  # images, whether the head is asked
+RESTED = TeacherOutput(Features((), ()))  # what a teacher says that is not asked
 TERM = "ima_loss"  # contains "loss", so that it is plotted, and fits the 11 characters of the progress bar
 
 
@@ -137,19 +138,24 @@ class Distiller(nn.Module):
             chosen = torch.randperm(len(images), generator=self._rng, device=self._rng.device)[:count]
             images = images[chosen]
         asked = self.asked
-        idle = not self._compares_maps and not any(wanted[2] for wanted in asked)  # all gates are closed
-        return Observed([] if idle else self._ask(images, asked), chosen, asked)
+        is_idle = all(wanted is None for wanted in asked)
+        return Observed([] if is_idle else self._ask(images, asked), chosen, asked)
 
     @property
-    def asked(self) -> list[tuple[bool, bool, bool]]:
-        """Whether each teacher is asked for confidence, boxes and predictions in this step."""
-        return [
-            (self._confidence, self._teacher_boxes, head is not None and (head.is_due or head.factor > 0))
-            for head in self.heads
-        ]
+    def asked(self) -> list[tuple[bool, bool, bool] | None]:
+        """Whether each teacher is asked for confidence, boxes and predictions in this step; None where it rests."""
+        asked: list[tuple[bool, bool, bool] | None] = []
+        for head, share in zip(self.heads, self._feature_shares, strict=True):
+            speaks = head is not None and (head.is_due or head.factor > 0)
+            is_compared = self.weight.value != 0.0 and share > 0
+            asked.append((self._confidence, self._teacher_boxes, speaks) if speaks or is_compared else None)
+        return asked
 
-    def _ask(self, images: Tensor, asked: Sequence[tuple[bool, bool, bool]]) -> list[TeacherOutput]:
-        return [teacher(images, *wanted) for teacher, wanted in zip(self.teachers, asked, strict=True)]
+    def _ask(self, images: Tensor, asked: Sequence[tuple[bool, bool, bool] | None]) -> list[TeacherOutput]:
+        return [
+            RESTED if wanted is None else teacher(images, *wanted)
+            for teacher, wanted in zip(self.teachers, asked, strict=True)
+        ]
 
     @property
     def measures(self) -> bool:
@@ -169,7 +175,7 @@ class Distiller(nn.Module):
     @property
     def _feature_shares(self) -> list[float]:
         """Share of each teacher in the feature loss as far as its gate lets it: 1 in all while all are open."""
-        gates = [1.0 if head is None else head.factor for head in self.heads]
+        gates = [1.0 if head is None else head.feature_factor for head in self.heads]
         return [share * gate for share, gate in zip(self.criterion.shares, gates, strict=True)]
 
     @property
@@ -190,11 +196,13 @@ class Distiller(nn.Module):
         observed: Observed,
     ) -> dict[str, Tensor]:
         seen, chosen = observed.outputs, observed.chosen
+        shares = self._feature_shares  # before the gates move: what this step measures was decided by them
+        if not any(shares):
+            self.weight.forget()
         if not seen:
             self._advance()
             return {}
         whole, share = student, 1.0
-        shares = self._feature_shares  # before the gates move: what this step measures was decided by them
         own = predicted() if observed.has_heads else None
         if chosen is not None:
             share = len(chosen) / len(batch["img"])
@@ -207,7 +215,7 @@ class Distiller(nn.Module):
             weight = self.weight(task, plain[TERM], whole.maps, share) if TERM in plain else 0.0
         weight *= sum(shares)  # the ratio is that of gates that are open
         factors = {name: self._factor * self._every * (weight if name == TERM else 1.0) for name in plain}
-        mixed = self._mixed(plain, batch, look, observed, shares) if look else plain
+        mixed = self._mixed(plain, batch, look, observed, shares) if look and plain else plain
         terms = {name: term * factors[name] for name, term in mixed.items()}
         named = [(view.name, out.features, out.predictions) for view, out in zip(self.teachers, seen, strict=True)]
         suspects = Suspects(student, own, named, self.criterion.strides, self._guard.levels)

@@ -159,7 +159,7 @@ def choose_heads(
             if usable and (lost := _lost(teacher, names))
         ]
         left_out = f"Terms on the heads leave out: {'; '.join(reasons)}" if reasons else None
-        return HeadChoice(settings.with_heads(usable=True, watched=all(compared)), compared, left_out)
+        return HeadChoice(settings.with_heads(usable=True, watched=not reasons), compared, left_out)
     if settings.needs_predictions:
         raise IMAError(f"ima_cls, ima_box: {'; '.join(reasons)}")
     left_out = f"Distilling features alone, not what the heads say: {'; '.join(reasons)}"

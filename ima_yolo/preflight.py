@@ -70,7 +70,7 @@ def prepare(options: Mapping[str, Any], kind: str | None = None, told: bool = Tr
         LOGGER.warning("ima_trust=True: code in the checkpoints of teacher, student and resume is run, if there is any")
     with trusting(trust):
         plan = _prepare(options, kind, loaded)
-    if told and plan.settings.without_effect:
+    if told and not options.get("resume") and plan.settings.without_effect:  # a run's own keys were told when it began
         LOGGER.warning(f"without effect beside the other settings: {', '.join(plan.settings.without_effect)}")
     return plan
 

@@ -152,6 +152,8 @@ class Distilling(Continuing):
         self.callbacks["on_train_end"].insert(0, _finish)
         if heads.left_out:
             LOGGER.info(heads.left_out)
+        if heads.settings.ima_weight == "auto":
+            LOGGER.info(f"Features weigh {heads.settings.ima_weight_ratio:g} of the task's gradient at the neck")
         for view in views:
             LOGGER.info(f"Distilling from {view.name} at strides {list(view.strides)}")
             for line in differences(view, student.strides, channels):

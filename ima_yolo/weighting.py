@@ -102,6 +102,10 @@ class AutoWeight:
         """Whether the next step measures."""
         return self.steps % self.every == 0 or self.value is None
 
+    def forget(self) -> None:
+        """Measure anew at the next call: what was found is old by then."""
+        self.value = None
+
     def _measure(self, task_norm: float, term_norm: float) -> None:
         if not (0 < task_norm < math.inf and 0 < term_norm < math.inf):
             return
@@ -133,6 +137,9 @@ class FixedWeight:
     def __call__(self, task: Tensor, term: Tensor, maps: Sequence[Tensor], share: float = 1.0) -> float:
         """Return the value."""
         return self.value or 0.0
+
+    def forget(self) -> None:
+        """Nothing was measured."""
 
     def state(self) -> dict[str, float | int | None]:
         """Nothing changes while training."""

@@ -11,6 +11,7 @@ from ima_yolo.config import Settings
 from ima_yolo.criterion import build_criterion
 from ima_yolo.distill import build_distiller
 from ima_yolo.features import Features, Predictions
+from ima_yolo.host import UNLABELLED
 from ima_yolo.labels import boxes_of, regions_of, some_images
 from ima_yolo.losses import IMALoss, box_loss, score_loss
 from ima_yolo.masks import Regions, mask_frequency, mask_spatial
@@ -263,6 +264,47 @@ def test_features_fade_with_the_head_and_the_automatic_weight_does_not_undo_it()
             for gate in (True, False)
         )
         assert near == pytest.approx(ungated * (teacher / student - 1) / 0.2, rel=1e-4)
+
+
+def test_the_automatic_weight_is_measured_anew_after_a_pause() -> None:
+    distiller = gated(teacher := Asked(2.0), ima_loss="l2")
+    run(distiller, 0.0, 1)
+    before = distiller.weight.value
+    teacher.logit = -20.0
+    run(distiller, 0.0, 30)
+    assert distiller.weight.value is None
+    teacher.logit = 20.0
+    maps = student_maps()
+    for _ in range(20):
+        maps = student_maps()
+        distiller(batch(), maps, 7 * maps.maps[0].mean(), lambda: sure_of(-20.0))
+    assert distiller.weight.value == pytest.approx(7 * before, rel=1e-3), "the task's gradient is another one"
+
+
+def test_images_without_labels_are_not_looked_at_while_the_teacher_rests() -> None:
+    distiller, looks = gated(teacher := Asked(-1.0)), []
+    with_others = {**batch(), UNLABELLED: batch()["img"]}
+    for _ in range(11):
+        maps = student_maps()
+        others = lambda images, _: (looks.append(len(images)), student_maps(), sure_of(1.0))[1:]  # noqa: E731
+        distiller(with_others, maps, maps.maps[0].mean(), lambda: sure_of(1.0), look=others)
+    assert len(looks) == 1, "in the first step"
+    assert teacher.asked == [True] * 4
+
+
+def test_one_of_several_teachers_rests_alone() -> None:
+    ahead, behind = Asked(2.0), Asked(-1.0)
+    steps = run(gated(ahead, behind), 0.0, 11)
+    assert (ahead.asked, behind.asked) == ([True] * 11, [True] * 3)
+    assert all(items["ima_loss"] > 0 for items in steps)
+
+
+def test_a_gate_that_sees_a_part_of_the_classes_says_nothing_of_features() -> None:
+    teacher = Asked(-1.0)
+    teacher.class_names = {0: "a"}
+    steps = run(gated(teacher), 1.0, 11)
+    assert teacher.asked == [True, *[False] * 4, True, *[False] * 4, True]
+    assert all(items["kdcls_loss"] == items["kdbox_loss"] == 0 < items["ima_loss"] for items in steps)
 
 
 def test_the_features_of_the_teachers_that_are_left_count_as_before() -> None:

@@ -68,6 +68,7 @@ def test_where_all_heads_can_be_compared_nothing_is_said() -> None:
         ((YOLO,), {"ima_cls": 0.0, "ima_box": 0.0}, 0.1),
         ((RTDETR,), {}, 0.1),
         ((YOLO, RTDETR), {}, 0.1),
+        ((teacher("part.pt", class_names={0: "disc"}),), {}, 0.1),
         ((YOLO,), {"ima_weight_ratio": 0.3}, 0.3),
         ((RTDETR,), {"ima_weight_ratio": 2}, 2.0),
     ],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, get_args
 
-from ima_yolo.config import PREFIX, Settings, own_keys, validate
+from ima_yolo.config import PREFIX, RATIO_WATCHED, Settings, own_keys, validate
 from ima_yolo.errors import IMAError, nearest
 from ima_yolo.experiment.arms import FEATURES_ALONE, NAMED, Arm
 from ima_yolo.lists import listed
@@ -27,6 +27,7 @@ NEEDS: dict[str, dict[str, Any]] = {
     "ima_deflation_floor": {"ima_deflation": "floor"},
     "ima_temperature": {"ima_loss": "cwd"},
     "ima_weight_ratio": {"ima_weight": "auto"},
+    "ima_gate": {"ima_weight_ratio": RATIO_WATCHED},  # which is left to the gate, and would differ beside it
 }
 # Choices that are no reading of their own: `auto` is one of the others, and a region is known for task semantic alone.
 NOT_READINGS = {"ima_instance": ("auto", "region"), "ima_generator": ("auto",)}

@@ -117,7 +117,7 @@ def build_alone(step: Step) -> dict[str, Callable[[], Any]]:
         return found.maps or []
 
     own = Features.of_image([level.detach().requires_grad_(True) for level in precisely(tapped)], images.shape[2])
-    seen = precisely(lambda: view(images, *asked))
+    seen = precisely(lambda: view(images, *(asked or ())))
     regions = regions_of(step.batch, seen)
     criterion = distiller.criterion.members[0]
     looked: dict[str, Callable[[], Any]] = {

@@ -36,17 +36,17 @@ class Observed:
     Attributes:
         outputs: One a teacher.
         chosen: Indices of the images that they saw; None for all.
-        asked: What each was asked for beside maps: confidence, boxes, predictions.
+        asked: What each was asked for beside maps: confidence, boxes, predictions; None for one that rested.
     """
 
     outputs: list[TeacherOutput]
     chosen: Tensor | None
-    asked: list[tuple[bool, bool, bool]]
+    asked: list[tuple[bool, bool, bool] | None]
 
     @property
     def has_heads(self) -> bool:
         """Whether any teacher's head was asked for predictions."""
-        return any(predictions for _, _, predictions in self.asked)
+        return any(wanted is not None and wanted[2] for wanted in self.asked)
 
 
 class Teacher(Protocol):

@@ -57,6 +57,8 @@ def test_a_reading_brings_what_it_needs_to_be_used() -> None:
     sure, _ = read_ablation("teacher_conf", (0.1, 0.5))
     assert not any(settings_of(arm).without_effect for arm in sure[1:])
     assert read_ablation("temperature", (1, 4))[0][1].settings == {"ima_loss": "cwd", "ima_temperature": 1.0}
+    gates = {arm.name: arm.settings["ima_weight_ratio"] for arm in read_ablation("gate")[0][1:]}
+    assert gates == {"gate-True": 0.5, "gate-False": 0.5}, "the ratio that is left to us follows the gate"
 
 
 @pytest.mark.parametrize(
