@@ -373,19 +373,28 @@ NAMES = {
     "bccd-yolo26n-yolo26s-converged": "blood cells, YOLO26n <- YOLO26s, converged",
     "helmet-yolo26n-yolo26s-scratch": "helmets, YOLO26n <- YOLO26s",
 }
+EARLIER = "ratio-0.1"
 MEAN = f"mean of {('three', 'four', 'five', 'six')[len(NAMES) - 3]}"
 
 
 def proved(study: str) -> dict[str, dict[int, float]]:
-    """mAP50-95 in points by arm and seed of a study that was committed, whose arms had the same conditions."""
+    """mAP50-95 in points by arm and seed of a study that was committed, whose arms had the same conditions.
+
+    `ratio-0.1` is the arm `ima` as the default was before, with features that weigh a tenth.
+    """
     from ima_yolo.experiment.tables import same_conditions
 
-    found = [json.loads(file.read_text()) for file in sorted((PROOF / study).glob("*-seed*.json"))]
-    assert same_conditions(found) == []
-    assert {tuple(one["settings"].items()) for one in found} == {(), (("ima_loss", "ima"),)}, "the default"
-    points: dict[str, dict[int, float]] = {"none": {}, "builtin": {}, "ima": {}}
-    for one in found:
-        points[one["arm"]][one["seed"]] = 100 * one["map50_95"]
+    files = {arm: sorted((PROOF / study).glob(f"{arm}-seed*.json")) for arm in ("none", "builtin", "ima", EARLIER)}
+    found = {arm: [json.loads(file.read_text()) for file in of_arm] for arm, of_arm in files.items()}
+    every = [one for of_arm in found.values() for one in of_arm]
+    packages = [{key: version for key, version in one["code"].items() if key != "ima_yolo"} for one in every]
+    alike = same_conditions([{**one, "code": code} for one, code in zip(every, packages, strict=True)])
+    assert alike == [], (
+        "our own code is another one for the earlier default, and nothing to those that it does not train"
+    )
+    assert {tuple(one["settings"].items()) for one in every} == {(), (("ima_loss", "ima"),)}, "the default"
+    assert {one["in_force"]["ima_weight_ratio"] for one in found["ima"]} == {0.5}
+    points = {arm: {one["seed"]: 100 * one["map50_95"] for one in of_arm} for arm, of_arm in found.items()}
     assert len({tuple(of_arm) for of_arm in points.values()}) == 1, "the same seeds"
     return points
 
@@ -401,17 +410,19 @@ def test_the_proof_is_what_its_files_say(study: str, name: str) -> None:
     points = proved(study)
     seeds = len(points["ima"])
     assert seeds >= 3
-    means = [f"{sum(of_arm.values()) / seeds:.1f}" for of_arm in points.values()]
-    gains = [paired(points["ima"], points[other]) for other in ("none", "builtin")]
-    differences = [spelled(gain) for gain in gains if gain]
-    cells = " | ".join([str(seeds), *means, *differences])
+    means = {arm: f"{sum(of_arm.values()) / seeds:.1f}" for arm, of_arm in points.items()}
+    earlier = means.pop(EARLIER)
+    gains = [paired(points["ima"], points[other]) for other in ("none", "builtin", EARLIER)]
+    *differences, larger = [spelled(gain) for gain in gains if gain]
+    cells = " | ".join([str(seeds), *means.values(), *differences])
     readme, text = (REPOSITORY / "README.md").read_text(), (PROOF / "README.md").read_text()
     assert f"| {name} | {cells} |" in readme
     assert f"| {study} | {cells} |" in text
     for arm, of_arm in points.items():
         assert f"| `{arm}` | {' | '.join(f'{value:.1f}' for value in of_arm.values())} |" in text
     report = (PROOF / study / "report.md").read_text()
-    assert all(f"| {arm} | {seeds} | " in report for arm in points)
+    assert all(f"| {arm} | {seeds} | " in report for arm in means)
+    assert f"| {name} | {earlier} | {means['ima']} | {larger} |" in text
 
 
 def test_the_proof_as_a_whole_meets_its_aims_and_is_what_the_readme_opens_with() -> None:
@@ -441,6 +452,9 @@ def test_the_proof_as_a_whole_meets_its_aims_and_is_what_the_readme_opens_with()
         cells.append(spelled(mean))
     for file in (readme, text):
         assert f"| {MEAN} | | | | | {' | '.join(cells)} |" in file
+    larger = averaged([gain for points in studies if (gain := paired(points["ima"], points[EARLIER]))])
+    assert f"| {MEAN} | | | {spelled(larger)} |" in text
+    assert f"they bring {spelled(larger)} more than at a tenth" in " ".join(readme.split())
 
 
 def test_the_study_with_a_teacher_that_saw_no_judge_is_what_the_text_says() -> None:
