@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from ultralytics.utils import LOGGER
 
-from ima_yolo.config import Settings
-from ima_yolo.criterion import BOX_TERM, SCORE_TERM, HeadTerms, Panel, build_criterion, build_head_terms, build_weight
+from ima_yolo.criterion import BOX_TERM, SCORE_TERM, HeadTerms, Panel
 from ima_yolo.errors import IMAError
 from ima_yolo.features import Features, Predictions
 from ima_yolo.finite import Guard, Suspects
@@ -326,53 +325,3 @@ class Distiller(nn.Module):
             go_on(self._rng, state["rng"].cpu())
         else:
             LOGGER.warning("The run goes on on another kind of device, whose random masks differ")
-
-
-def build_distiller(
-    settings: Settings,
-    teachers: Sequence[View],
-    student: Features,
-    device: torch.device,
-    seed: int,
-    rank: int = 0,
-    names: Mapping[int, str] | None = None,
-    gains: Mapping[str, float] | None = None,
-    compared: Sequence[bool] | None = None,
-) -> Distiller:
-    """Build what the settings ask for, for teachers that are fitted to the student.
-
-    Args:
-        settings: What the user chose.
-        teachers: Frozen, and fitted to the student.
-        student: Probe of the student, for its channels.
-        device: Training device.
-        seed: Seed of adapters and masks.
-        rank: Index of this process; each draws masks of its own.
-        names: The data's class names by index; needed for terms on the heads.
-        gains: Gains of the task's own losses, "cls" and "box"; needed for terms on the heads.
-        compared: Whether each teacher's head enters the terms on the heads, if there are any; all if None.
-    """
-    rng = torch.Generator(device=device)
-    rng.manual_seed(seed + rank)
-    student_channels = dict(zip(student.strides, student.channels, strict=True))
-    criteria = []
-    for view in teachers:
-        view.teacher.to(device)
-        criteria.append(build_criterion(settings, view.strides, student_channels, view.channels, rng, seed))
-    heads = [
-        build_head_terms(settings, view.teacher, names or {}, gains or {}) if takes_part else None
-        for view, takes_part in zip(teachers, compared or (True,) * len(teachers), strict=True)
-    ]
-    return Distiller(
-        teachers,
-        Panel(criteria, settings.shares).to(device),
-        build_weight(settings),
-        rng,
-        kind=settings.ima_schedule,
-        off=settings.ima_off,
-        confidence=settings.needs_confidence,
-        teacher_boxes=settings.needs_teacher_boxes,
-        heads=heads,
-        share=settings.ima_batch_share,
-        every=settings.ima_every,
-    )

@@ -127,6 +127,15 @@ class HeadChoice:
     compared: tuple[bool, ...]
     left_out: str | None = None
 
+    @property
+    def told(self) -> list[str]:
+        """What a training says of it, a line each."""
+        ratio = self.settings.ima_weight_ratio
+        lines = [] if self.left_out is None else [self.left_out]
+        if self.settings.ima_weight == "auto" and ratio != "auto":
+            lines.append(f"Features weigh {ratio:g} of the task's gradient at the neck")
+        return lines
+
 
 def choose_heads(
     settings: Settings, kind: str, strides: Sequence[int], teachers: Sequence[Teacher], imgsz: int, names: Any

@@ -16,10 +16,11 @@ from ultralytics.models.yolo.semantic import SemanticSegmentationTrainer
 from ultralytics.utils import DEFAULT_CFG, LOGGER, RANK, WORLD_SIZE
 
 from ima_yolo import checkpoint, host
+from ima_yolo.assembly import build_distiller
 from ima_yolo.attach import attach, cannot_compile, detach, is_attached
 from ima_yolo.config import Settings, validate
 from ima_yolo.continuing import Continuing
-from ima_yolo.distill import Distiller, build_distiller
+from ima_yolo.distill import Distiller
 from ima_yolo.errors import IMAError, is_full_disk, is_users_fault, one_line
 from ima_yolo.files import take_away
 from ima_yolo.given import given
@@ -125,14 +126,8 @@ class Distilling(Continuing):
         channels = self.data["channels"]
         side = side_of(self.args.imgsz)
         views = fit_teachers(self.settings, self.teachers, student.strides, channels, side)
-        heads = choose_heads(
-            self.settings.for_task(self.args.task),
-            self.kind,
-            student.strides,
-            self.teachers,
-            side,
-            self.data["names"],
-        )
+        chosen = self.settings.for_task(self.args.task)
+        heads = choose_heads(chosen, self.kind, student.strides, self.teachers, side, self.data["names"])
         self.in_force: Settings = heads.settings
         self.distiller = build_distiller(
             heads.settings,
@@ -150,15 +145,13 @@ class Distilling(Continuing):
         self.add_callback("on_train_start", _note_start)
         self.add_callback("on_train_epoch_start", _advance)
         self.callbacks["on_train_end"].insert(0, _finish)
-        if heads.left_out:
-            LOGGER.info(heads.left_out)
-        if heads.settings.ima_weight == "auto":
-            LOGGER.info(f"Features weigh {heads.settings.ima_weight_ratio:g} of the task's gradient at the neck")
+        for line in heads.told:
+            LOGGER.info(line)
         for view in views:
             LOGGER.info(f"Distilling from {view.name} at strides {list(view.strides)}")
             for line in differences(view, student.strides, channels):
                 LOGGER.info(line)
-        if self.settings.ima_unlabelled and self.settings.for_task(self.args.task).ima_instance == "region":
+        if chosen.ima_unlabelled and chosen.ima_instance == "region":
             LOGGER.info("The classes of images without labels are not known: each of them counts as one instance")
 
     def _build_train_pipeline(self) -> None:

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
+from ima_yolo.assembly import build_distiller
 from ima_yolo.config import Settings
 from ima_yolo.criterion import build_criterion
-from ima_yolo.distill import build_distiller
 from ima_yolo.features import Features, Predictions
 from ima_yolo.host import UNLABELLED
 from ima_yolo.labels import boxes_of, regions_of, some_images

@@ -27,7 +27,7 @@ from ultralytics.cfg import get_cfg
 from ima_yolo import host
 from ima_yolo.attach import attach
 from ima_yolo.config import Settings
-from ima_yolo.distill import build_distiller
+from ima_yolo.assembly import build_distiller
 from ima_yolo.pairing import fit_teachers, load_teachers
 
 teacher, student, folder, rank, world, what = sys.argv[1:]

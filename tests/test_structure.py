@@ -61,7 +61,8 @@ ROOMS: dict[str, Room] = {
     "versions": Room(),
     "checkpoint": Room("torch ultralytics", "config files host"),
     "finite": Room("torch ultralytics", "features"),
-    "distill": Room("torch ultralytics", "config features finite host teachers masks weighting labels merit criterion"),
+    "distill": Room("torch ultralytics", "features finite host teachers masks weighting labels criterion"),
+    "assembly": Room("torch", "config features teachers criterion distill"),
     "ranges": Room(),
     "unlabelled": Room("numpy torch ultralytics", "random_streams"),
     "students": Room("torch ultralytics", "plain_yaml host random_streams architecture"),
@@ -85,8 +86,8 @@ ROOMS: dict[str, Room] = {
     "similarity": Room("torch"),
     "trainer": Room(
         "yaml torch ultralytics",
-        "attach config features files host teachers weighting criterion checkpoint continuing distill unlabelled "
-        "students given pairing recipes trust preflight summary pictures",
+        "attach assembly config features files host teachers weighting criterion checkpoint continuing distill "
+        "unlabelled students given pairing recipes trust preflight summary pictures",
     ),
     "runtime": Room("numpy cv2 onnxruntime", "lists plain_files"),
     "benchmark": Room("numpy", "runtime"),
@@ -99,7 +100,8 @@ ROOMS: dict[str, Room] = {
     "export": Room("numpy cv2 onnx onnxruntime torch ultralytics", "host checkpoint data_set preflight runtime"),
     "speed": Room(
         "torch ultralytics",
-        "attach config features files host labels teachers memory weighting merit versions distill pairing runtime",
+        "attach assembly config features files host labels teachers memory weighting merit versions distill pairing "
+        "runtime",
     ),
     "demo": Room("numpy cv2 yaml torch ultralytics", "config host trainer summary pictures runtime export"),
     "experiment": Room(

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 
+from ima_yolo.assembly import build_distiller
 from ima_yolo.config import Settings
-from ima_yolo.distill import build_distiller
 from ima_yolo.features import Features, tap
 from ima_yolo.host import neck, probe
 from ima_yolo.students import load_student

@@ -22,9 +22,9 @@ from ima_yolo.versions import DIGITS, versions
 # What can change the outcome of a training and its measurement; reports and commands cannot.
 TRAINING_CODE = (
     *("features.py", "host.py", "align.py", "masks.py", "moments.py", "weighting.py", "criterion.py", "checkpoint.py"),
-    *("distill.py", "attach.py", "trainer.py", "config.py", "pairing.py", "unlabelled.py", "labels.py", "merit.py"),
-    *("finite.py", "data_order.py", "exact.py", "random_streams.py", "students.py", "teachers/*.py", "losses/*.py"),
-    *("architecture.py", "pickles/*.py", "quantized.py", "experiment/worker.py", "summary.py"),
+    *("distill.py", "assembly.py", "attach.py", "trainer.py", "config.py", "pairing.py", "unlabelled.py", "labels.py"),
+    *("merit.py", "finite.py", "data_order.py", "exact.py", "random_streams.py", "students.py", "architecture.py"),
+    *("teachers/*.py", "losses/*.py", "pickles/*.py", "quantized.py", "experiment/worker.py", "summary.py"),
 )
 TRAINING_PACKAGES = ("torch", "torchvision", "ultralytics", "numpy", "opencv-python")
 

@@ -21,7 +21,7 @@ from ima_yolo.versions import DIGITS, versions
 # What can change a step's cost or how it is measured; tables and plots cannot.
 STEP_CODE = (
     *("features.py", "host.py", "align.py", "masks.py", "moments.py", "weighting.py", "criterion.py", "distill.py"),
-    *("attach.py", "config.py", "pairing.py", "labels.py", "merit.py", "finite.py", "memory.py"),
+    *("assembly.py", "attach.py", "config.py", "pairing.py", "labels.py", "merit.py", "finite.py", "memory.py"),
     *("teachers/*.py", "losses/*.py", "speed/case.py", "speed/clock.py", "speed/memory.py", "speed/parts.py"),
     *("speed/periodic.py", "speed/rounds.py", "speed/steps.py"),
 )

@@ -19,9 +19,9 @@ from ultralytics.utils import DEFAULT_CFG_DICT
 from ultralytics.utils.torch_utils import ModelEMA, autocast
 
 from ima_yolo import host
+from ima_yolo.assembly import build_distiller
 from ima_yolo.attach import attach
 from ima_yolo.config import validate
-from ima_yolo.distill import build_distiller
 from ima_yolo.errors import IMAError
 from ima_yolo.pairing import choose_heads, fit_teachers, load_teachers
 from ima_yolo.speed.case import Case, head_of
