@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
@@ -40,7 +40,7 @@ class Settings(BaseModel):
     ima_teacher_runtime: Literal["auto", "torch", "bf16", "onnx"] = "auto"
     ima_loss: Literal["ima", "l2", "mgd", "cwd", "pkd"] = "ima"
     ima_weight: Literal["auto"] | float = "auto"
-    ima_weight_ratio: Literal["auto"] | float = "auto"
+    ima_weight_ratio: Literal["auto"] | Annotated[float, Field(gt=0, le=100)] = "auto"
     ima_schedule: Literal["constant", "linear", "cosine"] = "constant"
     ima_off: float = Field(0.0, ge=0, lt=1)
     ima_batch_share: float = Field(1.0, gt=0, le=1)
@@ -74,13 +74,6 @@ class Settings(BaseModel):
         if isinstance(weight, float) and not 0 <= weight < float("inf"):
             raise ValueError(_OR_AUTO["ima_weight"])
         return weight
-
-    @field_validator("ima_weight_ratio", mode="after")
-    @classmethod
-    def _ratio_in_range(cls, ratio: str | float) -> str | float:
-        if isinstance(ratio, float) and not 0 < ratio <= 100:
-            raise ValueError(_OR_AUTO["ima_weight_ratio"])
-        return ratio
 
     @field_validator(*_LISTS, mode="before")
     @classmethod

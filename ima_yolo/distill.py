@@ -146,8 +146,7 @@ class Distiller(nn.Module):
         asked: list[tuple[bool, bool, bool] | None] = []
         for head, share in zip(self.heads, self._feature_shares, strict=True):
             speaks = head is not None and (head.is_due or head.factor > 0)
-            is_compared = self.weight.value != 0.0 and share > 0
-            asked.append((self._confidence, self._teacher_boxes, speaks) if speaks or is_compared else None)
+            asked.append((self._confidence, self._teacher_boxes, speaks) if speaks or share > 0 else None)
         return asked
 
     def _ask(self, images: Tensor, asked: Sequence[tuple[bool, bool, bool] | None]) -> list[TeacherOutput]:
@@ -169,11 +168,16 @@ class Distiller(nn.Module):
 
     @property
     def _compares_maps(self) -> bool:
-        return self.weight.value != 0.0 and any(self._feature_shares)
+        return any(self._feature_shares)
 
     @property
     def _feature_shares(self) -> list[float]:
-        """Share of each teacher in the feature loss as far as its gate lets it: 1 in all while all are open."""
+        """Share of each teacher in the feature loss as far as its gate lets it: 1 in all while all are open.
+
+        All are 0 where the loss has no weight.
+        """
+        if self.weight.value == 0.0:
+            return [0.0] * len(self.heads)
         gates = [1.0 if head is None else head.feature_factor for head in self.heads]
         return [share * gate for share, gate in zip(self.criterion.shares, gates, strict=True)]
 
@@ -250,7 +254,7 @@ class Distiller(nn.Module):
             if head is not None and own is not None and output.predictions is not None and head.factor > 0:
                 for name, term in head(own, output.predictions).items():
                     terms[name] = terms.get(name, 0.0) + term * (share * head.factor)
-        if self.weight.value != 0.0 and any(shares):  # last: what it keeps would lie beside what the others need
+        if any(shares):  # last: what it keeps would lie beside what the others need
             parts = [share / sum(shares) for share in shares]
             maps = [output.features for output in seen]
             terms[TERM] = self.criterion(student, maps, regions, self._guard.note, parts)

@@ -130,9 +130,9 @@ class HeadChoice:
     @property
     def told(self) -> list[str]:
         """What a training says of it, a line each."""
-        ratio = self.settings.ima_weight_ratio
         lines = [] if self.left_out is None else [self.left_out]
-        if self.settings.ima_weight == "auto" and ratio != "auto":
+        if self.settings.ima_weight == "auto":
+            ratio = float(self.settings.ima_weight_ratio)  # no longer left to us
             lines.append(f"Features weigh {ratio:g} of the task's gradient at the neck")
         return lines
 

@@ -25,9 +25,9 @@ import torch
 from torch import distributed, nn
 from ultralytics.cfg import get_cfg
 from ima_yolo import host
+from ima_yolo.assembly import build_distiller
 from ima_yolo.attach import attach
 from ima_yolo.config import Settings
-from ima_yolo.assembly import build_distiller
 from ima_yolo.pairing import fit_teachers, load_teachers
 
 teacher, student, folder, rank, world, what = sys.argv[1:]
