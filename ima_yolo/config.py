@@ -165,7 +165,9 @@ class Settings(BaseModel):
             watched: Whether those of all teachers can, in every class, so that a gate may hold back each.
         """
         weight = HEAD_WEIGHT if usable and self.ima_weight != 0 else 0.0
-        chosen = dict.fromkeys(self.heads_left_to_us, weight)
+        chosen: dict[str, Any] = dict.fromkeys(self.heads_left_to_us, weight)
+        if not self.model_copy(update=chosen).needs_predictions:
+            chosen["ima_gate"] = False  # it has nothing to see
         if self.ima_weight_ratio == "auto":
             chosen["ima_weight_ratio"] = RATIO_WATCHED if watched and self.ima_gate else RATIO
         return self.model_copy(update=chosen)
@@ -199,7 +201,7 @@ class Settings(BaseModel):
         if self.ima_weight != "auto":
             idle |= {"ima_weight_ratio"}
         if self.ima_box == 0:
-            idle |= {"ima_balance"}
+            idle |= {"ima_balance"} | ({"ima_gate"} if self.ima_cls == 0 else set())
         changed = {name for name, field in type(self).model_fields.items() if getattr(self, name) != field.default}
         return sorted(idle & changed)
 

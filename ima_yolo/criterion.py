@@ -147,6 +147,10 @@ class HeadTerms:
         """Whether the gate needs this step's predictions, whatever the factor."""
         return self.gate is not None and self.gate.is_due
 
+    def verdict(self, name: str) -> str | None:
+        """Say once that the student has overtaken the teacher of this name; None otherwise."""
+        return None if self.gate is None else self.gate.verdict(name, self._is_whole)
+
     def __call__(self, student: Predictions, teacher: Predictions) -> dict[str, Tensor]:
         """Return the weighted terms by name, without the factor.
 

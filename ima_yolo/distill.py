@@ -273,7 +273,7 @@ class Distiller(nn.Module):
                 continue
             if head.gate.is_due and own is not None and output.predictions is not None:
                 head.gate.measure(own, output.predictions, boxes_of(batch), batch["cls"].view(-1))
-                if (line := head.gate.verdict(view.name)) is not None:
+                if (line := head.verdict(view.name)) is not None:
                     LOGGER.info(line)
         self._advance()
 

@@ -98,14 +98,20 @@ class Gate:
         """Count a step."""
         self.steps += 1
 
-    def verdict(self, name: str) -> str | None:
-        """Say once that the student has overtaken a teacher of this name; None otherwise."""
+    def verdict(self, name: str, holds_features: bool = True) -> str | None:
+        """Say once that the student has overtaken a teacher; None otherwise.
+
+        Args:
+            name: The teacher's.
+            holds_features: Whether its features are held back as well as what its head says.
+        """
         if self.value > 0.0 or self._reported or (self.student or 0.0) < KNOWN:
             return None
         self._reported = True
+        what = "that teacher" if holds_features else "what its head says (unlike its features)"
         return (
             f"The student meets the labels better than {name} does ({self.student:.2g} against {self.teacher:.2g}, "
-            "score times IoU): that teacher no longer counts unless it gets ahead again"
+            f"score times IoU): {what} no longer counts unless it gets ahead again"
         )
 
     def _take(self, merits: Tensor, objects: int) -> None:

@@ -78,6 +78,7 @@ class AutoWeight:
         self.ratio, self.every, self.momentum = ratio, every, momentum
         self.steps = 0
         self.value: float | None = None
+        self._is_old = False
 
     def __call__(self, task: Tensor, term: Tensor, maps: Sequence[Tensor], share: float = 1.0) -> float:
         """Return the weight for this step.
@@ -100,29 +101,30 @@ class AutoWeight:
     @property
     def is_due(self) -> bool:
         """Whether the next step measures."""
-        return self.steps % self.every == 0 or self.value is None
+        return self.steps % self.every == 0 or self.value is None or self._is_old
 
     def forget(self) -> None:
-        """Measure anew at the next call: what was found is old by then."""
-        self.value = None
+        """Measure anew at the next call: what was found is old by then, and stands only until that succeeds."""
+        self._is_old = True
 
     def _measure(self, task_norm: float, term_norm: float) -> None:
         if not (0 < task_norm < math.inf and 0 < term_norm < math.inf):
             return
         found = self.ratio * task_norm / term_norm
-        if self.value is None:
-            self.value = found
+        if self.value is None or self._is_old:
+            self.value, self._is_old = found, False
         else:
             self.value = math.exp(self.momentum * math.log(self.value) + (1 - self.momentum) * math.log(found))
 
     def state(self) -> dict[str, float | int | None]:
         """Plain values to go on from."""
-        return {"steps": self.steps, "value": self.value}
+        return {"steps": self.steps, "value": self.value, "is_old": int(self._is_old)}
 
     def load(self, state: dict[str, float | int | None]) -> None:
         """Go on from `state`."""
         self.steps = int(state["steps"] or 0)
         self.value = None if state["value"] is None else float(state["value"])
+        self._is_old = bool(state.get("is_old"))  # checkpoints of earlier versions do not tell
 
 
 class FixedWeight:

@@ -133,6 +133,15 @@ def test_settings_that_the_loss_does_not_read_are_named() -> None:
     assert Settings(teacher="t.pt", ima_loss="mgd", ima_mask_ratio=0.3).without_effect == []
     assert Settings(teacher="t.pt", ima_weight=1, ima_weight_ratio=2).without_effect == ["ima_weight_ratio"]
     assert Settings(teacher="t.pt", ima_mask="none").without_effect == []
+    assert Settings(teacher="t.pt", ima_gate=False, ima_cls=0, ima_box=0).without_effect == ["ima_gate"]
+    assert Settings(teacher="t.pt", ima_gate=False, ima_cls=0).without_effect == []
+
+
+def test_no_gate_is_in_force_where_no_head_is_compared() -> None:
+    left = Settings(teacher="t.pt")
+    assert left.with_heads(usable=True, watched=True).ima_gate
+    assert not left.with_heads(usable=False).ima_gate
+    assert not Settings(teacher="t.pt", ima_cls=0, ima_box=0).with_heads(usable=True, watched=True).ima_gate
 
 
 @pytest.mark.parametrize("content", ["- a list", "a: [", "a: !!python/object/apply:os.system ['true']", "\x00"])

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from ima_yolo.features import Predictions
+from ima_yolo.criterion import HeadTerms
 from ima_yolo.merit import Gate, merit
 
 SURE = 20.0  # logit of a score of 1
@@ -87,6 +88,15 @@ def test_it_is_said_once_that_the_teacher_was_overtaken_and_state_goes_on() -> N
     assert gate.verdict("t.pt") is None
     again.load(gate.state())
     assert (again.value, again.steps, again.verdict("t.pt")) == (0.0, 1, None)
+
+
+def test_of_a_teacher_that_knows_a_part_of_the_classes_only_the_head_is_said_to_rest() -> None:
+    gate = Gate({0: 0})
+    gate.measure(of(0.4), of(0.2), LABEL, torch.tensor([0]))
+    line = HeadTerms(1.0, 1.0, [(0, 0)], gate, is_whole=False).verdict("t.pt")
+    assert line is not None
+    assert line.endswith(": what its head says (unlike its features) no longer counts unless it gets ahead again")
+    assert HeadTerms(1.0, 1.0, [(0, 0)]).verdict("t.pt") is None, "without a gate"
 
 
 def test_where_neither_knows_anything_nothing_is_said() -> None:

@@ -89,6 +89,27 @@ def test_auto_weight_ignores_a_measurement_that_means_nothing(task: float) -> No
     assert weight(*losses(task, 1.0)) == pytest.approx(2.0)
 
 
+@pytest.mark.parametrize("resumed", [False, True])
+def test_after_a_pause_the_weight_is_measured_anew_and_what_fails_leaves_the_old_one(resumed: bool) -> None:
+    weight = AutoWeight(ratio=1.0, every=10, momentum=0.9)
+    assert weight(*losses(4.0, 2.0)) == pytest.approx(2.0)
+    weight.forget()
+    assert weight.is_due
+    assert weight(*losses(float("nan"), 1.0)) == pytest.approx(2.0), "not 1, which may be a thousand times too much"
+    if resumed:
+        weight, state = AutoWeight(ratio=1.0, every=10, momentum=0.9), weight.state()
+        weight.load(state)
+    assert weight.is_due, "again, until a measurement succeeds"
+    assert weight(*losses(12.0, 2.0)) == pytest.approx(6.0), "not smoothed with what was before the pause"
+    assert not weight.is_due
+
+
+def test_auto_weight_goes_on_from_the_state_of_an_earlier_version() -> None:
+    weight = AutoWeight(ratio=1.0)
+    weight.load({"steps": 1, "value": 2.0})
+    assert weight(*losses(5.0, 1.0)) == 2.0
+
+
 def test_auto_weight_goes_on_from_its_state() -> None:
     first, second = AutoWeight(1.0, every=3), AutoWeight(1.0, every=3)
     for _ in range(4):

@@ -25,6 +25,7 @@ TRAINING_CODE = (
     *("distill.py", "assembly.py", "attach.py", "trainer.py", "config.py", "pairing.py", "unlabelled.py", "labels.py"),
     *("merit.py", "finite.py", "data_order.py", "exact.py", "random_streams.py", "students.py", "architecture.py"),
     *("teachers/*.py", "losses/*.py", "pickles/*.py", "quantized.py", "experiment/worker.py", "summary.py"),
+    *("continuing.py", "preflight.py", "given.py", "recipes.py", "data_set.py", "experiment/images.py"),
 )
 TRAINING_PACKAGES = ("torch", "torchvision", "ultralytics", "numpy", "opencv-python")
 

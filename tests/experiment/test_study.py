@@ -28,14 +28,12 @@ from ima_yolo.files import write_json
 
 # What a worker loads beside the code that trains and measures: it reads, writes, refuses and draws.
 CANNOT_CHANGE_A_TRAINING = {
-    *("continuing.py", "data_set.py", "errors.py", "files.py", "lists.py", "plain_yaml.py", "preflight.py"),
+    *("errors.py", "files.py", "lists.py", "plain_yaml.py"),
     *(
         "data_archive.py",
-        "given.py",
         "kept.py",
         "plain_files.py",
         "ranges.py",
-        "recipes.py",
         "run_folder.py",
         "trust.py",
         "versions.py",
@@ -44,7 +42,7 @@ CANNOT_CHANGE_A_TRAINING = {
         "pictures/sources.py",
         "pictures/tile.py",
     ),
-    *("experiment/arms.py", "experiment/identity.py", "experiment/images.py", "experiment/study.py"),
+    *("experiment/arms.py", "experiment/identity.py", "experiment/study.py"),
     *("experiment/report/analysis.py", "experiment/report/measured.py", "experiment/report/mistakes.py"),
 }
 SHARED = {"epochs": 1}
