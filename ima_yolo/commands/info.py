@@ -94,15 +94,18 @@ threads=       of PyTorch; on a CPU by default what Ultralytics trains with, one
   ima-yolo compare teacher=yolo26m.pt student=yolo26n.pt data=my.yaml epochs=50 arms=none,builtin,ima seeds=0,1,2
 
 arms=        none, builtin (Ultralytics' distill_model=), ima, its halves features and heads, and the losses of other
-             papers l2, mgd, cwd, pkd; or a mapping in a recipe (cfg=)
+             papers l2, mgd, cwd, pkd, which compare features alone, as the arm features does and ima does not; or a
+             mapping in a recipe (cfg=)
 {STUDY_KEYS}""",
     "ablate": f"""\
   ima-yolo ablate what=parts ...                             the paper's table: plain, + mask, + standardization, ...
+  ima-yolo ablate what=default values=mask,features ...      the default, and the default less each of these parts
   ima-yolo ablate what=mask teacher=yolo26m.pt student=yolo26n.pt data=my.yaml epochs=50 seeds=0,1,2
   ima-yolo ablate what=mask_ratio values=0.1,0.3,0.5,0.7 ...
 
-what=        parts, or a setting without its ima_: mask, generator, standardize, deflation, instance, objects, boxes,
-             adapter, loss, schedule (each of its choices is an arm), or a number with values=
+what=        parts; default (less mask, generator, standardization, deflation, features, heads, gate, balance: all, or
+             those of values=); or a setting without its ima_: mask, generator, standardize, deflation, instance,
+             objects, boxes, adapter, loss, schedule (each of its choices is an arm), or a number with values=
 {STUDY_KEYS}""",
     "sweep": f"""\
   ima-yolo sweep cfg=sweep_weight teacher=yolo26m.pt student=yolo26n.pt data=my.yaml seeds=0,1,2 holdout=0.3

@@ -1,4 +1,4 @@
-"""Ablations: the paper's table, and the readings of each step, as arms of a study."""
+"""Ablations: the paper's table, the default less a part, and the readings of each step, as arms of a study."""
 
 from __future__ import annotations
 
@@ -18,6 +18,19 @@ TABLE = (
     Arm("plus-standardization", "ima", {**_IMA, "ima_deflation": "none"}),
     Arm("plus-deflation", "ima", _IMA),
 )
+DEFAULT = "default"
+# The default less one part each. What is left to us besides follows, as it does for whoever leaves the part out: without
+# a mask there is nothing to restore, and without heads there is no gate, and features weigh less.
+LESS: dict[str, dict[str, Any]] = {
+    "mask": {"ima_mask": "none"},
+    "generator": {"ima_generator": "none"},
+    "standardization": {"ima_standardize": "none"},
+    "deflation": {"ima_deflation": "none"},
+    "features": NAMED["heads"].settings,
+    "heads": FEATURES_ALONE,
+    "gate": {"ima_gate": False, "ima_weight_ratio": RATIO_WATCHED},  # the weight, which would follow too, is a part too
+    "balance": {"ima_balance": 0.0},
+}
 # What else has to be set for a reading to be used at all.
 NEEDS: dict[str, dict[str, Any]] = {
     "ima_boxes": {"ima_instance": "box"},
@@ -37,13 +50,15 @@ def read_ablation(what: Any = PARTS, values: Any = None) -> tuple[tuple[Arm, ...
     """Arms of an ablation.
 
     Args:
-        what: "parts" for the paper's table; or one of our keys, with or without its prefix: each of its choices becomes
-            an arm, for example "mask", "instance", "deflation", "objects".
-        values: For a key that is a number, the values; for a key with choices, those of them that are wanted.
+        what: "parts" for the paper's table; "default" for the default and, in an arm each, the default less a part; or
+            one of our keys, with or without its prefix: each of its choices becomes an arm, for example "mask",
+            "instance", "deflation", "objects".
+        values: For a key that is a number, the values; for a key with choices, those of them that are wanted; for
+            "default", the parts to leave out.
 
     Returns:
         The arms, `none` (no teacher) first, and the names of those to compare with: `none`, and the row above for the
-        paper's table, or the default's reading.
+        paper's table, or the default, or the default's reading.
 
     Raises:
         IMAError: For something that cannot be ablated, or a value that its key does not take.
@@ -53,9 +68,11 @@ def read_ablation(what: Any = PARTS, values: Any = None) -> tuple[tuple[Arm, ...
         if values is not None:
             raise IMAError(f"values=: what={PARTS} has none; it is the paper's table")
         return (NAMED["none"], *TABLE), ("none", *(arm.name for arm in TABLE[:-1]))
+    if what == DEFAULT:
+        return (NAMED["none"], NAMED["ima"], *_less(values)), ("none", "ima")
     key = what if what.startswith(PREFIX) else PREFIX + what
     if key not in Settings.model_fields:
-        known = [PARTS, *sorted(name.removeprefix(PREFIX) for name in own_keys() if name.startswith(PREFIX))]
+        known = [PARTS, DEFAULT, *sorted(name.removeprefix(PREFIX) for name in own_keys() if name.startswith(PREFIX))]
         raise IMAError(f"what={what}: there is no such part{nearest(what, known)}; there are {', '.join(known)}")
     chosen = _values(key, what, values)
     needed = {name: value for name, value in NEEDS.get(key, {}).items() if name != key}
@@ -63,6 +80,17 @@ def read_ablation(what: Any = PARTS, values: Any = None) -> tuple[tuple[Arm, ...
     default = Settings.model_fields[key].default
     reference = _name(key, default) if any(arm.name == _name(key, default) for arm in arms) else arms[0].name
     return (NAMED["none"], *arms), ("none", reference)
+
+
+def _less(values: Any) -> tuple[Arm, ...]:
+    """Arms of the default less each of these parts; all of them by default."""
+    chosen = list(LESS) if values is None else [str(part) for part in listed(values)]
+    if unknown := [part for part in chosen if part not in LESS]:
+        near = nearest(unknown[0], LESS)
+        raise IMAError(f"values={unknown[0]}: the default has no such part{near}; there are {', '.join(LESS)}")
+    if not chosen or len({*chosen}) < len(chosen):
+        raise IMAError(f"values={values}: say which parts to leave out, each once")
+    return tuple(Arm(f"no-{part}", "ima", {"ima_loss": "ima", **LESS[part]}) for part in chosen)
 
 
 def _values(key: str, what: str, values: Any) -> list[Any]:

@@ -24,6 +24,33 @@ def test_the_papers_table_adds_one_part_a_row() -> None:
     assert against == ("none", "plain", "plus-mask", "plus-standardization")
 
 
+def test_the_default_less_each_part_is_one_word() -> None:
+    arms, against = read_ablation("default")
+    assert [arm.name for arm in arms[:2]] == ["none", "ima"]
+    assert against == ("none", "ima")
+    whole = settings_of(arms[1])
+    changed = {
+        arm.name: {key for key in Settings.model_fields if getattr(settings_of(arm), key) != getattr(whole, key)}
+        for arm in arms[2:]
+    }
+    assert changed == {
+        "no-mask": {"ima_mask"},
+        "no-generator": {"ima_generator"},
+        "no-standardization": {"ima_standardize"},
+        "no-deflation": {"ima_deflation"},
+        "no-features": {"ima_weight", "ima_cls", "ima_box"},
+        "no-heads": {"ima_cls", "ima_box"},
+        "no-gate": {"ima_gate", "ima_weight_ratio"},
+        "no-balance": {"ima_balance"},
+    }
+    assert not any(settings_of(arm).without_effect for arm in arms[2:]), "each part is one of the default"
+    assert settings_of(arms[2]).restore == "none", "without a mask there is nothing to restore"
+    gated = [settings_of(arm).with_heads(usable=True, watched=True) for arm in arms[1:]]
+    assert {settings.ima_weight_ratio for settings in gated} == {0.5}, "a gate may watch all, or the ratio is pinned"
+    some, _ = read_ablation("default", "deflation,mask")
+    assert [arm.name for arm in some] == ["none", "ima", "no-deflation", "no-mask"]
+
+
 @pytest.mark.parametrize(
     ("what", "names"),
     [
@@ -71,6 +98,9 @@ def test_a_reading_brings_what_it_needs_to_be_used() -> None:
         ("mask_ratio", (0.5, 2), "ima_mask_ratio=2"),
         ("mask", "spatial,wavelet", "ima_mask=wavelet"),
         ("parts", 3, "what=parts has none"),
+        ("default", "masks", "values=masks: the default has no such part (did you mean 'mask'?); there are mask,"),
+        ("default", "mask,mask", "each once"),
+        ("default", (), "say which parts"),
     ],
 )
 def test_what_cannot_be_ablated_is_one_line(what: Any, values: Any, message: str) -> None:
