@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 import torch
 
-from ima_yolo.features import Predictions
 from ima_yolo.criterion import HeadTerms
+from ima_yolo.features import Predictions
 from ima_yolo.merit import Gate, merit
 
 SURE = 20.0  # logit of a score of 1

@@ -19,8 +19,8 @@ TABLE = (
     Arm("plus-deflation", "ima", _IMA),
 )
 DEFAULT = "default"
-# The default less one part each. What is left to us besides follows, as it does for whoever leaves the part out: without
-# a mask there is nothing to restore, and without heads there is no gate, and features weigh less.
+# The default less one part each. What is left to us besides follows, as it does for whoever leaves the part out:
+# without a mask there is nothing to restore, and without heads there is no gate, and features weigh less.
 LESS: dict[str, dict[str, Any]] = {
     "mask": {"ima_mask": "none"},
     "generator": {"ima_generator": "none"},
