@@ -72,6 +72,8 @@ OF_EXTRAS = {
     "yaml",
 }
 LONGEST = 1000  # characters of a message
+# What stands at a place and whose it is are the user's to change.
+NOT_OURS = (errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.EEXIST)
 HOW_TO_INSTALL = "this command needs `pip install 'ima-yolo[train]'`; 'ima-yolo[edge]' is for running .onnx files alone"
 
 
@@ -101,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if os.environ.get("IMA_TRACEBACK"):
             raise
-        if is_full_disk(error):
+        if is_full_disk(error) or error.errno in NOT_OURS:
             return _refuse(one_line(error))
         if error.errno != errno.ENAMETOOLONG:
             raise

@@ -183,6 +183,7 @@ class Settings(BaseModel):
         by_box = self.ima_instance == "box"
         return {
             "ima_deflation_floor": self.ima_deflation == "floor",
+            "ima_mask_ratio": self.ima_loss != "ima" or self.ima_mask != "none",
             "ima_box_size": by_box,
             "ima_boxes": by_box or self.ima_objects == "gt",
             "ima_background": self.ima_objects != "none",
@@ -192,8 +193,8 @@ class Settings(BaseModel):
         }
 
     @property
-    def without_effect(self) -> list[str]:
-        """Keys that differ from their default but that the other settings leave unread."""
+    def unread(self) -> set[str]:
+        """Keys that the other settings leave unread, whatever their value."""
         used = {"ima": _IMA_ONLY, "mgd": {"ima_mask_ratio"}, "cwd": {"ima_temperature"}}.get(self.ima_loss, set())
         particular = _IMA_ONLY | {"ima_temperature"}
         idle = particular - used
@@ -202,8 +203,13 @@ class Settings(BaseModel):
             idle |= {"ima_weight_ratio"}
         if self.ima_box == 0:
             idle |= {"ima_balance"} | ({"ima_gate"} if self.ima_cls == 0 else set())
+        return idle
+
+    @property
+    def without_effect(self) -> list[str]:
+        """Keys that differ from their default but that the other settings leave unread."""
         changed = {name for name, field in type(self).model_fields.items() if getattr(self, name) != field.default}
-        return sorted(idle & changed)
+        return sorted(self.unread & changed)
 
 
 _IMA_ONLY = {
@@ -268,8 +274,7 @@ def validate(ours: Mapping[str, Any]) -> Settings:
     for key in _WEIGHTS:
         if key in ours and ours[key] is None:
             raise IMAError(f"{key}=none: {_OR_AUTO[key]}; 0 is off")
-    spelt_out = {key: _spelt_out(key, value) for key, value in ours.items()}
-    given = {key: value for key, value in spelt_out.items() if value is not None}
+    given = spelt_out(ours)
     if "teacher" in given:
         given["teacher"] = as_text(given["teacher"])
     try:
@@ -283,9 +288,14 @@ def validate_alone(ours: Mapping[str, Any]) -> Settings:
     return validate({"teacher": "any", **{key: value for key, value in ours.items() if key not in _OF_EACH_TEACHER}})
 
 
-def _spelt_out(key: str, value: Any) -> Any:
-    """Undo what the command line makes of the word "none", where that is the name of a choice."""
-    return "none" if value is None and "none" in get_args(Settings.model_fields[key].annotation) else value
+def spelt_out(ours: Mapping[str, Any]) -> dict[str, Any]:
+    """Our keys with the word "none" where that is the name of a choice and the command line made None of it.
+
+    Another key that is None is left out: it has its default.
+    """
+    choices = {key for key, field in Settings.model_fields.items() if "none" in get_args(field.annotation)}
+    spelt = {key: "none" if value is None and key in choices else value for key, value in ours.items()}
+    return {key: value for key, value in spelt.items() if value is not None}
 
 
 def _one_line(error: ValidationError, given: Mapping[str, Any]) -> str:

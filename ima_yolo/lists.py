@@ -22,6 +22,11 @@ def as_text(given: Any) -> str:
     return ",".join(map(str, given)) if isinstance(given, (list, tuple)) else str(given)
 
 
+def as_typed(value: Any) -> str:
+    """The value of a key as the command line reads it: None is typed "none"."""
+    return "none" if value is None else as_text(value)
+
+
 def listed_files(given: Any) -> list[str]:
     """The same for names of files, which may hold commas: as many words as possible make up a file that is there."""
     words = given.split(",") if isinstance(given, str) else None

@@ -521,7 +521,8 @@ def test_what_the_proof_says_of_the_earlier_default_is_what_its_files_say() -> N
     first = {one["seed"]: 100 * one["map50_95"] for one in (json.loads(file.read_text()) for file in files)}
     plain = studies["bccd-yolo26n-yolo26s-scratch"]["none"]
     *others, last = (f"{value:.1f}" for value in first.values())
-    said_of = f"had {', '.join(others)} and {last}: {spelled(paired(first, {seed: plain[seed] for seed in first}))} against no teacher."
+    gain = spelled(paired(first, {seed: plain[seed] for seed in first}))
+    said_of = f"had {', '.join(others)} and {last}: {gain} against no teacher."
     assert said_of in " ".join(text.split())
     of_helmets = spelled(paired(helmets["ima"], helmets[EARLIER]))
     assert f"they bring {larger} more than at a tenth of the task's gradient: {of_helmets} on the helmets" in said

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import inspect
 import os
 import re
@@ -659,6 +660,19 @@ def test_output_to_a_full_disk_is_one_line() -> None:
         done = subprocess.run([sys.executable, "-m", "ima_yolo", "cfg"], stdout=full, stderr=subprocess.PIPE, text=True)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "No space left" in done.stderr
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.EEXIST])
+def test_a_place_that_is_not_ours_is_one_line(capsys, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """As a study's folder that is read-only, or a folder where the report goes."""
+
+    def refused(_: Any) -> int:
+        raise OSError(number, os.strerror(number), "runs/compare/report.partial")
+
+    monkeypatch.setattr("ima_yolo.commands.info.cfg", refused)
+    code, _, error = run(capsys, "cfg")
+    assert (code, error.count("\n")) == (2, 1)
+    assert "runs/compare/report.partial" in error
 
 
 @pytest.mark.parametrize("command", ["val", "predict", "export"])

@@ -9,6 +9,7 @@ from typing import Any
 
 from ima_yolo.commands.options import load_safely, no_bare_words, with_recipe
 from ima_yolo.errors import IMAError
+from ima_yolo.lists import as_typed
 
 DEFAULT_ARMS = "none,builtin,ima"
 RAY = ("ray", "ray_cpus", "ray_gpus")
@@ -27,11 +28,13 @@ def compare(options: dict[str, Any]) -> int:
 def ablate(options: dict[str, Any]) -> int:
     """Train the rows of the paper's table, or the readings of one step, and report what each brings."""
     own, options = _read(options, "what", "values")
-    from ima_yolo.experiment.ablation import read_ablation
+    from ima_yolo.config import PREFIX
+    from ima_yolo.experiment.ablation import check_shared, read_ablation
 
     what = own["what"] or "parts"
+    check_shared(what, options)
     arms, against = read_ablation(what, own["values"])
-    own["name"] = own["name"] or str(what)
+    own["name"] = str(what).removeprefix(PREFIX) if own["name"] is None else own["name"]
     return _carry_out("ablate", own, options, arms=arms, title=f"Ablation: {what}", against=against)
 
 
@@ -59,8 +62,7 @@ def sweep(options: dict[str, Any]) -> int:
     together = max(1, _at_once(own) // len(study.seeds))
     study = propose_and_run(study, space, trials or TRIALS, together, lambda now: failed.extend(train(now)))
     _report(study)
-    _say_what_is_open(study)
-    return 1 if failed else 0
+    return 1 if _say_what_is_open(study) or failed else 0
 
 
 def _at_once(own: Mapping[str, Any]) -> int:
@@ -95,8 +97,7 @@ def _carry_out(command: str, own: Mapping[str, Any], options: dict[str, Any], **
     study, train = _prepared(command, own, options, **study_keys)
     failed = train(study)
     _report(study)
-    _say_what_is_open(study)
-    return 1 if failed else 0
+    return 1 if _say_what_is_open(study) or failed else 0
 
 
 def _prepared(
@@ -119,13 +120,13 @@ def _prepared(
     from ima_yolo.experiment.study import read_seeds, saved_arms
     from ima_yolo.plain_files import check_tree
 
-    folder = (Path(str(own["project"] or f"runs/{command}")) / str(own["name"] or command)).absolute()
+    folder = _folder(own["project"] or f"runs/{command}", command if own["name"] is None else own["name"])
     check_tree(folder, read="data")
     slots = read_slots(own["devices"], own["jobs"])
     check_devices(slots)
     seeds = read_seeds(0 if own["seeds"] is None else own["seeds"])
-    given = {**{key: value for key, value in own.items() if key not in {"force", "resume_arms"}}, **options}
-    words = _words(command, given)
+    known = {key: value for key, value in own.items() if key not in {"force", "resume_arms"} and value is not None}
+    words = _words(command, {**known, **options})
     study = build_study(folder, options, seeds=seeds, holdout=own["holdout"], command=words, **study_keys)
     if begin_with is not None:
         study = type(study)(**{**vars(study), "arms": begin_with(saved_arms(folder))})
@@ -137,15 +138,24 @@ def _prepared(
     given_up: set[str] = set()  # until the next call: a sweep comes here again and again
 
     def train(now: Any) -> list[Any]:
-        now.save(force=True)
+        now.save(force=True, alone=False)
         places = slots
         if start is not None and own["jobs"] is None:
             places = [None] * len(list(now.jobs()))  # the cluster queues what it has no room for
-        failed = run(now, places, _print, start, bool(own["resume_arms"]), given_up)
+        with now.in_use():
+            failed = run(now, places, _print, start, bool(own["resume_arms"]), given_up)
         given_up.update(job.name for job in failed)
         return failed
 
     return study, train
+
+
+def _folder(project: Any, name: Any) -> Path:
+    """Where a study lies; one that is named ".." would be written beside others."""
+    folder = Path(str(project)) / str(name)
+    if not str(name) or ".." in Path(str(name)).parts or str(name) == ".":
+        raise IMAError(f"name={name}: expected the name of a folder inside project=")
+    return folder.absolute()
 
 
 def report(options: dict[str, Any]) -> int:
@@ -180,10 +190,12 @@ def _report(study: Any, pictures: bool = True) -> None:
             print(f"report {path}")
 
 
-def _say_what_is_open(study: Any) -> None:
+def _say_what_is_open(study: Any) -> int:
+    """Say how many trainings have no result, and return their number."""
     jobs = list(study.jobs())
     if missing := sum(not study.is_finished(job) for job in jobs):
         _print(f"{missing} of {len(jobs)} trainings are not finished; the same command goes on")
+    return missing
 
 
 def _ray_starter(own: Mapping[str, Any]) -> Any:
@@ -209,14 +221,8 @@ def _ray_shares(own: Mapping[str, Any]) -> tuple[float, float | None]:
 
 def _words(command: str, given: Mapping[str, Any]) -> tuple[str, ...]:
     """The command line that does the same again."""
-    words = [f"{key}={_spelt(value)}" for key, value in given.items() if value is not None]
+    words = [f"{key}={as_typed(value)}" for key, value in given.items()]
     return ("ima-yolo", command, *(shlex.quote(word) for word in words))
-
-
-def _spelt(value: Any) -> str:
-    if isinstance(value, list | tuple):
-        return ",".join(map(str, value))
-    return str(value)
 
 
 def _print(line: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, get_args
 
 from ima_yolo.config import PREFIX, RATIO_WATCHED, Settings, own_keys, validate
@@ -72,7 +73,8 @@ def read_ablation(what: Any = PARTS, values: Any = None) -> tuple[tuple[Arm, ...
         return (NAMED["none"], NAMED["ima"], *_less(values)), ("none", "ima")
     key = what if what.startswith(PREFIX) else PREFIX + what
     if key not in Settings.model_fields:
-        known = [PARTS, DEFAULT, *sorted(name.removeprefix(PREFIX) for name in own_keys() if name.startswith(PREFIX))]
+        own = sorted(name.removeprefix(PREFIX) for name in own_keys() if name.startswith(PREFIX))
+        known = [PARTS, DEFAULT, *(name for name in own if name != "trust")]
         raise IMAError(f"what={what}: there is no such part{nearest(what, known)}; there are {', '.join(known)}")
     chosen = _values(key, what, values)
     needed = {name: value for name, value in NEEDS.get(key, {}).items() if name != key}
@@ -80,6 +82,21 @@ def read_ablation(what: Any = PARTS, values: Any = None) -> tuple[tuple[Arm, ...
     default = Settings.model_fields[key].default
     reference = _name(key, default) if any(arm.name == _name(key, default) for arm in arms) else arms[0].name
     return (NAMED["none"], *arms), ("none", reference)
+
+
+def check_shared(what: Any, options: Mapping[str, Any]) -> None:
+    """Refuse keys of all trainings that would make rows of the paper's table, or the default less a part, alike.
+
+    Args:
+        what: As in `read_ablation`.
+        options: Keys of all trainings.
+
+    Raises:
+        IMAError: For a part that is taken away from every row.
+    """
+    shared = {key for key in ("ima_mask", "ima_standardize", "ima_deflation") if options.get(key, "") in (None, "none")}
+    if str(what) in (PARTS, DEFAULT) and shared:
+        raise IMAError(f"{min(shared)}=none: what={what} takes that part away itself, from some arms; leave it out")
 
 
 def _less(values: Any) -> tuple[Arm, ...]:

@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ima_yolo.config import HEAD_WEIGHT, split, validate_alone
+from ima_yolo.config import HEAD_WEIGHT, spelt_out, split, validate_alone
 from ima_yolo.errors import IMAError, nearest
 from ima_yolo.lists import listed
 
 # The losses of the papers compare features; what the heads say is a part of our default alone.
 FEATURES_ALONE = {"ima_cls": 0, "ima_box": 0}
 Kind = Literal["none", "builtin", "ima"]
+TEACHER = "teacher"  # what reports call the teacher beside the arms
 
 DECIDED = frozenset({"seed", "resume", "save_dir", "exist_ok"})  # keys of `yolo train` that each training gets from us
 PLACES = frozenset({"project", "name", "mode", "cfg"})  # where a study writes, what it does, what it was read from
@@ -75,9 +76,9 @@ def read_arms(given: str | Sequence[str] | Mapping[str, Any]) -> tuple[Arm, ...]
     """Build arms from what the user wrote.
 
     Args:
-        given: Names of known arms ("none,builtin,ima" or a list); or a mapping of a name of one's own to the keys that
-            this arm sets, as a recipe's `arms:` holds it. An arm whose keys name no loss distils with IMA; an empty
-            one that bears the name of a known arm is that arm.
+        given: Names of known arms ("none,builtin,ima" or a list); or a mapping of a name to the keys that this arm
+            sets, as a recipe's `arms:` holds it. One that bears the name of a known arm, or names one by its key
+            `like`, is that arm with these keys on top; another distils with the keys that all trainings share.
 
     Raises:
         IMAError: For an unknown arm, a name that cannot be a folder, or keys that are not valid.
@@ -109,16 +110,33 @@ def check_alike(name: str, keys: Mapping[str, Any]) -> None:
         raise IMAError(f"arm {name}: {taken[0]}= has to be the same for all arms; give it once, for the study")
 
 
-def _own_arm(name: str, keys: Any) -> Arm:
-    if not keys and name in NAMED:
-        return NAMED[name]
+def _own_arm(name: str, given: Any) -> Arm:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise IMAError(f"arms: '{name}' cannot name a folder; use letters, digits, '.', '_' and '-'")
-    if not isinstance(keys, Mapping):
+    if name == TEACHER:
+        raise IMAError(f"arms: '{name}' is what the report calls the teacher; choose another name")
+    if given is not None and not isinstance(given, Mapping):
         raise IMAError(f"arms: {name}: expected a mapping of keys to values")
-    ours, rest = split(keys)
+    keys = dict(given or {})
+    like = keys.pop("like", name if name in NAMED else None)
+    if like is None:
+        return _with(Arm(name, "ima"), name, keys)
+    if not isinstance(like, str) or like not in NAMED or (name in NAMED and like != name):
+        known = f"'{name}' is like itself" if name in NAMED else f"there are {', '.join(NAMED)}"
+        raise IMAError(f"arms: {name}: like={like}: {known}")
+    return _with(NAMED[like], name, keys)
+
+
+def _with(known: Arm, name: str, keys: Mapping[str, Any]) -> Arm:
+    """A known arm with these keys on top, under this name."""
+    try:
+        ours, rest = split(keys)
+        validate_alone(ours)
+    except IMAError as error:
+        raise IMAError(f"arm {name}: {error}") from None
     if "distill_model" in rest or "teacher" in ours or "model" in rest:
         raise IMAError(f"arms: {name}: models are the same for all arms; give teacher= and student= once")
-    validate_alone(ours)
+    if ours and known.kind != "ima":
+        raise IMAError(f"arm {name}: {next(iter(ours))}= is nothing to '{known.name}', which Ultralytics trains alone")
     check_alike(name, keys)
-    return Arm(name, "ima", {**rest, **ours})
+    return Arm(name, known.kind, {**known.settings, **rest, **spelt_out(ours)})

@@ -161,7 +161,7 @@ def start_process(study: Study, job: Job, device: str | None, resume: bool) -> s
     words = [sys.executable, "-c", WORKER, str(len(places)), *places, str(study.folder), job.arm.name, str(job.seed)]
     words += [f"--device={device}"] if device else []
     words += ["--resume"] if resume else []
-    with path.open("wb") as log:
+    with path.open("ab") as log:  # another process may be at this training, and writing to it
         return subprocess.Popen(words, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
 
 
@@ -174,8 +174,14 @@ def _finish(study: Study, one: Running, say: Callable[[str], None]) -> list[Job]
         say(f"left out {one.job.name}: another process trains it")
         return []
     log = log_path(study, one.job)
-    say(f"FAILED {one.job.name} with code {code}: {_last_line(log)}; see {log}")
+    why = f"with code {code}: {_last_line(log)}" if code is None or code >= 0 else f"killed by {_signal(-code)}"
+    say(f"FAILED {one.job.name} {why}; see {log}")
     return [one.job]
+
+
+def _signal(number: int) -> str:
+    name = signal.Signals(number).name if number in {*signal.Signals} else "signal"
+    return f"{name} ({number}{', as where memory runs out' if number == 9 else ''})"
 
 
 def _last_line(log: Path) -> str:

@@ -10,7 +10,7 @@ from ultralytics.data.utils import check_det_dataset
 from ultralytics.utils import DEFAULT_CFG_DICT, LOGGER
 from ultralytics.utils.torch_utils import parse_device, select_device
 
-from ima_yolo.config import split
+from ima_yolo.config import Settings, spelt_out, split
 from ima_yolo.errors import IMAError, one_line
 from ima_yolo.experiment.arms import DECIDED, JUDGED_BY, Arm, check_alike
 from ima_yolo.experiment.identity import data_identity, model_identity, teacher_identity
@@ -51,14 +51,14 @@ def build_study(
         raise IMAError(f"{taken[0]}=: a study judges all classes of the data's val as Ultralytics does; leave it out")
     if len(listed(options.get("device"))) > 1:
         raise IMAError(f"device={options['device']}: a training of a study takes one; devices= deals out several")
+    if (batch := options.get("batch")) is not None and not isinstance(batch, bool) and batch < 1:
+        raise IMAError(f"batch={batch}: each training would choose its own; give a study a number of images")
     options = {**options, "project": str(folder.parent), "name": folder.name}
     plan = _checked(options, {})
     _check_builtin(arms, plan.settings.teacher)
     for arm in arms:
         check_alike(arm.name, arm.settings)
-    idle = [_checked(options, arm.settings, plan).settings.without_effect for arm in arms if arm.kind == "ima"]
-    if read_by_none := set.intersection(*map(set, idle)) if idle else set():
-        LOGGER.warning(f"without effect in every arm: {', '.join(sorted(read_by_none))}")
+    _tell_of_unread(options, arms, {arm.name: _checked(options, arm.settings, plan).settings for arm in _ours(arms)})
     model, data = str(plan.overrides["model"]), str(options["data"])
     found = {} if data.endswith(".ndjson") else check_det_dataset(data)
     if holdout is not None and not found:
@@ -72,12 +72,36 @@ def build_study(
     ours, rest = split(options)
     apart = {*MACHINE_KEYS, "teacher", "project", "name"}
     # Arms that end at different epochs had no budget in common, so nobody stops early unless that is asked for.
-    common = {"patience": 0, **{key: value for key, value in {**rest, **ours}.items() if key not in apart}}
+    common = {"patience": 0, **{key: value for key, value in {**rest, **spelt_out(ours)}.items() if key not in apart}}
     file = Path(found.get("yaml_file", data)).absolute()
     places = {"teacher": plan.settings.teacher, "model": model, "data": str(file)}
     if rest.get("device") is not None:
         places["device"] = str(rest["device"])
     return Study(folder, made_of, common, places, arms, seeds, **shown)
+
+
+def _ours(arms: Iterable[Arm]) -> list[Arm]:
+    return [arm for arm in arms if arm.kind == "ima"]
+
+
+def _tell_of_unread(options: Mapping[str, Any], arms: Iterable[Arm], settings: Mapping[str, Settings]) -> None:
+    """Name keys that no arm reads, and those of single arms that the arm's other settings leave unread.
+
+    Args:
+        options: Keys of all trainings.
+        arms: All arms.
+        settings: Those of each arm of ours.
+    """
+    idle = set(split(options)[0]) - {"teacher"}
+    for one in settings.values():
+        idle &= one.unread
+    if "dis" in options and all(arm.kind != "builtin" for arm in arms):
+        idle.add("dis")
+    if idle:
+        LOGGER.warning(f"without effect in every arm: {', '.join(sorted(idle))}")
+    for arm in _ours(arms):
+        if own := arm.settings.keys() & settings[arm.name].unread:
+            LOGGER.warning(f"arm {arm.name}: without effect beside its other settings: {', '.join(sorted(own))}")
 
 
 def _checked(options: Mapping[str, Any], settings: Mapping[str, Any], loaded: Plan | None = None) -> Plan:

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
+from filelock import FileLock, Timeout
 from ultralytics.utils import DEFAULT_CFG_DICT
 
+from ima_yolo.config import Settings
 from ima_yolo.errors import IMAError, one_line
 from ima_yolo.experiment.arms import Arm
 from ima_yolo.experiment.identity import code_version
 from ima_yolo.files import read_json, write_json
 from ima_yolo.lists import listed
 from ima_yolo.ranges import LARGEST_SEED, is_seed
+from ima_yolo.versions import DIGITS
 
+SCORES = ("map50_95", "map50", "map75", "last_map50_95")
 REPORTED: dict[str, Any] = {
-    **dict.fromkeys(("map50_95", "map50", "map75", "last_map50_95", "seconds"), (int, float)),
+    **dict.fromkeys((*SCORES, "seconds"), (int, float)),
     "map50_95_of_class": dict,
     "settings": dict,
     "curves": list,
@@ -28,6 +35,8 @@ REPORTED: dict[str, Any] = {
 }
 """What tables and figures read of a result, and what it is."""
 
+OURS = frozenset(Settings.model_fields)
+DEFAULTS = {**DEFAULT_CFG_DICT, **json.loads(Settings(teacher="any").model_dump_json())}
 MACHINE_KEYS = frozenset({"model", "data", "device"})  # of `yolo train`: these say where, not what
 
 
@@ -103,6 +112,14 @@ class Study:
         """The best checkpoint of a finished training; absent where the folder was copied without `runs/`."""
         return self.run_folder(job) / "weights" / "best.pt"
 
+    def shared_digest(self, arm: Arm) -> str:
+        """Of what the trainings of an arm share with all others: models, data and keys; `none` has no teacher."""
+        parts = {key: _content(part) for key, part in self.made_of.items() if (arm.kind, key) != ("none", "teacher")}
+        keys = {key: value for key, value in self.common.items() if DEFAULTS.get(key, "") != value}
+        keys = {key: value for key, value in keys.items() if arm.kind == "ima" or key not in OURS}
+        shared = json.dumps([parts, keys], sort_keys=True)
+        return hashlib.sha256(shared.encode()).hexdigest()[:DIGITS]
+
     def is_finished(self, job: Job) -> bool:
         """Whether a training has a result; results appear whole or not at all."""
         return self.result_path(job).is_file()
@@ -125,18 +142,52 @@ class Study:
         for result in results:
             whole = all(isinstance(result.get(key), kind) for key, kind in REPORTED.items())
             whole = whole and isinstance(result.get("in_force", {}), dict)
+            whole = whole and all(isinstance(version, str) for version in result["code"].values())
+            whole = whole and all(0 <= result[key] <= 1 for key in SCORES)
             if not (whole and all(map(_is_of_numbers, [*result["curves"], result["map50_95_of_class"]]))):
                 path = self.folder / "results" / f"{result['arm']}-seed{result['seed']}.json"
                 raise IMAError(f"{path}: is damaged; remove it, and it is made again")
         return results
 
-    def save(self, force: bool = False) -> None:
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Mark the folder as one in which a call trains these arms and seeds, whose list others leave as it is."""
+        path = self.folder / "locks" / "calls" / f"{uuid4().hex}.lock"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(path):
+                yield
+        finally:
+            path.unlink(missing_ok=True)
+
+    def _check_free(self, before: Mapping[str, Any]) -> None:
+        """Refuse other arms or seeds than those that another call is at work on."""
+        ours = json.loads(json.dumps([[arm.name for arm in self.arms], self.seeds]))
+        theirs = [[arm["name"] for arm in before["arms"]], before["seeds"]]
+        if ours != theirs and self._is_in_use():
+            raise IMAError(
+                f"{self.folder}: another call is training there with other arms or seeds; wait until it has ended, or "
+                "choose another name="
+            )
+
+    def _is_in_use(self) -> bool:
+        for path in (self.folder / "locks" / "calls").glob("*.lock"):
+            try:
+                with FileLock(path, timeout=0):
+                    pass
+            except Timeout:
+                return True
+            path.unlink(missing_ok=True)  # of a call that was killed
+        return False
+
+    def save(self, force: bool = False, alone: bool = True) -> None:
         """Write the study, or check that the one that is there may be continued.
 
         Arms and seeds may be added; what is shared by all trainings may not change.
 
         Args:
             force: Continue although code or packages have changed since.
+            alone: Refuse to change arms or seeds while a call trains in the folder; no, where that call is ours.
 
         Raises:
             IMAError: If the folder holds another study, one that was begun with other code, or a damaged one.
@@ -144,7 +195,9 @@ class Study:
         path = self.folder / "study.json"
         if path.exists():
             try:
-                self._check_continues(read_json(path), force)
+                self._check_continues(before := read_json(path), force)
+                if alone:
+                    self._check_free(before)
             except (AttributeError, LookupError, TypeError) as error:
                 raise IMAError(f"{path}: is damaged ({one_line(error)}); choose another name=") from error
         self._check_results(force)
@@ -179,6 +232,8 @@ class Study:
         for result in self.results():
             arm = next(arm for arm in self.arms if arm.name == result["arm"])
             where = f"{self.folder}: the result {arm.name}-seed{result['seed']}"
+            if result.get("shared", shared := self.shared_digest(arm)) != shared:
+                raise IMAError(f"{where} was made with other models, data or keys; choose another name=, or remove it")
             if result.get("settings") != json.loads(json.dumps(arm.settings)):
                 raise IMAError(f"{where} was made with other settings of that arm; give the arm another name")
             code = result.get("code") or {}
@@ -205,13 +260,14 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
     if not {"made_of", "common", "code"} <= before.keys():
         return ["format"]
 
-    def content(part: Any) -> Any:
-        return part["digest"] if isinstance(part, Mapping) else part
-
     made = {*before["made_of"], *now["made_of"]}
-    parts = [key for key in made if content(before["made_of"].get(key)) != content(now["made_of"].get(key))]
-    common = {*before["common"], *now["common"]}
-    return sorted(parts) + sorted(key for key in common if before["common"].get(key) != now["common"].get(key))
+    parts = [key for key in made if _content(before["made_of"].get(key)) != _content(now["made_of"].get(key))]
+    first, second = ({**DEFAULTS, **study["common"]} for study in (before, now))  # one that is given is no other
+    return sorted(parts) + sorted(key for key in {*first, *second} if first.get(key, "") != second.get(key, ""))
+
+
+def _content(part: Any) -> Any:
+    return part["digest"] if isinstance(part, Mapping) else part
 
 
 def _changed_code(before: Mapping[str, str], now: Mapping[str, str]) -> str:

@@ -51,9 +51,8 @@ def read_space(given: Any) -> Space:
         IMAError: For a key that does not exist, or a range that makes no sense.
     """
     if not isinstance(given, Mapping) or not given:
-        raise IMAError(
-            "space= is missing: give keys with values, in a recipe (cfg=) or as space=\"{'ima_weight': [0.1, 1]}\""
-        )
+        what = "space= is missing" if given in (None, "none") else f"space={given}: no keys with values"
+        raise IMAError(f"{what}: give keys with values, in a recipe (cfg=) or as space=\"{{'ima_weight': [0.1, 1]}}\"")
     return {str(key): _dimension(str(key), values) for key, values in given.items()}
 
 
@@ -66,7 +65,7 @@ def _dimension(key: str, values: Any) -> list[Any] | Range:
     if isinstance(values, Mapping):
         return _range(key, values)
     listed = ["none" if value is None else value for value in values] if isinstance(values, list | tuple) else []
-    if len(listed) < 2 or len({str(value) for value in listed}) < len(listed):
+    if len(listed) < 2 or any(value in listed[:place] for place, value in enumerate(listed)):  # 1 and 1.0 are one
         raise IMAError(f"space: {key}: expected at least two different values, or low: and high:")
     return listed
 
@@ -74,9 +73,10 @@ def _dimension(key: str, values: Any) -> list[Any] | Range:
 def _range(key: str, values: Mapping[str, Any]) -> Range:
     known = {"low", "high", "log"}
     ends = [values.get("low"), values.get("high")]
-    if set(values) - known or any(isinstance(end, bool) or not isinstance(end, int | float) for end in ends):
+    whole = set(values) <= known and isinstance(values.get("log", False), bool)
+    if not whole or any(isinstance(end, bool) or not isinstance(end, int | float) for end in ends):
         raise IMAError(f"space: {key}: expected the numbers low: and high:, and log: true or false")
-    found = Range(values["low"], values["high"], bool(values.get("log", False)))
+    found = Range(values["low"], values["high"], values.get("log", False))
     if not found.low < found.high or (found.log and found.low <= 0):
         raise IMAError(f"space: {key}: expected low < high" + (", and low > 0 with log: true" if found.log else ""))
     return found
@@ -113,7 +113,7 @@ def edges(space: Space) -> tuple[Arm, ...]:
 
 
 def _arm(settings: dict[str, Any], name: str | None = None) -> Arm:
-    words = [f"{key.removeprefix(PREFIX)}-{value}" for key, value in settings.items()]
+    words = [f"{key.removeprefix(PREFIX)}-{value}" for key, value in sorted(settings.items())]  # whatever their order
     return Arm(name or re.sub(r"[^A-Za-z0-9._-]+", "-", "_".join(words)).strip("-"), "ima", settings)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
+from ima_yolo.config import PREFIX
 from ima_yolo.experiment.statistics import Paired, half_interval, paired
 
 CONDITIONS = {"initial_digest": "initial weights", "data_digest": "images", "epochs": "epochs", "device": "device"}
@@ -123,7 +124,7 @@ def _sentence(arm: str, other: str, found: Paired, score: str) -> str:
 
 
 def same_conditions(results: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What keeps the pairs of a study from being alike: other weights, images, epochs, devices or code; resumptions.
+    """What keeps the pairs of a study from being alike: weights, images, epochs, devices, keys or code; resumptions.
 
     Digests of a resumed training cover a part of it only and are left empty; such trainings are named instead.
     """
@@ -133,6 +134,7 @@ def same_conditions(results: Sequence[Mapping[str, Any]]) -> list[str]:
         for key, what in CONDITIONS.items():
             if len({result[key] for result in of_seed if result.get(key)}) > 1:
                 faults.append(f"seed {seed}: the arms differ in their {what}")
+    faults += _own_keys(results) + _mixed(results)
     versions = {tuple(sorted(result["code"].items())) for result in results if "code" in result}
     if len(versions) > 1:
         faults.append(f"the results come from {len(versions)} versions of code or packages")
@@ -140,3 +142,27 @@ def same_conditions(results: Sequence[Mapping[str, Any]]) -> list[str]:
     if resumed:
         faults.append(f"stopped and resumed, so not equal bit for bit to unbroken trainings: {', '.join(resumed)}")
     return faults
+
+
+def _own_keys(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Keys of the plain training that some arms have and others have not: what differs may be theirs."""
+    own = {result["arm"]: plain_keys(result.get("settings") or {}) for result in results}
+    keys = sorted({key for keys in own.values() for key in keys})
+    differ = [key for key in keys if len({str(keys.get(key, "")) for keys in own.values()}) > 1]
+    if not differ:
+        return []
+    return [f"the arms differ in {', '.join(differ)} of the training itself: what differs may not be the teacher's"]
+
+
+def plain_keys(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Keys of an arm that are neither ours nor those of Ultralytics' own distillation."""
+    return {key: value for key, value in settings.items() if not key.startswith(PREFIX) and key != "dis"}
+
+
+def _mixed(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Arms whose seeds were trained with different settings in force."""
+    found: dict[str, set[str]] = {}
+    for result in results:
+        found.setdefault(result["arm"], set()).add(str(sorted((result.get("in_force") or {}).items())))
+    mixed = sorted(arm for arm, settings in found.items() if len(settings) > 1)
+    return [f"the seeds of {', '.join(mixed)} were trained with different settings in force"] if mixed else []

@@ -83,7 +83,7 @@ def run_job(study: Study, job: Job, device: str | None = None, resume: bool = Fa
     start = time.time()
     trainer = (DistillingTrainer if job.arm.kind == "ima" else PlainTrainer)(overrides=options)
     trainer.train()
-    result = _result(trainer, job, time.time() - start, stops or [])
+    result = {**_result(trainer, job, time.time() - start, stops or []), "shared": study.shared_digest(job.arm)}
     trainer.last.unlink(missing_ok=True)  # makes room: a result that does not fit on the disk costs the training
     write_json(study.result_path(job), result)
     return result

@@ -21,6 +21,18 @@ def test_own_arms_are_settings_on_top_of_the_shared_ones() -> None:
     assert arms == (NAMED["none"], Arm("box", "ima", {"ima_instance": "box", "lr0": 0.1}))
 
 
+def test_an_arm_with_the_name_of_a_known_one_is_that_one_with_these_keys_on_top() -> None:
+    """It was IMA's, whatever its name: `none` learnt from the teacher."""
+    keys = {"none": {"lr0": 0.1}, "builtin": {"dis": 1}, "l2": {"ima_weight": 2}, "ima": {"ima_mask": None}}
+    assert read_arms(keys) == (
+        Arm("none", "none", {"lr0": 0.1}),
+        Arm("builtin", "builtin", {"dis": 1}),
+        Arm("l2", "ima", {**NAMED["l2"].settings, "ima_weight": 2}),
+        Arm("ima", "ima", {"ima_loss": "ima", "ima_mask": "none"}),
+    )
+    assert read_arms({"ima": {}, "plain": {"like": "none", "lr0": 0.1}})[1] == Arm("plain", "none", {"lr0": 0.1})
+
+
 def test_each_kind_gets_the_keys_that_it_knows() -> None:
     shared = {"model": "s.yaml", "epochs": 3}
     assert NAMED["none"].options(COMMON, "t.pt") == shared
@@ -60,6 +72,12 @@ def test_what_has_a_value_for_each_teacher_is_checked_with_the_teachers() -> Non
         ({"none": None, "x": {"mode": "val"}}, "arm x: mode= is the study's own"),
         ({"none": None, "x": {"cfg": "http://127.0.0.1:9/x.yaml"}}, "arm x: cfg= is the study's own"),
         *(({"none": None, "x": {key: 1}}, f"arm x: {key}= has to be the same for all arms") for key in sorted(ALIKE)),
+        ({"none": {"ima_weight": 1}, "x": {}}, "arm none: ima_weight= is nothing to 'none', which Ultralytics trains"),
+        ({"none": None, "x": {"like": "imma"}}, "arms: x: like=imma: there are none, builtin,"),
+        ({"none": {"like": "ima"}, "x": {}}, "arms: none: like=ima: 'none' is like itself"),
+        ({"none": None, "x": {"like": ["none"]}}, "arms: x: like=['none']: there are none, builtin,"),
+        ({"none": None, "teacher": {}}, "'teacher' is what the report calls the teacher"),
+        ({"none": None, "x": {"ima_holdout": 0.3}}, "arm x: 'ima_holdout' is not a setting"),
         ({"none": None, "x": {"teacher": "t.pt"}}, "models are the same for all arms"),
         ({"none": None, "x": {"student": "s.pt"}}, "models are the same for all arms"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,42 @@ def test_ablate_as_typed(capsys, trained: Trained, words: list[str], tmp_path: P
     assert "Ablation: mask" in (tmp_path / "mask" / "report.html").read_text()
     assert cli.main(["ablate", *words]) == 0, "without what=, the paper's table"
     assert [arm.name for arm in load_study(tmp_path / "parts").arms][1:3] == ["plain", "plus-mask"]
+    ran = len(trained.ran)
+    assert cli.main(["ablate", "what=ima_mask", *words, "seeds=0,1"]) == 0, "the same by its whole name"
+    assert len(trained.ran) == ran
+
+
+def test_what_is_off_stays_so_when_the_report_s_own_command_is_typed(
+    capsys, trained: Trained, words: list[str], tmp_path: Path
+) -> None:
+    """The word none is nothing to the command line: such a key was lost, and the study went on with the default."""
+    typed = ["compare", *words, "arms=none,ima", "seeds=0", "ima_mask=none"]
+    assert cli.main(typed) == 0
+    study = load_study(tmp_path / "compare")
+    assert study.common["ima_mask"] == "none"
+    assert "ima_mask=none" in study.command
+    assert cli.main([shlex.split(word)[0] for word in study.command[1:]]) == 0
+    assert cli.main([word for word in typed if word != "ima_mask=none"]) == 2
+    assert "holds another study (ima_mask differs)" in capsys.readouterr().err
+    assert trained.ran == ["none-seed0", "ima-seed0"]
+
+
+def test_keys_that_an_arm_or_none_reads_are_named(trained: Trained, words: list[str], caplog: Any) -> None:
+    assert cli.main(["ablate", "what=mask", *words, "seeds=0", "ima_loss=l2", "name=a"]) == 0
+    assert "arm mask-spatial: without effect beside its other settings: ima_mask" in caplog.text
+    assert cli.main(["compare", "arms=none,builtin", *words, "seeds=0", "ima_weight=2", "name=b"]) == 0
+    assert "without effect in every arm: ima_weight" in caplog.text
+    assert cli.main(["compare", "arms=none,ima", *words, "seeds=0", "dis=2", "name=c"]) == 0
+    assert "without effect in every arm: dis" in caplog.text
+
+
+def test_what_is_left_open_shows_in_the_exit_code(
+    capsys, trained: Trained, words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where other processes train everything: a script must not take that for done."""
+    monkeypatch.setattr("ima_yolo.experiment.runner.run", lambda *_: [])
+    assert cli.main(["compare", "arms=none,ima", *words, "seeds=0"]) == 1
+    assert "2 of 2 trainings are not finished" in capsys.readouterr().out
 
 
 def test_an_arm_that_cannot_be_trained_is_found_before_anything_is(
@@ -140,6 +177,11 @@ def test_a_search_fills_its_devices_and_runs_what_fails_once(
     [
         (["sweep", "space={'split': ['val', 'test']}"], "space: split is the same for all trainings of a sweep"),
         (["sweep", "space={'imgsz': [64, 96]}"], "space: imgsz is the same for all"),
+        (["ablate", "what=parts", "ima_mask=none"], "ima_mask=none: what=parts takes that part away itself"),
+        (["ablate", "what=default", "ima_deflation=none"], "ima_deflation=none: what=default takes that part away"),
+        (["compare", "name=.."], "name=..: expected the name of a folder inside project="),
+        (["compare", "batch=-1"], "batch=-1: each training would choose its own"),
+        (["compare", "batch=0.6"], "batch=0.6: each training would choose its own"),
         (["ablate", "what=maskk"], "did you mean 'mask'?"),
         (["ablate", "what=mask_ratio"], "values=0.1,0.5,0.9"),
         (["sweep"], "space= is missing"),

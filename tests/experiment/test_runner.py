@@ -67,6 +67,24 @@ def test_a_training_that_fails_stops_no_other_and_is_run_again(study: Study) -> 
     assert workers.asked[4:] == [("ima-seed0", None, True)], "what was finished is not run again"
 
 
+def test_a_training_that_is_killed_is_said_to_be(study: Study) -> None:
+    """The last line of its log is a row of a table."""
+    said: list[str] = []
+    kills = "import os, signal; print('all 4 12 0 0', flush=True); os.kill(os.getpid(), signal.SIGKILL)"
+    failed = run(study, [None] * 4, said.append, Workers(kills))
+    assert len(failed) == 4
+    assert any("FAILED ima-seed0 killed by SIGKILL (9, as where memory runs out); see" in line for line in said)
+
+
+def test_the_log_of_a_training_that_another_process_is_at_stays(study: Study) -> None:
+    job = Job(NAMED["none"], 0)
+    log_path(study, job).parent.mkdir()
+    log_path(study, job).write_text("epoch 1\n")
+    (study.folder / "places.json").unlink()
+    assert runner.start_process(study, job, None, False).wait() == 2
+    assert log_path(study, job).read_text().startswith("epoch 1\nima-yolo: ")
+
+
 def test_interruption_ends_the_running_ones_and_keeps_results(study: Study, monkeypatch) -> None:
     write_json(study.result_path(Job(NAMED["none"], 0)), {"arm": "none"})
     workers = Workers(SLEEPS)

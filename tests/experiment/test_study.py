@@ -91,6 +91,63 @@ def test_what_would_mix_two_studies_is_refused(tmp_path: Path, changes: dict[str
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [({"ima_mask": "none"}, {}), ({}, {"ima_mask": "none"}), ({"optimizer": None}, {}), ({"lr0": 0.1}, {})],
+)
+def test_a_key_that_is_off_may_be_neither_added_nor_dropped(
+    tmp_path: Path, first: dict[str, Any], second: dict[str, Any]
+) -> None:
+    make(tmp_path, common={**SHARED, **first}).save()
+    with pytest.raises(IMAError, match="holds another study"):
+        make(tmp_path, common={**SHARED, **second}).save(force=True)
+
+
+@pytest.mark.parametrize("given", [{"lr0": 0.01}, {"ima_mask": "spatial"}, {"ima_balance": 0.5}])
+def test_a_default_that_is_spelt_out_is_no_other(tmp_path: Path, given: dict[str, Any]) -> None:
+    make(tmp_path).save()
+    study, plain = make(tmp_path, common={**SHARED, **given}), make(tmp_path)
+    study.save()
+    assert study.shared_digest(NAMED["ima"]) == plain.shared_digest(NAMED["ima"])
+
+
+def test_results_of_other_models_data_or_keys_are_refused(tmp_path: Path) -> None:
+    """Also where study.json was removed, which a message about a damaged one had asked for."""
+    study = make(tmp_path)
+    for job in list(study.jobs())[:2]:
+        common = {"arm": job.arm.name, "seed": job.seed, "settings": job.arm.settings, "code": identity.code_version()}
+        write_json(study.result_path(job), {**common, "shared": study.shared_digest(job.arm)})
+    study.save()
+    for changes in (
+        {"common": {"epochs": 2}},
+        {"common": {**SHARED, "ima_balance": 0}},
+        {"made_of": {**MADE_OF, "teacher": {"name": "t.pt", "digest": "z"}}},
+    ):
+        (tmp_path / "study.json").unlink()
+        with pytest.raises(IMAError, match="was made with other models, data or keys"):
+            make(tmp_path, **changes).save(force=True)
+        study.save()
+    (tmp_path / "study.json").unlink()
+    other = {"made_of": {**MADE_OF, "teacher": {"name": "t.pt", "digest": "z"}}, "common": {**SHARED, "ima_balance": 0}}
+    make(tmp_path, arms=(NAMED["none"], NAMED["cwd"]), **other).save()  # a student without a teacher has none of these
+
+
+def test_arms_and_seeds_stay_while_another_call_trains_them(tmp_path: Path) -> None:
+    """Its trainings look themselves up in the study, and failed where they stood there no more."""
+    study, more = make(tmp_path), make(tmp_path, seeds=(0, 1, 2))
+    study.save()
+    with study.in_use():
+        study.save()
+        with pytest.raises(IMAError, match="another call is training there with other arms or seeds; wait"):
+            more.save(force=True)
+        more.save(alone=False)
+        study.save(alone=False)
+    left = tmp_path / "locks" / "calls" / "killed.lock"
+    left.touch()
+    more.save()
+    assert not left.exists(), "what a killed call leaves stands in nobody's way"
+
+
 def test_a_study_of_before_there_was_patience_goes_on_where_that_changes_nothing(tmp_path: Path) -> None:
     make(tmp_path).save()
     make(tmp_path, common={**SHARED, "patience": 0}).save()

@@ -13,6 +13,7 @@ from ima_yolo.experiment.study import Study, load_study
 from ima_yolo.experiment.sweep import Range, edges, grid, is_grid, propose_and_run, read_space, tried_arms
 from ima_yolo.files import write_json
 
+SPACE = {"ima_weight": [0.1, 1], "ima_mask": ["spatial", "none"]}
 LINE = {"ima_weight": {"low": 0.1, "high": 10, "log": True}}
 
 
@@ -21,10 +22,16 @@ def test_a_grid_has_an_arm_for_each_combination() -> None:
     assert is_grid(space, None)
     arms = grid(space)
     assert [arm.name for arm in arms] == [
-        *("none", "weight-0.1_mask-spatial", "weight-0.1_mask-none"),
-        *("weight-1_mask-spatial", "weight-1_mask-none"),
+        *("none", "mask-spatial_weight-0.1", "mask-none_weight-0.1"),
+        *("mask-spatial_weight-1", "mask-none_weight-1"),
     ]
     assert arms[2].settings == {"ima_weight": 0.1, "ima_mask": "none"}
+
+
+def test_arms_of_a_grid_have_one_name_whatever_the_order_of_its_keys() -> None:
+    """Else the same sweep, typed in another order, would train everything again."""
+    first, second = ({key: SPACE[key] for key in order} for order in (sorted(SPACE), sorted(SPACE, reverse=True)))
+    assert {arm.name for arm in grid(read_space(first))} == {arm.name for arm in grid(read_space(second))}
 
 
 def test_a_range_or_fewer_trials_than_combinations_needs_proposals() -> None:
@@ -47,7 +54,9 @@ def test_edges_cover_every_end_and_value() -> None:
     ("given", "message"),
     [
         (None, "space= is missing"),
-        ("ima_weight", "space= is missing"),
+        ("ima_weight", "space=ima_weight: no keys with values: give keys with values, in a recipe (cfg=) or as space="),
+        ({"ima_weight": [1, 1.0]}, "at least two different values"),
+        ({"ima_weight": {"low": 1, "high": 2, "log": "false"}}, "and log: true or false"),
         ({"ima_wieght": [1, 2]}, "did you mean 'ima_weight'?"),
         ({"teacher": ["a", "b"]}, "teacher is the same for all trainings"),
         ({"student": ["a", "b"]}, "student is the same for all trainings"),

@@ -222,11 +222,11 @@ def _bars(axes: Axes, values: Mapping[str, Sequence[Sequence[float]]], labels: S
 
 
 def swept_keys(arms: Sequence[Arm]) -> list[str]:
-    """Keys that three arms or more set to two values or more, but for arms that are known by name."""
+    """Keys that three arms or more, or all of two, set to two values or more, but for arms that are known by name."""
     arms = [arm for arm in arms if NAMED.get(arm.name) != arm]
     keys = dict.fromkeys(key for arm in arms for key in arm.settings)
     values = {key: [str(arm.settings[key]) for arm in arms if key in arm.settings] for key in keys}
-    return [key for key, found in values.items() if len(found) >= 3 and len(set(found)) >= 2]
+    return [key for key, found in values.items() if len(found) >= min(3, len(arms)) and len(set(found)) >= 2]
 
 
 def sweep_figures(measured: Measured, space: Sequence[str]) -> list[Figure]:

@@ -12,6 +12,7 @@ from typing import Any
 from ima_yolo.config import split, validate_alone
 from ima_yolo.data_set import images_in, read_data_set
 from ima_yolo.errors import IMAError, one_line
+from ima_yolo.experiment.arms import TEACHER
 from ima_yolo.experiment.report.analysis import analysis, detections, ground_truth, is_analysis
 from ima_yolo.experiment.study import Job, Study
 from ima_yolo.files import read_json, write_json
@@ -19,7 +20,6 @@ from ima_yolo.host import load_model
 from ima_yolo.pairing import is_one_checkpoint
 from ima_yolo.summary import Row, measure
 
-TEACHER = "teacher"
 TYPES: dict[str, Any] = {**dict.fromkeys(("name", "timing", "note"), str), "parameters": (int, NoneType)}
 """What a row of sizes and speeds holds where it is not just a number."""
 

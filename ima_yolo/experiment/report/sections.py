@@ -23,6 +23,7 @@ from ima_yolo.experiment.tables import (
     difference_text,
     same_conditions,
 )
+from ima_yolo.lists import as_typed
 
 MOST_ROWS = 30  # of the table by class
 MOST_SENTENCES = 14  # of the verdict; where there are more, only the best arms are spoken of
@@ -60,7 +61,8 @@ def sections(measured: Measured, say: Callable[[str], None], pictured: bool = Tr
         pictured: Whether images of the data are shown.
     """
     rows = comparison(measured.results, measured.arms, against=measured.study.against)
-    colour = figures.colours(measured.arms)
+    shown = measured.leading(len(figures.COLOURS))  # those that share a figure have a colour each
+    colour = figures.colours(dict.fromkeys([*shown, *measured.arms]))
     pictures: list[Figure] = []
     if pictured:
         attempt("pictures", lambda: pictures.extend(example_figures(measured)), say)
@@ -127,7 +129,7 @@ def sweep(measured: Measured, rows: Sequence[Mapping[str, Any]]) -> Section:
     """Accuracy by each key of which several values were tried, best arms first."""
     keys = figures.swept_keys(measured.study.arms)
     if not keys:
-        return Section("Sweep")
+        return Section("By setting")
     settings = {arm.name: arm.settings for arm in measured.study.arms}
     other = next(iter(measured.study.against), "none")
     lines = [
@@ -144,7 +146,7 @@ def sweep(measured: Measured, rows: Sequence[Mapping[str, Any]]) -> Section:
         "images that the choice was not made on, before you rely on it."
     ]
     table = Table(["arm", *keys, "mAP50-95", f"against {other}"], lines, (len(keys) + 1,))
-    return Section("Sweep", text, tables=[table], figures=figures.sweep_figures(measured, keys))
+    return Section("By setting", text, tables=[table], figures=figures.sweep_figures(measured, keys))
 
 
 def curves_text(measured: Measured) -> list[str]:
@@ -213,7 +215,7 @@ def efficiency(measured: Measured) -> Section:
         rows.append([row.name, *cells])
     heads = ["model", "parameters", "GFLOPs", f"ms an image ({student.timing})", "speed-up"]
     text = [
-        "All arms end with the same network: the distilled student is as small and as fast as the plain one. Times are "
+        "All arms end with the same network: a student is as small and as fast with a teacher as without. Times are "
         "medians of 30 passes of the network alone, on the machine that first wrote this report."
     ]
     return Section("Size and speed", text, tables=[Table(heads, rows, (1, 2, 3, 4))])
@@ -235,9 +237,10 @@ def provenance(measured: Measured) -> Section:
     made_of = {role: study.made_of.get(role) for role in ("teacher", "student", "data")}
     rows = [[role, one["name"], one["digest"]] for role, one in made_of.items() if one]
     settings = {**study.common, "holdout": study.made_of.get("holdout"), "seeds": ", ".join(map(str, study.seeds))}
-    keys = [[key, str(value)] for key, value in settings.items() if value is not None]
+    keys = [[key, as_typed(value)] for key, value in settings.items() if (key, value) != ("holdout", None)]
     arms = [
-        [arm.name, arm.kind, ", ".join(f"{key}={value}" for key, value in arm.settings.items())] for arm in study.arms
+        [arm.name, arm.kind, ", ".join(f"{key}={as_typed(value)}" for key, value in arm.settings.items())]
+        for arm in study.arms
     ]
     versions = {
         name: {r["code"].get(name, "") for r in measured.results} for r in measured.results for name in r["code"]
@@ -255,14 +258,17 @@ def provenance(measured: Measured) -> Section:
 
 def _in_force(results: Sequence[Mapping[str, Any]]) -> list[Table]:
     """Our settings as they were, defaults included, which another version may have others of."""
-    found: dict[str, dict[str, str]] = {}
+    found: dict[str, dict[str, list[str]]] = {}
     for result in results:
         for key, value in (result.get("in_force") or {}).items():
-            found.setdefault(key, {})[result["arm"]] = str(value)
+            of_arm = found.setdefault(key, {}).setdefault(result["arm"], [])
+            if str(value) not in of_arm:
+                of_arm.append(str(value))
     rows = []
     for key, values in found.items():
-        each = ", ".join(f"{arm}: {value}" for arm, value in values.items())
-        rows.append([key, each if len(set(values.values())) > 1 else next(iter(values.values()))])
+        each = {arm: " or ".join(of_arm) for arm, of_arm in values.items()}
+        told = ", ".join(f"{arm}: {value}" for arm, value in each.items())
+        rows.append([key, told if len(set(each.values())) > 1 else next(iter(each.values()))])
     return [Table(["setting of IMA-YOLO, in force", "value"], rows)] if rows else []
 
 
@@ -276,7 +282,7 @@ def again(measured: Measured) -> Section:
         common = {**study.common, "model": named["student"], "data": data, "seed": study.seeds[0]}
         for arm in study.arms:
             options = arm.options(common, named["teacher"])
-            words = [shlex.quote(f"{key}={value}") for key, value in options.items()]
+            words = [shlex.quote(f"{key}={as_typed(value)}") for key, value in options.items()]
             code.append(" ".join(["ima-yolo" if arm.kind == "ima" else "yolo", "train", *words]))
     text = [
         "The first line is the whole study; the others are one training of each arm, where files lie in the folder. A "

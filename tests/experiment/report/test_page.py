@@ -18,6 +18,7 @@ from ima_yolo.experiment.report.measured import collect
 from ima_yolo.experiment.report.mistakes import KINDS
 from ima_yolo.experiment.report.page import write_report
 from ima_yolo.experiment.study import Study
+from ima_yolo.experiment.tables import plain_keys
 from ima_yolo.files import write_json
 
 CODE = {"ima_yolo": "abc", "torch": "2.9"}
@@ -161,7 +162,8 @@ def test_which_keys_count_as_swept() -> None:
         return [Arm(str(index), "ima", one) for index, one in enumerate(settings)]
 
     assert figures.swept_keys(arms({}, {"a": 1, "b": 1}, {"a": 2, "b": 1}, {"a": 3, "b": 1})) == ["a"]
-    assert figures.swept_keys(arms({"a": 1}, {"a": 2})) == []
+    assert figures.swept_keys(arms({"a": 1}, {"a": 2})) == ["a"], "a sweep of two values is one"
+    assert figures.swept_keys(arms({"a": 1}, {"a": 2}, {"b": 1})) == []
 
 
 def test_the_arms_that_details_are_shown_of(study: Study) -> None:
@@ -179,6 +181,10 @@ def test_curves_of_many_arms_show_the_plain_one_and_the_best(study: Study) -> No
     measured = collect(many, lambda _: None)
     assert measured.leading(4) == ["none", "weight-17", "weight-18", "weight-19"]
     assert measured.leading(21) == measured.arms
+    shown = measured.leading(len(figures.COLOURS))
+    colour = figures.colours(dict.fromkeys([*shown, *measured.arms]))
+    assert len({colour[arm] for arm in shown}) == len(shown) == 8, "arms of one figure have a colour each"
+    assert colour.keys() == {"teacher", *measured.arms}
 
 
 def test_what_was_in_force_is_told_with_its_defaults(study: Study) -> None:
@@ -188,7 +194,30 @@ def test_what_was_in_force_is_told_with_its_defaults(study: Study) -> None:
             write_json(study.result_path(job), {**result("ima", job.seed), "in_force": force})
     markdown = write_report(study, lambda _: None)[1].read_text()
     assert "| ima_balance | 0.5 |" in markdown
+    assert "| ima_weight | 0.0 or 0.1 or 0.2 |" in markdown, "all that an arm's seeds had"
+    assert "Mind: the seeds of ima were trained with different settings in force" in markdown
     assert "setting of IMA-YOLO, in force" in markdown
+
+
+def test_what_the_commands_say_of_a_part_that_is_off_can_be_typed(study: Study) -> None:
+    """The command line makes nothing of the word none, and such a key was left out of what runs the study again."""
+    off = Study(**{**vars(study), "common": {**study.common, "ima_mask": "none", "optimizer": None}})
+    markdown = write_report(off, lambda _: None)[1].read_text()
+    assert "ima_mask=none" in markdown
+    assert "optimizer=none" in markdown
+    assert "| optimizer | none |" in markdown
+
+
+def test_arms_that_differ_in_the_training_itself_are_named(study: Study) -> None:
+    """A teacher with another learning rate beside a student without one may owe everything to that rate."""
+    job = next(job for job in study.jobs() if job.arm.name == "ima")
+    for seed in study.seeds:
+        tuned = {**result("ima", seed), "settings": {"lr0": 0.1, "ima_loss": "ima"}}
+        write_json(study.result_path(type(job)(job.arm, seed)), tuned)
+    markdown = write_report(study, lambda _: None)[1].read_text()
+    told = "Mind: the arms differ in lr0 of the training itself: what differs may not be the teacher's"
+    assert told in markdown
+    assert plain_keys({"dis": 3, "ima_weight": 1, "lr0": 1}) == {"lr0": 1}
 
 
 def test_one_training_of_a_study_with_a_held_out_part_is_on_that_part(study: Study) -> None:
@@ -237,6 +266,9 @@ def test_damage_beside_the_results_costs_no_more_than_what_it_damaged(study: Stu
         {"epochs": [1]},
         {"data_digest": [1]},
         {"code": ["torch"]},
+        {"code": {"torch": {}}},
+        {"map50_95": 7},
+        {"map50": float("nan")},
         {"in_force": "x"},
         {"map50_95_of_class": {"cell": "x"}},
     ],
