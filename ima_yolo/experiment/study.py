@@ -14,7 +14,7 @@ from uuid import uuid4
 from filelock import FileLock, Timeout
 from ultralytics.utils import DEFAULT_CFG_DICT
 
-from ima_yolo.config import Settings
+from ima_yolo.config import Settings, validate
 from ima_yolo.errors import IMAError, one_line
 from ima_yolo.experiment.arms import Arm
 from ima_yolo.experiment.identity import code_version
@@ -36,7 +36,7 @@ REPORTED: dict[str, Any] = {
 """What tables and figures read of a result, and what it is."""
 
 OURS = frozenset(Settings.model_fields)
-DEFAULTS = {**DEFAULT_CFG_DICT, **json.loads(Settings(teacher="any").model_dump_json())}
+DEFAULTS = {**DEFAULT_CFG_DICT, **validate({"teacher": "any"}).model_dump(mode="json")}
 MACHINE_KEYS = frozenset({"model", "data", "device"})  # of `yolo train`: these say where, not what
 
 

@@ -14,9 +14,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import MaxNLocator
 
-from ima_yolo.experiment.arms import NAMED, Arm
+from ima_yolo.experiment.arms import NAMED, TEACHER, Arm
 from ima_yolo.experiment.report.analysis import RECALLS
-from ima_yolo.experiment.report.measured import TEACHER, Measured
+from ima_yolo.experiment.report.measured import Measured
 from ima_yolo.experiment.report.mistakes import KINDS
 from ima_yolo.experiment.tables import POINTS, by_seed, compared_with
 

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
+from ima_yolo.experiment.arms import TEACHER
 from ima_yolo.experiment.report import figures
 from ima_yolo.experiment.report.examples import example_figures
 from ima_yolo.experiment.report.figures import Figure
-from ima_yolo.experiment.report.measured import TEACHER, Measured, attempt
+from ima_yolo.experiment.report.measured import Measured, attempt
 from ima_yolo.experiment.report.mistakes import KINDS
 from ima_yolo.experiment.statistics import half_interval
 from ima_yolo.experiment.tables import (
