@@ -115,7 +115,8 @@ def _values(key: str, what: str, values: Any) -> list[Any]:
     choices = [True, False] if kind is bool else [value for value in get_args(kind) if isinstance(value, str)]
     if values is None:
         if len(choices) < 2:
-            raise IMAError(f"what={what}: a number; say which, for example what={what} values=0.1,0.5,0.9")
+            example = f"a number; say which, for example what={what} values=0.1,0.5,0.9" if kind is float else ""
+            raise IMAError(f"what={what}: {example or 'has no choices of its own; say which with values='}")
         return [choice for choice in choices if choice not in NOT_READINGS.get(key, ())]
     chosen = ["none" if value is None else value for value in listed(values)]
     if len(chosen) < 2 or len({str(value) for value in chosen}) < len(chosen):

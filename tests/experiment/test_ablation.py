@@ -94,6 +94,7 @@ def test_a_reading_brings_what_it_needs_to_be_used() -> None:
         ("maskk", None, "what=maskk: there is no such part (did you mean 'mask'?)"),
         ("teacher", None, "there is no such part"),
         ("mask_ratio", None, "values=0.1,0.5,0.9"),
+        ("levels", None, "what=levels: has no choices of its own; say which with values="),
         ("mask_ratio", 0.5, "at least two different values"),
         ("mask_ratio", (0.5, 2), "ima_mask_ratio=2"),
         ("mask", "spatial,wavelet", "ima_mask=wavelet"),
