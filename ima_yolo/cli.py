@@ -72,7 +72,7 @@ OF_EXTRAS = {
     "yaml",
 }
 LONGEST = 1000  # characters of a message
-# What stands at a place and whose it is are the user's to change.
+# Another kind of file than was expected, or no permission: the user can mend that.
 NOT_OURS = (errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.EEXIST)
 HOW_TO_INSTALL = "this command needs `pip install 'ima-yolo[train]'`; 'ima-yolo[edge]' is for running .onnx files alone"
 

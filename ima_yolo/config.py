@@ -169,7 +169,8 @@ class Settings(BaseModel):
         if not self.model_copy(update=chosen).needs_predictions:
             chosen["ima_gate"] = False  # it has nothing to see
         if self.ima_weight_ratio == "auto":
-            chosen["ima_weight_ratio"] = RATIO_WATCHED if watched and self.ima_gate else RATIO
+            is_gated = chosen.get("ima_gate", self.ima_gate)
+            chosen["ima_weight_ratio"] = RATIO_WATCHED if watched and is_gated else RATIO
         return self.model_copy(update=chosen)
 
     @property
@@ -201,6 +202,8 @@ class Settings(BaseModel):
         idle |= {key for key, is_read in self._read_with_another.items() if not is_read}
         if self.ima_weight != "auto":
             idle |= {"ima_weight_ratio"}
+        if self.ima_weight == 0:
+            idle |= {*particular, "ima_loss", "ima_adapter"}
         if self.ima_box == 0:
             idle |= {"ima_balance"} | ({"ima_gate"} if self.ima_cls == 0 else set())
         return idle

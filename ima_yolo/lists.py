@@ -23,8 +23,17 @@ def as_text(given: Any) -> str:
 
 
 def as_typed(value: Any) -> str:
-    """The value of a key as the command line reads it: None is typed "none"."""
+    """The value of a key as the command line reads it: None is typed "none", and a list, unlike "a,b", in brackets."""
+    if isinstance(value, list):
+        return repr(value)
     return "none" if value is None else as_text(value)
+
+
+def are_distinct(values: Sequence[Any]) -> bool:
+    """Whether no two values are equal, as 1 and 1.0 are, or spelt alike, as 1 and "1" are."""
+    return not any(
+        value == other or str(value) == str(other) for place, value in enumerate(values) for other in values[:place]
+    )
 
 
 def listed_files(given: Any) -> list[str]:

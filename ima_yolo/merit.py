@@ -108,10 +108,10 @@ class Gate:
         if self.value > 0.0 or self._reported or (self.student or 0.0) < KNOWN:
             return None
         self._reported = True
-        what = "that teacher" if holds_features else "what its head says (unlike its features)"
+        what = "that teacher no longer counts" if holds_features else "its head no longer counts (its features do)"
         return (
             f"The student meets the labels better than {name} does ({self.student:.2g} against {self.teacher:.2g}, "
-            f"score times IoU): {what} no longer counts unless it gets ahead again"
+            f"score times IoU): {what} unless it gets ahead again"
         )
 
     def _take(self, merits: Tensor, objects: int) -> None:

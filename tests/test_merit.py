@@ -95,7 +95,7 @@ def test_of_a_teacher_that_knows_a_part_of_the_classes_only_the_head_is_said_to_
     gate.measure(of(0.4), of(0.2), LABEL, torch.tensor([0]))
     line = HeadTerms(1.0, 1.0, [(0, 0)], gate, is_whole=False).verdict("t.pt")
     assert line is not None
-    assert line.endswith(": what its head says (unlike its features) no longer counts unless it gets ahead again")
+    assert line.endswith(": its head no longer counts (its features do) unless it gets ahead again")
     assert HeadTerms(1.0, 1.0, [(0, 0)]).verdict("t.pt") is None, "without a gate"
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,9 @@ def ablate(options: dict[str, Any]) -> int:
     """Train the rows of the paper's table, or the readings of one step, and report what each brings."""
     own, options = _read(options, "what", "values")
     from ima_yolo.config import PREFIX
-    from ima_yolo.experiment.ablation import check_shared, read_ablation
+    from ima_yolo.experiment.ablation import read_ablation
 
     what = own["what"] or "parts"
-    check_shared(what, options)
     arms, against = read_ablation(what, own["values"])
     own["name"] = str(what).removeprefix(PREFIX) if own["name"] is None else own["name"]
     return _carry_out("ablate", own, options, arms=arms, title=f"Ablation: {what}", against=against)
@@ -51,17 +51,17 @@ def sweep(options: dict[str, Any]) -> int:
     if is_grid(space, trials):
         return _carry_out("sweep", own, options, arms=grid(space), **shown)
     none, failed = NAMED["none"], []
-    study, train = _prepared(
+    with _prepared(
         "sweep",
         own,
         options,
         arms=(none, *edges(space)),
         begin_with=lambda saved: (none, *tried_arms(saved, space)),
         **shown,
-    )
-    together = max(1, _at_once(own) // len(study.seeds))
-    study = propose_and_run(study, space, trials or TRIALS, together, lambda now: failed.extend(train(now)))
-    _report(study)
+    ) as (study, train):
+        together = max(1, _at_once(own) // len(study.seeds))
+        study = propose_and_run(study, space, trials or TRIALS, together, lambda now: failed.extend(train(now)))
+        _report(study)
     return 1 if _say_what_is_open(study) or failed else 0
 
 
@@ -94,16 +94,17 @@ def _read(options: dict[str, Any], *own_keys: str) -> tuple[dict[str, Any], dict
 
 def _carry_out(command: str, own: Mapping[str, Any], options: dict[str, Any], **study_keys: Any) -> int:
     """Check, train what is open, report."""
-    study, train = _prepared(command, own, options, **study_keys)
-    failed = train(study)
-    _report(study)
+    with _prepared(command, own, options, **study_keys) as (study, train):
+        failed = train(study)
+        _report(study)
     return 1 if _say_what_is_open(study) or failed else 0
 
 
+@contextmanager
 def _prepared(
     command: str, own: Mapping[str, Any], options: dict[str, Any], begin_with: Any = None, **study_keys: Any
-) -> tuple[Any, Callable[[Any], list[Any]]]:
-    """Check everything and lay the study out.
+) -> Iterator[tuple[Any, Callable[[Any], list[Any]]]]:
+    """Check everything, lay the study out, and hold it for this call.
 
     Args:
         command: The command's name.
@@ -112,9 +113,10 @@ def _prepared(
         begin_with: From the arms in the study's folder, gives those to begin with; by default those that were checked.
         **study_keys: Of `build_study`.
 
-    Returns:
+    Yields:
         The study, and what trains all that a study has open and returns the failed trainings.
     """
+    from ima_yolo.experiment.calls import claimed
     from ima_yolo.experiment.runner import run
     from ima_yolo.experiment.setup import build_study, check_devices, lay_out, read_slots
     from ima_yolo.experiment.study import read_seeds, saved_arms
@@ -131,29 +133,28 @@ def _prepared(
     if begin_with is not None:
         study = type(study)(**{**vars(study), "arms": begin_with(saved_arms(folder))})
     start = _ray_starter(own)
-    lay_out(study, bool(own["force"]), together=len(slots) > 1 or start is not None)
-    if len(seeds) == 1:
-        _print("one seed gives no interval, and so no evidence; seeds=0,1,2 does")
-
     given_up: set[str] = set()  # until the next call: a sweep comes here again and again
 
     def train(now: Any) -> list[Any]:
-        now.save(force=True, alone=False)
+        now.save(force=True)
         places = slots
         if start is not None and own["jobs"] is None:
             places = [None] * len(list(now.jobs()))  # the cluster queues what it has no room for
-        with now.in_use():
-            failed = run(now, places, _print, start, bool(own["resume_arms"]), given_up)
+        failed = run(now, places, _print, start, bool(own["resume_arms"]), given_up)
         given_up.update(job.name for job in failed)
         return failed
 
-    return study, train
+    with claimed(study, grows=begin_with is not None):
+        lay_out(study, bool(own["force"]), together=len(slots) > 1 or start is not None)
+        if len(seeds) == 1:
+            _print("one seed gives no interval, and so no evidence; seeds=0,1,2 does")
+        yield study, train
 
 
 def _folder(project: Any, name: Any) -> Path:
     """Where a study lies; one that is named ".." would be written beside others."""
-    folder = Path(str(project)) / str(name)
-    if not str(name) or ".." in Path(str(name)).parts or str(name) == ".":
+    folder, parts = Path(str(project)) / str(name), Path(str(name)).parts
+    if not parts or ".." in parts or Path(str(name)).is_absolute():
         raise IMAError(f"name={name}: expected the name of a folder inside project=")
     return folder.absolute()
 

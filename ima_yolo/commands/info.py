@@ -95,8 +95,8 @@ threads=       of PyTorch; on a CPU by default what Ultralytics trains with, one
 
 arms=        none, builtin (Ultralytics' distill_model=), ima, its halves features and heads, and the losses of other
              papers l2, mgd, cwd, pkd, which compare features alone, as the arm features does and ima does not; or a
-             mapping, in a recipe (cfg=) or typed, as "arms={{'none': {{}}, 'ima': {{}}, 'mild': {{'ima_weight': 0.5}},
-             'sgd': {{'like': 'none', 'optimizer': 'SGD'}}}}"
+             mapping, in a recipe (cfg=) or typed, as "arms={{'none': {{}}, 'ima': {{}},
+             'mild': {{'ima_weight_ratio': 0.1}}, 'sgd': {{'like': 'none', 'optimizer': 'SGD'}}}}"
 {STUDY_KEYS}""",
     "ablate": f"""\
   ima-yolo ablate what=parts ...                             the paper's table: plain, + mask, + standardization, ...

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, get_args
 
 from ima_yolo.config import PREFIX, RATIO_WATCHED, Settings, own_keys, validate
 from ima_yolo.errors import IMAError, nearest
 from ima_yolo.experiment.arms import FEATURES_ALONE, NAMED, Arm
-from ima_yolo.lists import listed
+from ima_yolo.lists import are_distinct, listed
 
 PARTS = "parts"
 # The paper's table: each row adds a part to the one above it (Guo et al. 2025, ablation of the modules).
@@ -21,16 +20,17 @@ TABLE = (
 )
 DEFAULT = "default"
 # The default less one part each. What is left to us besides follows, as it does for whoever leaves the part out:
-# without a mask there is nothing to restore, and without heads there is no gate, and features weigh less.
+# without a mask there is nothing to restore, and without a gate, as without heads, features weigh less.
+DEFAULT_LOSS = NAMED["ima"].settings
 LESS: dict[str, dict[str, Any]] = {
-    "mask": {"ima_mask": "none"},
-    "generator": {"ima_generator": "none"},
-    "standardization": {"ima_standardize": "none"},
-    "deflation": {"ima_deflation": "none"},
+    "mask": {**DEFAULT_LOSS, "ima_mask": "none"},
+    "generator": {**DEFAULT_LOSS, "ima_generator": "none"},
+    "standardization": {**DEFAULT_LOSS, "ima_standardize": "none"},
+    "deflation": {**DEFAULT_LOSS, "ima_deflation": "none"},
     "features": NAMED["heads"].settings,
-    "heads": FEATURES_ALONE,
-    "gate": {"ima_gate": False, "ima_weight_ratio": RATIO_WATCHED},  # the weight, which would follow too, is a part too
-    "balance": {"ima_balance": 0.0},
+    "heads": {**DEFAULT_LOSS, **FEATURES_ALONE},
+    "gate": {**DEFAULT_LOSS, "ima_gate": False},
+    "balance": {**DEFAULT_LOSS, "ima_balance": 0.0},
 }
 # What else has to be set for a reading to be used at all.
 NEEDS: dict[str, dict[str, Any]] = {
@@ -84,21 +84,6 @@ def read_ablation(what: Any = PARTS, values: Any = None) -> tuple[tuple[Arm, ...
     return (NAMED["none"], *arms), ("none", reference)
 
 
-def check_shared(what: Any, options: Mapping[str, Any]) -> None:
-    """Refuse keys of all trainings that would make rows of the paper's table, or the default less a part, alike.
-
-    Args:
-        what: As in `read_ablation`.
-        options: Keys of all trainings.
-
-    Raises:
-        IMAError: For a part that is taken away from every row.
-    """
-    shared = {key for key in ("ima_mask", "ima_standardize", "ima_deflation") if options.get(key, "") in (None, "none")}
-    if str(what) in (PARTS, DEFAULT) and shared:
-        raise IMAError(f"{min(shared)}=none: what={what} takes that part away itself, from some arms; leave it out")
-
-
 def _less(values: Any) -> tuple[Arm, ...]:
     """Arms of the default less each of these parts; all of them by default."""
     chosen = list(LESS) if values is None else [str(part) for part in listed(values)]
@@ -107,7 +92,7 @@ def _less(values: Any) -> tuple[Arm, ...]:
         raise IMAError(f"values={unknown[0]}: the default has no such part{near}; there are {', '.join(LESS)}")
     if not chosen or len({*chosen}) < len(chosen):
         raise IMAError(f"values={values}: say which parts to leave out, each once")
-    return tuple(Arm(f"no-{part}", "ima", {"ima_loss": "ima", **LESS[part]}) for part in chosen)
+    return tuple(Arm(f"no-{part}", "ima", LESS[part]) for part in chosen)
 
 
 def _values(key: str, what: str, values: Any) -> list[Any]:
@@ -119,7 +104,7 @@ def _values(key: str, what: str, values: Any) -> list[Any]:
             raise IMAError(f"what={what}: {example or 'has no choices of its own; say which with values='}")
         return [choice for choice in choices if choice not in NOT_READINGS.get(key, ())]
     chosen = ["none" if value is None else value for value in listed(values)]
-    if len(chosen) < 2 or len({str(value) for value in chosen}) < len(chosen):
+    if len(chosen) < 2 or not are_distinct(chosen):
         raise IMAError(f"values={values}: an ablation needs at least two different values")
     return list(chosen)
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from ima_yolo.config import HEAD_WEIGHT, spelt_out, split, validate_alone
 from ima_yolo.errors import IMAError, nearest
-from ima_yolo.lists import listed
+from ima_yolo.lists import as_typed, listed
 
 # The losses of the papers compare features; what the heads say is a part of our default alone.
 FEATURES_ALONE = {"ima_cls": 0, "ima_box": 0}
@@ -118,12 +118,13 @@ def _own_arm(name: str, given: Any) -> Arm:
     if given is not None and not isinstance(given, Mapping):
         raise IMAError(f"arms: {name}: expected a mapping of keys to values")
     keys = dict(given or {})
-    like = keys.pop("like", name if name in NAMED else None)
-    if like is None:
-        return _with(Arm(name, "ima"), name, keys)
-    if not isinstance(like, str) or like not in NAMED or (name in NAMED and like != name):
-        known = f"'{name}' is like itself" if name in NAMED else f"there are {', '.join(NAMED)}"
-        raise IMAError(f"arms: {name}: like={like}: {known}")
+    if "like" not in keys:
+        return _with(NAMED.get(name, Arm(name, "ima")), name, keys)
+    like = as_typed(keys.pop("like"))
+    if name in NAMED and like != name:
+        raise IMAError(f"arm {name}: like={like}: a known arm is like itself; give this one another name")
+    if like not in NAMED:
+        raise IMAError(f"arm {name}: like={like}: there are {', '.join(NAMED)}")
     return _with(NAMED[like], name, keys)
 
 
@@ -137,6 +138,8 @@ def _with(known: Arm, name: str, keys: Mapping[str, Any]) -> Arm:
     if "distill_model" in rest or "teacher" in ours or "model" in rest:
         raise IMAError(f"arms: {name}: models are the same for all arms; give teacher= and student= once")
     if ours and known.kind != "ima":
-        raise IMAError(f"arm {name}: {next(iter(ours))}= is nothing to '{known.name}', which Ultralytics trains alone")
+        raise IMAError(
+            f"arm {name}: {next(iter(ours))}= has no effect on '{known.name}', which Ultralytics trains alone"
+        )
     check_alike(name, keys)
     return Arm(name, known.kind, {**known.settings, **rest, **spelt_out(ours)})

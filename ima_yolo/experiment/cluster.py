@@ -131,7 +131,7 @@ def train_here(study: Study, job: Job, resume: bool, start: Starter = start_proc
     lock.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(lock):  # several trainings may reach a machine at once
         if (study.folder / "study.json").is_file():  # which may be of before arms and seeds were added, or another's
-            study.save(force=True, alone=False)
+            study.save(force=True)
         else:  # a machine that does not share the folder
             lay_out(study)
     process = start(study, job, None, resume)

@@ -162,6 +162,8 @@ def start_process(study: Study, job: Job, device: str | None, resume: bool) -> s
     words += [f"--device={device}"] if device else []
     words += ["--resume"] if resume else []
     with path.open("ab") as log:  # another process may be at this training, and writing to it
+        log.write(f"{job.name} begins\n".encode())
+        log.flush()
         return subprocess.Popen(words, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
 
 
@@ -181,7 +183,7 @@ def _finish(study: Study, one: Running, say: Callable[[str], None]) -> list[Job]
 
 def _signal(number: int) -> str:
     name = signal.Signals(number).name if number in {*signal.Signals} else "signal"
-    return f"{name} ({number}{', as where memory runs out' if number == 9 else ''})"
+    return f"{name} (signal {number}{'; often: out of memory' if number == 9 else ''})"
 
 
 def _last_line(log: Path) -> str:

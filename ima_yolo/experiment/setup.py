@@ -16,6 +16,7 @@ from ima_yolo.experiment.arms import DECIDED, JUDGED_BY, Arm, check_alike
 from ima_yolo.experiment.identity import data_identity, model_identity, teacher_identity
 from ima_yolo.experiment.images import hold_out, scan_labels
 from ima_yolo.experiment.study import MACHINE_KEYS, Study
+from ima_yolo.experiment.tables import plain_keys
 from ima_yolo.lists import listed
 from ima_yolo.pairing import is_one_checkpoint
 from ima_yolo.preflight import Plan, prepare
@@ -51,14 +52,12 @@ def build_study(
         raise IMAError(f"{taken[0]}=: a study judges all classes of the data's val as Ultralytics does; leave it out")
     if len(listed(options.get("device"))) > 1:
         raise IMAError(f"device={options['device']}: a training of a study takes one; devices= deals out several")
-    if (batch := options.get("batch")) is not None and not isinstance(batch, bool) and batch < 1:
-        raise IMAError(f"batch={batch}: each training would choose its own; give a study a number of images")
     options = {**options, "project": str(folder.parent), "name": folder.name}
     plan = _checked(options, {})
+    if options.get("batch", 1) < 1:
+        raise IMAError(f"batch={options['batch']}: each training would choose its own; give a study a number of images")
     _check_builtin(arms, plan.settings.teacher)
-    for arm in arms:
-        check_alike(arm.name, arm.settings)
-    _tell_of_unread(options, arms, {arm.name: _checked(options, arm.settings, plan).settings for arm in _ours(arms)})
+    _check_arms(options, arms, plan)
     model, data = str(plan.overrides["model"]), str(options["data"])
     found = {} if data.endswith(".ndjson") else check_det_dataset(data)
     if holdout is not None and not found:
@@ -72,7 +71,8 @@ def build_study(
     ours, rest = split(options)
     apart = {*MACHINE_KEYS, "teacher", "project", "name"}
     # Arms that end at different epochs had no budget in common, so nobody stops early unless that is asked for.
-    common = {"patience": 0, **{key: value for key, value in {**rest, **spelt_out(ours)}.items() if key not in apart}}
+    given = plan.settings.model_dump(mode="json", include=spelt_out(ours).keys() - {"teacher"})  # spelt in one way
+    common = {"patience": 0, **{key: value for key, value in {**rest, **given}.items() if key not in apart}}
     file = Path(found.get("yaml_file", data)).absolute()
     places = {"teacher": plan.settings.teacher, "model": model, "data": str(file)}
     if rest.get("device") is not None:
@@ -80,28 +80,43 @@ def build_study(
     return Study(folder, made_of, common, places, arms, seeds, **shown)
 
 
-def _ours(arms: Iterable[Arm]) -> list[Arm]:
-    return [arm for arm in arms if arm.kind == "ima"]
-
-
-def _tell_of_unread(options: Mapping[str, Any], arms: Iterable[Arm], settings: Mapping[str, Settings]) -> None:
-    """Name keys that no arm reads, and those of single arms that the arm's other settings leave unread.
+def _check_arms(options: Mapping[str, Any], arms: Iterable[Arm], plan: Plan) -> None:
+    """Refuse arms that cannot be trained or compared; name those that would train alike, and keys that are not read.
 
     Args:
         options: Keys of all trainings.
         arms: All arms.
-        settings: Those of each arm of ours.
+        plan: That of the keys of all trainings.
     """
-    idle = set(split(options)[0]) - {"teacher"}
-    for one in settings.values():
-        idle &= one.unread
+    made: dict[str, Settings] = {}
+    for arm in arms:
+        check_alike(arm.name, arm.settings)
+        if arm.kind == "ima":
+            try:
+                made[arm.name] = _checked(options, arm.settings, plan).settings
+            except IMAError as error:
+                raise IMAError(f"arm {arm.name}: {error}" if arm.settings else str(error)) from None
+    _tell_of_twins(arms, made)
+    idle = {key for key in split(options)[0] if made and all(key in settings.unread for settings in made.values())}
+    idle |= {key for key in split(options)[0] if all(key in arm.settings for arm in arms if arm.kind == "ima")}
     if "dis" in options and all(arm.kind != "builtin" for arm in arms):
         idle.add("dis")
-    if idle:
+    if idle := idle - {"teacher"}:
         LOGGER.warning(f"without effect in every arm: {', '.join(sorted(idle))}")
-    for arm in _ours(arms):
-        if own := arm.settings.keys() & settings[arm.name].unread:
+    for arm in arms:
+        if arm.kind == "ima" and (own := arm.settings.keys() & made[arm.name].unread):
             LOGGER.warning(f"arm {arm.name}: without effect beside its other settings: {', '.join(sorted(own))}")
+
+
+def _tell_of_twins(arms: Iterable[Arm], made: Mapping[str, Settings]) -> None:
+    """Name arms of ours that differ in nothing that is read."""
+    seen: dict[str, str] = {}
+    for arm in arms:
+        if arm.kind == "ima":
+            read = made[arm.name].model_dump(mode="json", exclude=made[arm.name].unread)
+            content = str([sorted(read.items()), sorted(plain_keys(arm.settings).items())])
+            if (other := seen.setdefault(content, arm.name)) != arm.name:
+                LOGGER.warning(f"arms {other} and {arm.name} train alike: they differ in nothing that is read")
 
 
 def _checked(options: Mapping[str, Any], settings: Mapping[str, Any], loaded: Plan | None = None) -> Plan:

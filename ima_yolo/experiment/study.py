@@ -5,16 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
-from filelock import FileLock, Timeout
 from ultralytics.utils import DEFAULT_CFG_DICT
 
-from ima_yolo.config import Settings, validate
+from ima_yolo.config import Settings, spelt_out, validate
 from ima_yolo.errors import IMAError, one_line
 from ima_yolo.experiment.arms import Arm
 from ima_yolo.experiment.identity import code_version
@@ -116,7 +113,7 @@ class Study:
         """Of what the trainings of an arm share with all others: models, data and keys; `none` has no teacher."""
         parts = {key: _content(part) for key, part in self.made_of.items() if (arm.kind, key) != ("none", "teacher")}
         keys = {key: value for key, value in self.common.items() if DEFAULTS.get(key, "") != value}
-        keys = {key: value for key, value in keys.items() if arm.kind == "ima" or key not in OURS}
+        keys = {key: _number(value) for key, value in keys.items() if arm.kind == "ima" or key not in OURS}
         shared = json.dumps([parts, keys], sort_keys=True)
         return hashlib.sha256(shared.encode()).hexdigest()[:DIGITS]
 
@@ -143,51 +140,23 @@ class Study:
             whole = all(isinstance(result.get(key), kind) for key, kind in REPORTED.items())
             whole = whole and isinstance(result.get("in_force", {}), dict)
             whole = whole and all(isinstance(version, str) for version in result["code"].values())
-            whole = whole and all(0 <= result[key] <= 1 for key in SCORES)
             if not (whole and all(map(_is_of_numbers, [*result["curves"], result["map50_95_of_class"]]))):
                 path = self.folder / "results" / f"{result['arm']}-seed{result['seed']}.json"
                 raise IMAError(f"{path}: is damaged; remove it, and it is made again")
+            if not all(0 <= result[key] <= 1 for key in SCORES):
+                path = self.folder / "results" / f"{result['arm']}-seed{result['seed']}.json"
+                raise IMAError(
+                    f"{path}: its scores are not from 0 to 1; see the training's log, and leave that arm out"
+                )
         return results
 
-    @contextmanager
-    def in_use(self) -> Iterator[None]:
-        """Mark the folder as one in which a call trains these arms and seeds, whose list others leave as it is."""
-        path = self.folder / "locks" / "calls" / f"{uuid4().hex}.lock"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with FileLock(path):
-                yield
-        finally:
-            path.unlink(missing_ok=True)
-
-    def _check_free(self, before: Mapping[str, Any]) -> None:
-        """Refuse other arms or seeds than those that another call is at work on."""
-        ours = json.loads(json.dumps([[arm.name for arm in self.arms], self.seeds]))
-        theirs = [[arm["name"] for arm in before["arms"]], before["seeds"]]
-        if ours != theirs and self._is_in_use():
-            raise IMAError(
-                f"{self.folder}: another call is training there with other arms or seeds; wait until it has ended, or "
-                "choose another name="
-            )
-
-    def _is_in_use(self) -> bool:
-        for path in (self.folder / "locks" / "calls").glob("*.lock"):
-            try:
-                with FileLock(path, timeout=0):
-                    pass
-            except Timeout:
-                return True
-            path.unlink(missing_ok=True)  # of a call that was killed
-        return False
-
-    def save(self, force: bool = False, alone: bool = True) -> None:
+    def save(self, force: bool = False) -> None:
         """Write the study, or check that the one that is there may be continued.
 
         Arms and seeds may be added; what is shared by all trainings may not change.
 
         Args:
             force: Continue although code or packages have changed since.
-            alone: Refuse to change arms or seeds while a call trains in the folder; no, where that call is ours.
 
         Raises:
             IMAError: If the folder holds another study, one that was begun with other code, or a damaged one.
@@ -195,9 +164,7 @@ class Study:
         path = self.folder / "study.json"
         if path.exists():
             try:
-                self._check_continues(before := read_json(path), force)
-                if alone:
-                    self._check_free(before)
+                self._check_continues(read_json(path), force)
             except (AttributeError, LookupError, TypeError) as error:
                 raise IMAError(f"{path}: is damaged ({one_line(error)}); choose another name=") from error
         self._check_results(force)
@@ -210,6 +177,7 @@ class Study:
 
     def _check_continues(self, before: Mapping[str, Any], force: bool) -> None:
         now = json.loads(json.dumps(self._identity()))
+        before = {**before, "common": _with_none_spelt_out(before["common"])}
         epochs = now["common"].get("epochs", DEFAULT_CFG_DICT["epochs"])
         if now["common"].get("patience") == 0 and epochs <= DEFAULT_CFG_DICT["patience"]:
             before = {**before, "common": {"patience": 0, **before["common"]}}  # of before it was kept: the same runs
@@ -264,6 +232,17 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
     parts = [key for key in made if _content(before["made_of"].get(key)) != _content(now["made_of"].get(key))]
     first, second = ({**DEFAULTS, **study["common"]} for study in (before, now))  # one that is given is no other
     return sorted(parts) + sorted(key for key in {*first, *second} if first.get(key, "") != second.get(key, ""))
+
+
+def _with_none_spelt_out(common: Mapping[str, Any]) -> dict[str, Any]:
+    """Keys as they are kept now, of a study that was begun when one that was typed as `none` was kept as None."""
+    ours = {key: value for key, value in common.items() if key in OURS}
+    return {**{key: value for key, value in common.items() if key not in OURS}, **spelt_out(ours)}
+
+
+def _number(value: Any) -> Any:
+    """A number, however it is spelt: 0, 0.0 and False are one."""
+    return float(value) if isinstance(value, int | float) else value
 
 
 def _content(part: Any) -> Any:

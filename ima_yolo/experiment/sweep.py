@@ -13,6 +13,7 @@ from ima_yolo.config import PREFIX, own_keys, split
 from ima_yolo.errors import IMAError, nearest
 from ima_yolo.experiment.arms import ALIKE, DECIDED, NAMED, PLACES, Arm
 from ima_yolo.experiment.study import Study
+from ima_yolo.lists import are_distinct
 
 MOST_GRID = 1000  # arms of a grid: more is a slip of the pen
 TRIALS = 20
@@ -65,7 +66,7 @@ def _dimension(key: str, values: Any) -> list[Any] | Range:
     if isinstance(values, Mapping):
         return _range(key, values)
     listed = ["none" if value is None else value for value in values] if isinstance(values, list | tuple) else []
-    if len(listed) < 2 or any(value in listed[:place] for place, value in enumerate(listed)):  # 1 and 1.0 are one
+    if len(listed) < 2 or not are_distinct(listed):
         raise IMAError(f"space: {key}: expected at least two different values, or low: and high:")
     return listed
 

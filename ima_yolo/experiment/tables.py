@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
+from ultralytics.utils import DEFAULT_CFG_DICT
+
 from ima_yolo.config import PREFIX
 from ima_yolo.experiment.statistics import Paired, half_interval, paired
 
@@ -148,7 +150,7 @@ def _own_keys(results: Sequence[Mapping[str, Any]]) -> list[str]:
     """Keys of the plain training that some arms have and others have not: what differs may be theirs."""
     own = {result["arm"]: plain_keys(result.get("settings") or {}) for result in results}
     keys = sorted({key for keys in own.values() for key in keys})
-    differ = [key for key in keys if len({str(keys.get(key, "")) for keys in own.values()}) > 1]
+    differ = [key for key in keys if len({str(one.get(key, DEFAULT_CFG_DICT.get(key))) for one in own.values()}) > 1]
     if not differ:
         return []
     return [f"the arms differ in {', '.join(differ)} of the training itself: what differs may not be the teacher's"]
@@ -163,6 +165,7 @@ def _mixed(results: Sequence[Mapping[str, Any]]) -> list[str]:
     """Arms whose seeds were trained with different settings in force."""
     found: dict[str, set[str]] = {}
     for result in results:
-        found.setdefault(result["arm"], set()).add(str(sorted((result.get("in_force") or {}).items())))
+        if in_force := result.get("in_force"):
+            found.setdefault(result["arm"], set()).add(str(sorted(in_force.items())))
     mixed = sorted(arm for arm, settings in found.items() if len(settings) > 1)
     return [f"the seeds of {', '.join(mixed)} were trained with different settings in force"] if mixed else []

@@ -40,13 +40,14 @@ def test_the_default_less_each_part_is_one_word() -> None:
         "no-deflation": {"ima_deflation"},
         "no-features": {"ima_weight", "ima_cls", "ima_box"},
         "no-heads": {"ima_cls", "ima_box"},
-        "no-gate": {"ima_gate", "ima_weight_ratio"},
+        "no-gate": {"ima_gate"},
         "no-balance": {"ima_balance"},
     }
     assert not any(settings_of(arm).without_effect for arm in arms[2:]), "each part is one of the default"
     assert settings_of(arms[2]).restore == "none", "without a mask there is nothing to restore"
-    gated = [settings_of(arm).with_heads(usable=True, watched=True) for arm in arms[1:]]
-    assert {settings.ima_weight_ratio for settings in gated} == {0.5}, "a gate may watch all, or the ratio is pinned"
+    weights = {arm.name: settings_of(arm).with_heads(usable=True, watched=True).ima_weight_ratio for arm in arms[1:]}
+    assert {name for name, weight in weights.items() if weight == 0.1} == {"no-heads", "no-gate"}, "as for any user"
+    assert set(weights.values()) == {0.1, 0.5}
     some, _ = read_ablation("default", "deflation,mask")
     assert [arm.name for arm in some] == ["none", "ima", "no-deflation", "no-mask"]
 
@@ -95,6 +96,7 @@ def test_a_reading_brings_what_it_needs_to_be_used() -> None:
         ("teacher", None, "there is no such part"),
         ("mask_ratio", None, "values=0.1,0.5,0.9"),
         ("levels", None, "what=levels: has no choices of its own; say which with values="),
+        ("weight", (1, 1.0), "at least two different values"),
         ("mask_ratio", 0.5, "at least two different values"),
         ("mask_ratio", (0.5, 2), "ima_mask_ratio=2"),
         ("mask", "spatial,wavelet", "ima_mask=wavelet"),

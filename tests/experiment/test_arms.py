@@ -30,7 +30,8 @@ def test_an_arm_with_the_name_of_a_known_one_is_that_one_with_these_keys_on_top(
         Arm("l2", "ima", {**NAMED["l2"].settings, "ima_weight": 2}),
         Arm("ima", "ima", {"ima_loss": "ima", "ima_mask": "none"}),
     )
-    assert read_arms({"ima": {}, "plain": {"like": "none", "lr0": 0.1}})[1] == Arm("plain", "none", {"lr0": 0.1})
+    for like in ("none", None):  # what the command line makes of the word
+        assert read_arms({"ima": {}, "plain": {"like": like, "lr0": 0.1}})[1] == Arm("plain", "none", {"lr0": 0.1})
 
 
 def test_each_kind_gets_the_keys_that_it_knows() -> None:
@@ -72,10 +73,10 @@ def test_what_has_a_value_for_each_teacher_is_checked_with_the_teachers() -> Non
         ({"none": None, "x": {"mode": "val"}}, "arm x: mode= is the study's own"),
         ({"none": None, "x": {"cfg": "http://127.0.0.1:9/x.yaml"}}, "arm x: cfg= is the study's own"),
         *(({"none": None, "x": {key: 1}}, f"arm x: {key}= has to be the same for all arms") for key in sorted(ALIKE)),
-        ({"none": {"ima_weight": 1}, "x": {}}, "arm none: ima_weight= is nothing to 'none', which Ultralytics trains"),
-        ({"none": None, "x": {"like": "imma"}}, "arms: x: like=imma: there are none, builtin,"),
-        ({"none": {"like": "ima"}, "x": {}}, "arms: none: like=ima: 'none' is like itself"),
-        ({"none": None, "x": {"like": ["none"]}}, "arms: x: like=['none']: there are none, builtin,"),
+        ({"none": {"ima_weight": 1}, "x": {}}, "arm none: ima_weight= has no effect on 'none', which"),
+        ({"none": None, "x": {"like": "imma"}}, "arm x: like=imma: there are none, builtin,"),
+        ({"none": {"like": "ima"}, "x": {}}, "arm none: like=ima: a known arm is like itself"),
+        ({"none": None, "x": {"like": ["none"]}}, "arm x: like=['none']: there are none, builtin,"),
         ({"none": None, "teacher": {}}, "'teacher' is what the report calls the teacher"),
         ({"none": None, "x": {"ima_holdout": 0.3}}, "arm x: 'ima_holdout' is not a setting"),
         ({"none": None, "x": {"teacher": "t.pt"}}, "models are the same for all arms"),

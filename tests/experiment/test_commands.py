@@ -108,10 +108,42 @@ def test_what_is_off_stays_so_when_the_report_s_own_command_is_typed(
 def test_keys_that_an_arm_or_none_reads_are_named(trained: Trained, words: list[str], caplog: Any) -> None:
     assert cli.main(["ablate", "what=mask", *words, "seeds=0", "ima_loss=l2", "name=a"]) == 0
     assert "arm mask-spatial: without effect beside its other settings: ima_mask" in caplog.text
+    assert "arms mask-spatial and mask-none train alike: they differ in nothing that is read" in caplog.text
+    assert cli.main(["ablate", "what=parts", *words, "seeds=0", "ima_mask=none", "name=d"]) == 0
+    assert "arms plain and plus-mask train alike" in caplog.text
+    caplog.clear()
+    assert cli.main(["compare", "arms=none,ima", *words, "seeds=0", "ima_loss=mgd", "name=e"]) == 0
+    assert "without effect in every arm: ima_loss" in caplog.text
+    caplog.clear()
+    assert cli.main(["ablate", "what=default", *words, "seeds=0", "name=f"]) == 0
+    assert "alike" not in caplog.text
+    assert "without effect" not in caplog.text
     assert cli.main(["compare", "arms=none,builtin", *words, "seeds=0", "ima_weight=2", "name=b"]) == 0
     assert "without effect in every arm: ima_weight" in caplog.text
     assert cli.main(["compare", "arms=none,ima", *words, "seeds=0", "dis=2", "name=c"]) == 0
     assert "without effect in every arm: dis" in caplog.text
+
+
+def test_a_call_holds_the_folder_while_it_trains(
+    capsys, trained: Trained, words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codes = []
+
+    def meanwhile(*given: Any) -> list[Any]:
+        monkeypatch.setattr("ima_yolo.experiment.runner.run", trained)
+        codes.append(cli.main(["compare", "arms=none,cwd", *words, "seeds=0"]))
+        return trained(*given)
+
+    monkeypatch.setattr("ima_yolo.experiment.runner.run", meanwhile)
+    assert cli.main(["compare", "arms=none,ima", *words, "seeds=0"]) == 0
+    assert codes == [2]
+    assert "another call is training there" in capsys.readouterr().err
+
+
+def test_an_arm_that_cannot_be_trained_is_named(capsys, trained: Trained, words: list[str]) -> None:
+    arms = "arms={'none': {}, 'x': {'ima_instance': 'box', 'ima_objects': 'gt'}}"
+    assert cli.main(["compare", arms, *words, "seeds=0"]) == 2
+    assert "ima-yolo: arm x: ima_objects weighs positions" in capsys.readouterr().err
 
 
 def test_what_is_left_open_shows_in_the_exit_code(
@@ -177,9 +209,10 @@ def test_a_search_fills_its_devices_and_runs_what_fails_once(
     [
         (["sweep", "space={'split': ['val', 'test']}"], "space: split is the same for all trainings of a sweep"),
         (["sweep", "space={'imgsz': [64, 96]}"], "space: imgsz is the same for all"),
-        (["ablate", "what=parts", "ima_mask=none"], "ima_mask=none: what=parts takes that part away itself"),
-        (["ablate", "what=default", "ima_deflation=none"], "ima_deflation=none: what=default takes that part away"),
         (["compare", "name=.."], "name=..: expected the name of a folder inside project="),
+        (["compare", "name=./"], "name=./: expected the name of a folder inside project="),
+        (["compare", "name=/tmp/elsewhere"], "name=/tmp/elsewhere: expected the name of a folder inside project="),
+        (["compare", "batch=auto"], "batch=auto"),
         (["compare", "batch=-1"], "batch=-1: each training would choose its own"),
         (["compare", "batch=0.6"], "batch=0.6: each training would choose its own"),
         (["ablate", "what=maskk"], "did you mean 'mask'?"),

@@ -181,6 +181,9 @@ def test_a_file_of_the_users_is_not_imported_by_the_trainings(
     monkeypatch.chdir(tmp_path / "here")
     assert cli.main([*words, "epochs=1", "arms=none,ima"]) == 0, capfd.readouterr().err
     assert not (tmp_path / "here" / "ran").exists()
+    study = load_study(tmp_path / "study")
+    for job in study.jobs():
+        assert results_of(tmp_path / "study")[job.name]["shared"] == study.shared_digest(job.arm)
     force = results_of(tmp_path / "study")["ima-seed0"]["in_force"]
     assert (force["ima_balance"], force["ima_loss"]) == (0.5, "ima")
     chosen = {"ima_cls": 1.0, "ima_box": 1.0, "ima_instance": "image", "ima_generator": "light"}

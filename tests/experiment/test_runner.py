@@ -73,7 +73,7 @@ def test_a_training_that_is_killed_is_said_to_be(study: Study) -> None:
     kills = "import os, signal; print('all 4 12 0 0', flush=True); os.kill(os.getpid(), signal.SIGKILL)"
     failed = run(study, [None] * 4, said.append, Workers(kills))
     assert len(failed) == 4
-    assert any("FAILED ima-seed0 killed by SIGKILL (9, as where memory runs out); see" in line for line in said)
+    assert any("FAILED ima-seed0 killed by SIGKILL (signal 9; often: out of memory); see" in line for line in said)
 
 
 def test_the_log_of_a_training_that_another_process_is_at_stays(study: Study) -> None:
@@ -82,7 +82,7 @@ def test_the_log_of_a_training_that_another_process_is_at_stays(study: Study) ->
     log_path(study, job).write_text("epoch 1\n")
     (study.folder / "places.json").unlink()
     assert runner.start_process(study, job, None, False).wait() == 2
-    assert log_path(study, job).read_text().startswith("epoch 1\nima-yolo: ")
+    assert log_path(study, job).read_text().startswith("epoch 1\nnone-seed0 begins\nima-yolo: ")
 
 
 def test_interruption_ends_the_running_ones_and_keeps_results(study: Study, monkeypatch) -> None:

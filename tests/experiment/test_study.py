@@ -93,7 +93,7 @@ def test_what_would_mix_two_studies_is_refused(tmp_path: Path, changes: dict[str
 
 @pytest.mark.parametrize(
     ("first", "second"),
-    [({"ima_mask": "none"}, {}), ({}, {"ima_mask": "none"}), ({"optimizer": None}, {}), ({"lr0": 0.1}, {})],
+    [({"ima_mask": "none"}, {}), ({}, {"ima_mask": "none"}), ({"optimizer": None}, {}), ({}, {"optimizer": None})],
 )
 def test_a_key_that_is_off_may_be_neither_added_nor_dropped(
     tmp_path: Path, first: dict[str, Any], second: dict[str, Any]
@@ -103,12 +103,30 @@ def test_a_key_that_is_off_may_be_neither_added_nor_dropped(
         make(tmp_path, common={**SHARED, **second}).save(force=True)
 
 
-@pytest.mark.parametrize("given", [{"lr0": 0.01}, {"ima_mask": "spatial"}, {"ima_balance": 0.5}])
-def test_a_default_that_is_spelt_out_is_no_other(tmp_path: Path, given: dict[str, Any]) -> None:
-    make(tmp_path).save()
-    study, plain = make(tmp_path, common={**SHARED, **given}), make(tmp_path)
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        *(({}, given) for given in ({"lr0": 0.01}, {"ima_mask": "spatial"}, {"ima_balance": 0.5})),
+        ({"mosaic": 0}, {"mosaic": 0.0}),
+        ({"plots": False}, {"plots": 0}),
+        ({"ima_box": 2}, {"ima_box": 2.0}),
+        ({"freeze": (1, 2)}, {"freeze": [1, 2]}),
+    ],
+)
+def test_a_value_that_is_spelt_in_another_way_is_no_other(
+    tmp_path: Path, first: dict[str, Any], second: dict[str, Any]
+) -> None:
+    before, study = (make(tmp_path, common={**SHARED, **given}) for given in (first, second))
+    before.save()
+    job = Job(NAMED["ima"], 0)
+    made = {"arm": "ima", "seed": 0, "settings": job.arm.settings, "code": identity.code_version()}
+    write_json(study.result_path(job), {**made, "shared": load_study(tmp_path).shared_digest(job.arm)})
     study.save()
-    assert study.shared_digest(NAMED["ima"]) == plain.shared_digest(NAMED["ima"])
+
+
+def test_a_study_that_kept_what_is_off_as_nothing_goes_on(tmp_path: Path) -> None:
+    make(tmp_path, common={**SHARED, "ima_mask": None}).save()
+    make(tmp_path, common={**SHARED, "ima_mask": "none"}).save()
 
 
 def test_results_of_other_models_data_or_keys_are_refused(tmp_path: Path) -> None:
@@ -130,22 +148,6 @@ def test_results_of_other_models_data_or_keys_are_refused(tmp_path: Path) -> Non
     (tmp_path / "study.json").unlink()
     other = {"made_of": {**MADE_OF, "teacher": {"name": "t.pt", "digest": "z"}}, "common": {**SHARED, "ima_balance": 0}}
     make(tmp_path, arms=(NAMED["none"], NAMED["cwd"]), **other).save()  # a student without a teacher has none of these
-
-
-def test_arms_and_seeds_stay_while_another_call_trains_them(tmp_path: Path) -> None:
-    """Its trainings look themselves up in the study, and failed where they stood there no more."""
-    study, more = make(tmp_path), make(tmp_path, seeds=(0, 1, 2))
-    study.save()
-    with study.in_use():
-        study.save()
-        with pytest.raises(IMAError, match="another call is training there with other arms or seeds; wait"):
-            more.save(force=True)
-        more.save(alone=False)
-        study.save(alone=False)
-    left = tmp_path / "locks" / "calls" / "killed.lock"
-    left.touch()
-    more.save()
-    assert not left.exists(), "what a killed call leaves stands in nobody's way"
 
 
 def test_a_study_of_before_there_was_patience_goes_on_where_that_changes_nothing(tmp_path: Path) -> None:

@@ -56,6 +56,7 @@ def test_edges_cover_every_end_and_value() -> None:
         (None, "space= is missing"),
         ("ima_weight", "space=ima_weight: no keys with values: give keys with values, in a recipe (cfg=) or as space="),
         ({"ima_weight": [1, 1.0]}, "at least two different values"),
+        ({"ima_weight": ["1", 1]}, "at least two different values"),
         ({"ima_weight": {"low": 1, "high": 2, "log": "false"}}, "and log: true or false"),
         ({"ima_wieght": [1, 2]}, "did you mean 'ima_weight'?"),
         ({"teacher": ["a", "b"]}, "teacher is the same for all trainings"),

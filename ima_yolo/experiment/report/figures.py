@@ -222,11 +222,12 @@ def _bars(axes: Axes, values: Mapping[str, Sequence[Sequence[float]]], labels: S
 
 
 def swept_keys(arms: Sequence[Arm]) -> list[str]:
-    """Keys that three arms or more, or all of two, set to two values or more, but for arms that are known by name."""
+    """Keys that three arms or more, or both of two, set to two values or more, but for arms that are known by name."""
     arms = [arm for arm in arms if NAMED.get(arm.name) != arm]
     keys = dict.fromkeys(key for arm in arms for key in arm.settings)
     values = {key: [str(arm.settings[key]) for arm in arms if key in arm.settings] for key in keys}
-    return [key for key, found in values.items() if len(found) >= min(3, len(arms)) and len(set(found)) >= 2]
+    least = 2 if len(arms) == 2 and arms[0].settings.keys() == arms[1].settings.keys() else 3
+    return [key for key, found in values.items() if len(found) >= least and len(set(found)) >= 2]
 
 
 def sweep_figures(measured: Measured, space: Sequence[str]) -> list[Figure]:

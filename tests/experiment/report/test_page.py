@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -201,11 +202,13 @@ def test_what_was_in_force_is_told_with_its_defaults(study: Study) -> None:
 
 def test_what_the_commands_say_of_a_part_that_is_off_can_be_typed(study: Study) -> None:
     """The command line makes nothing of the word none, and such a key was left out of what runs the study again."""
-    off = Study(**{**vars(study), "common": {**study.common, "ima_mask": "none", "optimizer": None}})
-    markdown = write_report(off, lambda _: None)[1].read_text()
-    assert "ima_mask=none" in markdown
-    assert "optimizer=none" in markdown
-    assert "| optimizer | none |" in markdown
+    common = {**study.common, "ima_mask": "none", "freeze": [10], "time": None}
+    markdown = write_report(Study(**{**vars(study), "common": common}), lambda _: None)[1].read_text()
+    assert "| ima_mask | none |" in markdown
+    (line,) = (line for line in markdown.splitlines() if line.startswith("ima-yolo train") and "ima_loss=ima" in line)
+    _, options = cli.parse(shlex.split(line)[1:])
+    typed = {key: options[key] for key in ("ima_mask", "freeze", "time")}
+    assert typed == {"ima_mask": None, "freeze": [10], "time": None}, "as the command line reads the word none"
 
 
 def test_arms_that_differ_in_the_training_itself_are_named(study: Study) -> None:
@@ -218,6 +221,10 @@ def test_arms_that_differ_in_the_training_itself_are_named(study: Study) -> None
     told = "Mind: the arms differ in lr0 of the training itself: what differs may not be the teacher's"
     assert told in markdown
     assert plain_keys({"dis": 3, "ima_weight": 1, "lr0": 1}) == {"lr0": 1}
+    for seed in study.seeds:
+        default = {**result("ima", seed), "settings": {"lr0": 0.01, "ima_loss": "ima"}}
+        write_json(study.result_path(type(job)(job.arm, seed)), default)
+    assert "Mind: the arms differ" not in write_report(study, lambda _: None)[1].read_text(), "a default spelt out"
 
 
 def test_one_training_of_a_study_with_a_held_out_part_is_on_that_part(study: Study) -> None:
@@ -267,8 +274,6 @@ def test_damage_beside_the_results_costs_no_more_than_what_it_damaged(study: Stu
         {"data_digest": [1]},
         {"code": ["torch"]},
         {"code": {"torch": {}}},
-        {"map50_95": 7},
-        {"map50": float("nan")},
         {"in_force": "x"},
         {"map50_95_of_class": {"cell": "x"}},
     ],
@@ -278,6 +283,14 @@ def test_a_damaged_result_is_one_line(study: Study, capsys, damage: dict[str, An
     write_json(study.result_path(job), {**result("none", 0), **damage})
     assert cli.main(["report", f"study={study.folder}"]) == 2
     assert "none-seed0.json: is damaged" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("score", [7, float("nan")])
+def test_scores_that_are_none_are_one_line(study: Study, capsys, score: float) -> None:
+    """One that a training really ended with would come again, so removing it is no advice."""
+    write_json(study.result_path(next(iter(study.jobs()))), {**result("none", 0), "map50_95": score})
+    assert cli.main(["report", f"study={study.folder}"]) == 2
+    assert "none-seed0.json: its scores are not from 0 to 1; see the training's log" in capsys.readouterr().err
 
 
 def test_a_teacher_that_is_elsewhere_is_waited_for(study: Study, tmp_path: Path) -> None:
