@@ -749,6 +749,13 @@ def test_what_is_said_of_classes_is_what_the_files_say() -> None:
         assert f"Helmets have {helmets['helmet']}, heads {helmets['head']}." in said
 
 
+def of_teacher(study: str) -> str:
+    """mAP50-95 in points of a study's teacher, as its report has it."""
+    found = re.search(r"^\| teacher \| ([\d.]+) \|", (PROOF / study / "report.md").read_text(), re.MULTILINE)
+    assert found is not None
+    return f"{float(found[1]):.1f}"
+
+
 def test_what_is_said_of_the_helmets_is_what_the_files_say() -> None:
     from ima_yolo.experiment.statistics import paired
 
@@ -761,19 +768,13 @@ def test_what_is_said_of_the_helmets_is_what_the_files_say() -> None:
     assert all(other is not None and other.mean < 0 for other in gains.values()), "on the blood cells it does not help"
     said = " ".join((PROOF / "README.md").read_text().split())
     assert f"helps here ({gain.mean:+.1f}, {gain.low:+.1f} to {gain.high:+.1f}), as it does not on the blood" in said
-    teacher = re.search(r"^\| teacher \| ([\d.]+) \|", (PROOF / study / "report.md").read_text(), re.MULTILINE)
-    assert teacher is not None
-    assert f"it has {float(teacher[1]):.1f} on the 350" in said
+    assert f"it has {of_teacher(study)} on the 350" in said
     readme = " ".join((REPOSITORY / "README.md").read_text().split())
-    assert f"(8 epochs of all, {float(teacher[1]):.1f} on the 350 that judge)" in readme
+    assert f"(8 epochs of all, {of_teacher(study)} on the 350 that judge)" in readme
 
 
 def test_the_teachers_that_the_command_trains_are_as_good_as_the_text_says() -> None:
-    found = []
-    for study in ("bccd-yolo11n-yolo11s-scratch", "bccd-yolo26n-yolo26m-scratch"):
-        teacher = re.search(r"^\| teacher \| ([\d.]+) \|", (PROOF / study / "report.md").read_text(), re.MULTILINE)
-        assert teacher is not None
-        found.append(f"{float(teacher[1]):.1f}")
+    found = [of_teacher(study) for study in ("bccd-yolo11n-yolo11s-scratch", "bccd-yolo26n-yolo26m-scratch")]
     said = " ".join((PROOF / "README.md").read_text().split())
     assert f"for 60 epochs of the same 205, and have {' and '.join(found)}." in said
 

@@ -88,35 +88,35 @@ def _check_arms(options: Mapping[str, Any], arms: Iterable[Arm], plan: Plan) -> 
         arms: All arms.
         plan: That of the keys of all trainings.
     """
-    made: dict[str, Settings] = {}
+    made: list[tuple[Arm, Settings]] = []
     for arm in arms:
         check_alike(arm.name, arm.settings)
         if arm.kind == "ima":
             try:
-                made[arm.name] = _checked(options, arm.settings, plan).settings
+                made.append((arm, _checked(options, arm.settings, plan).settings))
             except IMAError as error:
                 raise IMAError(f"arm {arm.name}: {error}" if arm.settings else str(error)) from None
-    _tell_of_twins(arms, made)
-    idle = {key for key in split(options)[0] if made and all(key in settings.unread for settings in made.values())}
-    idle |= {key for key in split(options)[0] if all(key in arm.settings for arm in arms if arm.kind == "ima")}
+    _tell_of_twins(made)
+    given = set(split(options)[0]) - {"teacher"}
+    unread = {key for key in given if all(key in settings.unread for _, settings in made)}
+    idle = unread | {key for key in given if all(key in arm.settings for arm, _ in made)}
     if "dis" in options and all(arm.kind != "builtin" for arm in arms):
         idle.add("dis")
-    if idle := idle - {"teacher"}:
+    if idle:
         LOGGER.warning(f"without effect in every arm: {', '.join(sorted(idle))}")
-    for arm in arms:
-        if arm.kind == "ima" and (own := arm.settings.keys() & made[arm.name].unread):
+    for arm, settings in made:
+        if own := arm.settings.keys() & settings.unread:
             LOGGER.warning(f"arm {arm.name}: without effect beside its other settings: {', '.join(sorted(own))}")
 
 
-def _tell_of_twins(arms: Iterable[Arm], made: Mapping[str, Settings]) -> None:
+def _tell_of_twins(made: Iterable[tuple[Arm, Settings]]) -> None:
     """Name arms of ours that differ in nothing that is read."""
     seen: dict[str, str] = {}
-    for arm in arms:
-        if arm.kind == "ima":
-            read = made[arm.name].model_dump(mode="json", exclude=made[arm.name].unread)
-            content = str([sorted(read.items()), sorted(plain_keys(arm.settings).items())])
-            if (other := seen.setdefault(content, arm.name)) != arm.name:
-                LOGGER.warning(f"arms {other} and {arm.name} train alike: they differ in nothing that is read")
+    for arm, settings in made:
+        read = settings.model_dump(mode="json", exclude=settings.unread)
+        content = str([sorted(read.items()), sorted(plain_keys(arm.settings).items())])
+        if (other := seen.setdefault(content, arm.name)) != arm.name:
+            LOGGER.warning(f"arms {other} and {arm.name} train alike: they differ in nothing that is read")
 
 
 def _checked(options: Mapping[str, Any], settings: Mapping[str, Any], loaded: Plan | None = None) -> Plan:

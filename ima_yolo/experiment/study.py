@@ -137,14 +137,13 @@ class Study:
         """
         results = self.results()
         for result in results:
+            path = self.folder / "results" / f"{result['arm']}-seed{result['seed']}.json"
             whole = all(isinstance(result.get(key), kind) for key, kind in REPORTED.items())
             whole = whole and isinstance(result.get("in_force", {}), dict)
             whole = whole and all(isinstance(version, str) for version in result["code"].values())
             if not (whole and all(map(_is_of_numbers, [*result["curves"], result["map50_95_of_class"]]))):
-                path = self.folder / "results" / f"{result['arm']}-seed{result['seed']}.json"
                 raise IMAError(f"{path}: is damaged; remove it, and it is made again")
             if not all(0 <= result[key] <= 1 for key in SCORES):
-                path = self.folder / "results" / f"{result['arm']}-seed{result['seed']}.json"
                 raise IMAError(
                     f"{path}: its scores are not from 0 to 1; see the training's log, and leave that arm out"
                 )
