@@ -58,7 +58,7 @@ def aims(results: dict[str, Benchmark]) -> list[Aim]:
         result = results[PARTS[str(size)]]
         for cell in result.cells:
             if cell.side == OURS:
-                where = f"{size} px, {cell.threads} threads, batch {cell.batch}"
+                where = f"{size} px, {cell.threads} thread{'s' * (cell.threads > 1)}, batch {cell.batch}"
                 ratios = result.ratios(cell.threads, cell.batch)
                 rows.append(_throughput(f"throughput over Ultralytics', {where}", ratios, 1.08 if size <= 320 else 1.0))
     what = "int8 throughput over Ultralytics' on the float file, 320 px, 2 threads"

@@ -24,7 +24,7 @@ def test_the_edge_as_measured_meets_its_aims_but_for_two_that_are_told() -> None
         assert f"| {what} | {value:.3f} | {bound} | {'yes' if met else 'no'} | {rounds} |" in text
     missed = {what: value for what, value, _, met, _ in rows if not met}
     assert list(missed) == [
-        "throughput over Ultralytics', 224 px, 1 threads, batch 8",
+        "throughput over Ultralytics', 224 px, 1 thread, batch 8",
         "int8 throughput over Ultralytics' on the float file, 320 px, 2 threads",
     ]
     told = " ".join((REPOSITORY / "benchmarks" / "README.md").read_text().split())
