@@ -190,6 +190,8 @@ def errors_and_sizes(measured: Measured, made: Sequence[Figure]) -> Section:
         "These figures come from detections as prediction gives them, one label a box, judged by COCO's rules, and "
         "can differ by some tenths from the validation above. Means over seeds.",
     ]
+    if unseen := [name for name in measured.arms if not measured.of_arm(name)]:
+        text.append(f"Not looked at, since their checkpoints are not on this machine: {', '.join(unseen)}.")
     tables = [
         Table(["per 100 objects", *KINDS], rows, tuple(range(1, len(KINDS) + 1))),
         Table(["AP50-95 of", *sizes], of_size, tuple(range(1, len(sizes) + 1))),

@@ -121,6 +121,16 @@ def test_the_same_study_gives_the_same_page(study: Study) -> None:
     assert write_report(study, lambda _: None)[0].read_bytes() == first
 
 
+def test_arms_whose_checkpoints_were_never_looked_at_are_named(study: Study) -> None:
+    told = "Not looked at, since their checkpoints are not on this machine"
+    assert told not in write_report(study, lambda _: None)[0].read_text()
+    for job in study.jobs():
+        if job.arm.name == "none":
+            study.analysis_path(job.name).unlink()
+    html = write_report(study, lambda _: None)[0].read_text()
+    assert f"{told}: none.</p>" in html
+
+
 def test_a_study_that_has_only_begun_has_a_report(study: Study) -> None:
     for job in list(study.jobs())[2:]:
         study.result_path(job).unlink()
