@@ -273,4 +273,4 @@ def test_what_each_part_brings_on_both_data_sets_is_what_the_texts_say() -> None
     features = averaged([less(points, "features") for points in every.values()])
     assert f"which are Instance Mask Alignment, add {spelled(features)} to that" in said
     before = halves("blood cells")
-    assert f"with the teacher before it was {spelled(paired(before['larger'], before['heads']))}." in said
+    assert f"with the teacher before it was {spelled(paired(before['larger'], before['heads']))};" in said
