@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 import pytest
-from committed import REPOSITORY, spelled, three_seeds
+from committed import REPOSITORY, spelled, three_seeds, unlike
 
 PROOF = REPOSITORY / "benchmarks" / "results" / "proof"
 
@@ -39,15 +39,11 @@ def proved(study: str, score: str = "map50_95") -> dict[str, dict[int, float]]:
 
     `ratio-0.1` is the arm `ima` as the default was before, with features that weigh a tenth, where it was tried.
     """
-    from ima_yolo.experiment.tables import same_conditions
-
     arms = [arm for arm in ("none", "builtin", "ima", EARLIER) if arm != EARLIER or was_tried_earlier(study)]
     files = {arm: sorted((PROOF / study).glob(f"{arm}-seed*.json")) for arm in arms}
     found = {arm: [json.loads(file.read_text()) for file in of_arm] for arm, of_arm in files.items()}
     every = [{**one, "arm": arm} for arm, of_arm in found.items() for one in of_arm]
-    packages = [{key: version for key, version in one["code"].items() if key != "ima_yolo"} for one in every]
-    alike = same_conditions([{**one, "code": code} for one, code in zip(every, packages, strict=True)])
-    assert alike == [], (
+    assert unlike(every) == [], (
         "our own code is another one for the earlier default, and nothing to those that it does not train"
     )
     assert {tuple(one["settings"].items()) for one in every} == {(), (("ima_loss", "ima"),)}, "the default"
