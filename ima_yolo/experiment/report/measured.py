@@ -58,10 +58,13 @@ class Measured:
 
     @cached_property
     def distilled(self) -> str | None:
-        """The arm of ours with the best mean; without one, the best of the others."""
+        """The arm of ours that the tables compare with, as an ablation's default; else the best of ours, or of all."""
         kinds = {arm.name: arm.kind for arm in self.study.arms}
         others = [name for name in self.arms if name != self.plain]
         ours = [name for name in others if kinds[name] == "ima"] or others
+        compared = [name for name in ours if name in self.study.against]
+        if len(compared) == 1:  # what the study is about; in the paper's table each row is compared with
+            return compared[0]
         return max(ours, key=self._mean, default=None)
 
     def leading(self, count: int) -> list[str]:
@@ -74,7 +77,7 @@ class Measured:
 
     @cached_property
     def pictured(self) -> list[str]:
-        """What detailed figures show: the teacher, the plain student and the best distilled one."""
+        """What detailed figures show: the teacher, the plain student and one distilled one."""
         shown = [TEACHER if self.of_arm(TEACHER) else None, self.plain, self.distilled]
         return [name for name in shown if name is not None]
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from ima_yolo import cli
+from ima_yolo.experiment.ablation import TABLE, read_ablation
 from ima_yolo.experiment.arms import NAMED, Arm
 from ima_yolo.experiment.report import figures
 from ima_yolo.experiment.report.measured import collect
@@ -181,6 +182,18 @@ def test_the_arms_that_details_are_shown_of(study: Study) -> None:
     measured = collect(study, lambda _: None)
     assert measured.pictured == ["teacher", "none", "ima"]
     assert [round(one["ap_of_size"]["small"], 2) for one in measured.of_arm("ima")] == [0.43] * 3
+
+
+def test_an_ablation_s_details_are_of_the_default_though_an_arm_less_a_part_is_better(study: Study) -> None:
+    arms, against = read_ablation("default", "mask,features")
+    ablated = Study(**{**vars(study), "folder": study.folder.parent / "a", "arms": arms, "against": against})
+    for job in ablated.jobs():
+        write_json(ablated.result_path(job), {**result(job.arm.name, job.seed), "map50_95": 0.01 * len(job.arm.name)})
+    assert collect(ablated, lambda _: None).pictured == ["none", "ima"]
+    table = Study(**{**vars(ablated), "arms": (NAMED["none"], *TABLE), "against": ("none", "plain", "plus-mask")})
+    for job in table.jobs():
+        write_json(table.result_path(job), {**result(job.arm.name, job.seed), "map50_95": 0.01 * len(job.arm.name)})
+    assert collect(table, lambda _: None).pictured == ["none", "plus-standardization"], "the best of several"
 
 
 def test_curves_of_many_arms_show_the_plain_one_and_the_best(study: Study) -> None:
