@@ -30,6 +30,10 @@ def replacing(path: Path) -> Iterator[Path]:
         with partial.open("rb+") as file:  # some systems sync only what is open for writing
             os.fsync(file.fileno())
         os.replace(partial, path)
+    except OSError as error:
+        if error.filename is None:  # as of a write to a full disk: so that a message can say where
+            error.filename = str(path)
+        raise
     finally:
         partial.unlink(missing_ok=True)
 

@@ -73,6 +73,17 @@ def test_recipes_of_the_fields_data_sets_are_there() -> None:
     assert {"coco", "voc", "cityscapes", "custom", "paper", "sweep_weight"} <= {recipe.stem for recipe in RECIPES}
 
 
+@pytest.mark.parametrize("name", ["coco", "voc", "cityscapes", "custom"])
+def test_a_data_set_s_recipe_has_the_papers_schedule_beside_ours(name: str) -> None:
+    recipe = next(recipe for recipe in RECIPES if recipe.stem == name)
+    ours, papers = (
+        next(line for line in recipe.read_text().splitlines() if line.startswith(f"# {word}:"))
+        for word in ("Launch", "Paper")
+    )
+    assert ours != papers
+    assert {"optimizer=SGD", "ima_weight=1"} <= {*papers.split()}
+
+
 def test_the_weight_sweep_is_the_papers() -> None:
     weights = read_yaml(next(recipe for recipe in RECIPES if recipe.stem == "sweep_weight"))["space"]["ima_weight"]
     numbers = [weight for weight in weights if weight != "auto"]

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from ima_yolo.commands.options import load_safely, no_bare_words, with_recipe
-from ima_yolo.errors import IMAError
+from ima_yolo.errors import IMAError, is_full_disk
 from ima_yolo.lists import as_typed
 
 DEFAULT_ARMS = "none,builtin,ima"
 RAY = ("ray", "ray_cpus", "ray_gpus")
+OF_ONE = {"arms": "compare", "what": "ablate", "values": "ablate", "space": "sweep", "trials": "sweep"}
 SHARED = ("seeds", "holdout", "jobs", "devices", "resume_arms", "force", "project", "name", *RAY)
 
 
@@ -86,6 +87,8 @@ def _read(options: dict[str, Any], *own_keys: str) -> tuple[dict[str, Any], dict
         if key in options and options[key] is None:
             options[key] = "none"  # the name of an arm, which a value of one word turns into nothing
     own = {key: options.pop(key, None) for key in (*SHARED, *own_keys)}
+    if others := sorted(OF_ONE.keys() & options.keys()):
+        raise IMAError(f"{others[0]}=: a key of `ima-yolo {OF_ONE[others[0]]}`, which this command does not have")
     for key in ("force", "resume_arms"):
         if not isinstance(own[key], bool | None):
             raise IMAError(f"{key}={own[key]}: expected True or False")
@@ -181,14 +184,24 @@ def report(options: dict[str, Any]) -> int:
 
 def _report(study: Any, pictures: bool = True) -> None:
     from ima_yolo.experiment.report.page import write_report
-    from ima_yolo.experiment.tables import comparison, conclusions, markdown, same_conditions
+    from ima_yolo.experiment.tables import comparison, conclusions, markdown, not_shown, same_conditions
 
     results = study.complete_results()
     rows = comparison(results, [arm.name for arm in study.arms], against=study.against)
-    print(f"\n{markdown(rows)}\n", *conclusions(rows), *same_conditions(results), sep="\n")
-    if results:
+    said = [*conclusions(rows), *same_conditions(results), *not_shown(study.not_of_this_call())]
+    print(f"\n{markdown(rows)}\n", *said, sep="\n")
+    if not results:
+        return
+    try:
         for path in write_report(study, _print, pictures):
             print(f"report {path}")
+    except OSError as error:
+        if not is_full_disk(error):
+            raise
+        raise IMAError(
+            f"{study.folder}: the disk has no room for the report; what is finished is kept, and "
+            f"`ima-yolo report study={study.folder}` writes it once there is room"
+        ) from error
 
 
 def _say_what_is_open(study: Any) -> int:

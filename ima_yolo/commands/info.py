@@ -107,6 +107,8 @@ arms=        none, builtin (Ultralytics' distill_model=), ima, its halves featur
 what=        parts; default (less mask, generator, standardization, deflation, features, heads, gate, balance: all, or
              those of values=); or a setting without its ima_: mask, generator, standardize, deflation, instance,
              objects, boxes, adapter, loss, schedule (each of its choices is an arm), or a number with values=
+             what else follows: only what is hidden in space has a generator, so less mask and a mask of frequencies are
+             without one; less gate, features weigh a tenth (what=gate keeps their weight)
 {STUDY_KEYS}""",
     "sweep": f"""\
   ima-yolo sweep cfg=sweep_weight teacher=yolo26m.pt student=yolo26n.pt data=my.yaml seeds=0,1,2 holdout=0.3
@@ -177,8 +179,7 @@ def cfg(options: dict[str, Any]) -> int:
     for name in options.get("") or ["default"]:
         path = recipe_path(name)
         if not path.is_file():
-            known = ", ".join(sorted(file.stem for file in recipe_path("default").parent.glob("*.yaml")))
-            raise IMAError(f"no recipe '{name}'; there are: {known}")
+            raise IMAError(f"cfg={name}: no such file")
         print(path.read_text(encoding="utf-8").rstrip())
     return 0
 

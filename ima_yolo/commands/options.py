@@ -10,7 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from ima_yolo.errors import IMAError, is_users_fault, one_line
+from ima_yolo.errors import IMAError, is_users_fault, nearest, one_line
 from ima_yolo.lists import listed
 from ima_yolo.plain_files import check_addresses, check_plain
 
@@ -94,8 +94,19 @@ def folder_to_write(name: Any) -> Path:
 
 
 def recipe_path(name: str) -> Path:
-    """Return the file of a recipe: a path, or the name of one that is installed with the package."""
-    return Path(name) if name.endswith((".yaml", ".yml")) else Path(str(files("ima_yolo.cfg") / f"{name}.yaml"))
+    """Return the file of a recipe: a path, or the name of one that is installed with the package.
+
+    Raises:
+        IMAError: For a name that no recipe has.
+    """
+    if name.endswith((".yaml", ".yml")):
+        return Path(name)
+    known = {Path(str(file)).stem: Path(str(file)) for file in files("ima_yolo.cfg").iterdir()}
+    known = {stem: path for stem, path in known.items() if path.suffix == ".yaml"}
+    if name not in known:
+        near = nearest(name, known) or f"; there are {', '.join(sorted(known))}"
+        raise IMAError(f"cfg={name}: there is no such recipe{near}; a file of your own ends in .yaml")
+    return known[name]
 
 
 @contextmanager

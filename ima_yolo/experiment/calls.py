@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,7 +29,8 @@ def claimed(study: Study, grows: bool = False) -> Iterator[None]:
     """
     folder = study.folder / "locks" / "calls"
     folder.mkdir(parents=True, exist_ok=True)
-    wanted = None if grows else {"arms": sorted(arm.name for arm in study.arms), "seeds": sorted(study.seeds)}
+    arms = sorted(json.dumps([arm.name, arm.kind, arm.settings], sort_keys=True) for arm in study.arms)
+    wanted = None if grows else {"arms": arms, "seeds": sorted(study.seeds)}
     own = folder / f"{uuid4().hex}.lock"
     lock = FileLock(own)
     with FileLock(folder.parent / "calls.lock"):  # two that look at once would both find nobody

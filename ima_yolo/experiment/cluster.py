@@ -7,6 +7,7 @@ study's folder is shared too.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,7 @@ from ima_yolo.files import read_json, write_json
 
 Written = tuple[int, str, Any, Any]  # exit code, output, result and analysis; None for what was not written
 
+ANSWERS_WITHIN = 10.0  # seconds that the head of a cluster has
 LOCAL = "local"  # address that starts Ray on this machine alone
 
 
@@ -86,6 +88,7 @@ def starter(
         import ray
     except ImportError:
         raise IMAError("ray=: Ray is not installed; pip install 'ima-yolo[ray]'") from None
+    _check_answers(address)
     try:
         named: dict[str, Any] = {"include_dashboard": False} if address == LOCAL else {"address": address}
         ray.init(**named, log_to_driver=False, ignore_reinit_error=True)
@@ -97,6 +100,21 @@ def starter(
         return RayTask(ray, remote.remote(study, job, resume), study, job)
 
     return start
+
+
+def _check_answers(address: str) -> None:
+    """Refuse a machine that does not answer, for which Ray would wait many minutes; other forms of address are Ray's.
+
+    Raises:
+        IMAError: Saying why.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWERS_WITHIN).close()
+    except (OSError, OverflowError) as error:
+        raise IMAError(f"ray={address}: no answer from there ({one_line(error)})") from error
 
 
 def _share(ray: Any, gpus: float | None) -> float:

@@ -54,8 +54,6 @@ def build_study(
         raise IMAError(f"device={options['device']}: a training of a study takes one; devices= deals out several")
     options = {**options, "project": str(folder.parent), "name": folder.name}
     plan = _checked(options, {})
-    if options.get("batch", 1) < 1:
-        raise IMAError(f"batch={options['batch']}: each training would choose its own; give a study a number of images")
     _check_builtin(arms, plan.settings.teacher)
     _check_arms(options, arms, plan)
     model, data = str(plan.overrides["model"]), str(options["data"])
@@ -91,11 +89,14 @@ def _check_arms(options: Mapping[str, Any], arms: Iterable[Arm], plan: Plan) -> 
     made: list[tuple[Arm, Settings]] = []
     for arm in arms:
         check_alike(arm.name, arm.settings)
+        if arm.kind != "ima" and not arm.settings:  # nothing but what all share, which was checked
+            continue
+        try:
+            settings = _checked(options, arm.settings, plan).settings
+        except IMAError as error:
+            raise IMAError(f"arm {arm.name}: {error}" if arm.settings else str(error)) from None
         if arm.kind == "ima":
-            try:
-                made.append((arm, _checked(options, arm.settings, plan).settings))
-            except IMAError as error:
-                raise IMAError(f"arm {arm.name}: {error}" if arm.settings else str(error)) from None
+            made.append((arm, settings))
     _tell_of_twins(made)
     given = set(split(options)[0]) - {"teacher"}
     unread = {key for key in given if all(key in settings.unread for _, settings in made)}
@@ -120,7 +121,11 @@ def _tell_of_twins(made: Iterable[tuple[Arm, Settings]]) -> None:
 
 
 def _checked(options: Mapping[str, Any], settings: Mapping[str, Any], loaded: Plan | None = None) -> Plan:
-    return prepare({**options, **settings}, kind="detect", told=False, loaded=loaded)
+    options = {**options, **settings}
+    plan = prepare(options, kind="detect", told=False, loaded=loaded)
+    if options.get("batch", 1) < 1:
+        raise IMAError(f"batch={options['batch']}: each training would choose its own; give a study a number of images")
+    return plan
 
 
 def _check_builtin(arms: Iterable[Arm], teacher: str) -> None:

@@ -129,6 +129,11 @@ class Study:
         """
         return [_read_result(self.result_path(job), job) for job in self.jobs() if self.is_finished(job)]
 
+    def not_of_this_call(self) -> list[str]:
+        """Names of finished trainings in the folder that are of other arms or seeds than these."""
+        own = {job.name for job in self.jobs()}
+        return sorted(path.stem for path in (self.folder / "results").glob("*.json") if path.stem not in own)
+
     def complete_results(self) -> list[dict[str, Any]]:
         """The same, with all that a report reads of each.
 
@@ -152,7 +157,8 @@ class Study:
     def save(self, force: bool = False) -> None:
         """Write the study, or check that the one that is there may be continued.
 
-        Arms and seeds may be added; what is shared by all trainings may not change.
+        Arms and seeds may be added, and an arm of which nothing was trained may get other settings; what is shared by
+        all trainings may not change.
 
         Args:
             force: Continue although code or packages have changed since.
@@ -189,10 +195,17 @@ class Study:
             )
         arms = {arm["name"]: arm for arm in before["arms"]}
         for arm in self.arms:
-            if arm.name in arms and arms[arm.name] != json.loads(json.dumps(asdict(arm))):
+            other = arm.name in arms and arms[arm.name] != json.loads(json.dumps(asdict(arm)))
+            if other and self._is_begun(arm):
                 raise IMAError(
                     f"{self.folder} holds an arm '{arm.name}' with other settings; give this one another name"
                 )
+
+    def _is_begun(self, arm: Arm) -> bool:
+        """Whether the folder has a result of an arm, or a checkpoint that it might go on from, with whatever seed."""
+        of_arm = f"{arm.name}-seed*"
+        found = (self.folder.glob(f"results/{of_arm}.json"), self.folder.glob(f"runs/{of_arm}/weights/*.pt"))
+        return any(True for files in found for _ in files)
 
     def _check_results(self, force: bool) -> None:
         """Refuse results of arms that bear the name of one of these but other settings, or that other code made."""

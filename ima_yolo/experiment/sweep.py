@@ -60,6 +60,8 @@ def read_space(given: Any) -> Space:
 def _dimension(key: str, values: Any) -> list[Any] | Range:
     if key.startswith(PREFIX) and key not in own_keys():
         raise IMAError(f"space: '{key}' is not a setting{nearest(key, own_keys())}")
+    if key == "mask_ratio":  # a study trains detectors, to which it means nothing
+        raise IMAError("space: mask_ratio is of Ultralytics' segmentation; the share that is hidden is ima_mask_ratio")
     ours, rest = split({key: None})
     if not ours.keys() | (rest.keys() - {"model", "distill_model"} - ALIKE - DECIDED - PLACES) or key == "teacher":
         raise IMAError(f"space: {key} is the same for all trainings of a sweep")

@@ -12,6 +12,8 @@ from ima_yolo.config import PREFIX
 from ima_yolo.experiment.statistics import Paired, half_interval, paired
 
 CONDITIONS = {"initial_digest": "initial weights", "data_digest": "images", "epochs": "epochs", "device": "device"}
+RUNTIME = f"{PREFIX}teacher_runtime"
+MOST_NAMES = 5  # of trainings in a sentence
 POINTS = 100.0  # scores are shares; tables give mAP points
 
 
@@ -136,6 +138,8 @@ def same_conditions(results: Sequence[Mapping[str, Any]]) -> list[str]:
         for key, what in CONDITIONS.items():
             if len({result[key] for result in of_seed if result.get(key)}) > 1:
                 faults.append(f"seed {seed}: the arms differ in their {what}")
+        if len(ran := _runtimes(of_seed)) > 1:
+            faults.append(f"seed {seed}: the arms' teachers ran in different ways ({', '.join(ran)})")
     faults += _own_keys(results) + _mixed(results)
     versions = {tuple(sorted(result["code"].items())) for result in results if "code" in result}
     if len(versions) > 1:
@@ -144,6 +148,25 @@ def same_conditions(results: Sequence[Mapping[str, Any]]) -> list[str]:
     if resumed:
         faults.append(f"stopped and resumed, so not equal bit for bit to unbroken trainings: {', '.join(resumed)}")
     return faults
+
+
+def _runtimes(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    """How teachers ran where that was left to each machine; `auto` is of versions that did not note what it came to."""
+    left = [result for result in results if RUNTIME not in (result.get("settings") or {})]
+    return sorted({str((result.get("in_force") or {}).get(RUNTIME, "auto")) for result in left} - {"auto"})
+
+
+def not_shown(names: Sequence[str]) -> list[str]:
+    """A sentence of finished trainings that the tables leave out, as they are of other arms or seeds.
+
+    Args:
+        names: Of these trainings.
+    """
+    if not names:
+        return []
+    told = ", ".join(names[:MOST_NAMES]) + (f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else "")
+    count = f"{len(names)} finished training{'s' * (len(names) > 1)}"
+    return [f"this folder also holds {count} of other arms or seeds ({told}), which a call that names them shows"]
 
 
 def _own_keys(results: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -162,10 +185,11 @@ def plain_keys(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _mixed(results: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Arms whose seeds were trained with different settings in force."""
+    """Arms whose seeds were trained with different settings in force, but for how each machine ran the teacher."""
     found: dict[str, set[str]] = {}
     for result in results:
         if in_force := result.get("in_force"):
-            found.setdefault(result["arm"], set()).add(str(sorted(in_force.items())))
+            kept = sorted((key, value) for key, value in in_force.items() if key != RUNTIME)
+            found.setdefault(result["arm"], set()).add(str(kept))
     mixed = sorted(arm for arm, settings in found.items() if len(settings) > 1)
     return [f"the seeds of {', '.join(mixed)} were trained with different settings in force"] if mixed else []

@@ -28,6 +28,7 @@ from ima_yolo.experiment.report.measured import analyse, attempt
 from ima_yolo.experiment.study import Job, Study, load_study
 from ima_yolo.files import read_json, write_json
 from ima_yolo.host import unhurried_nms
+from ima_yolo.teachers import Teacher
 from ima_yolo.teachers.module import weights_digest
 from ima_yolo.trainer import IMATrainer
 
@@ -125,7 +126,7 @@ def _result(trainer: Any, job: Job, seconds: float, stops: Sequence[int]) -> dic
         "arm": job.arm.name,
         "seed": job.seed,
         "settings": job.arm.settings,
-        "in_force": _in_force(trainer.in_force) if job.arm.kind == "ima" else {},
+        "in_force": _in_force(trainer.in_force, trainer.teachers) if job.arm.kind == "ima" else {},
         "map50_95": float(metrics.box.map),
         "map50": float(metrics.box.map50),
         "map75": float(metrics.box.map75),
@@ -142,9 +143,11 @@ def _result(trainer: Any, job: Job, seconds: float, stops: Sequence[int]) -> dic
     }
 
 
-def _in_force(settings: Settings) -> dict[str, Any]:
+def _in_force(settings: Settings, teachers: Sequence[Teacher]) -> dict[str, Any]:
     """Our settings as the training had them, with what was left to us chosen."""
-    made = {"ima_generator": settings.restore} if settings.ima_loss == "ima" else {}
+    ran = dict.fromkeys(getattr(teacher, "runtime", "torch") for teacher in teachers)
+    made = {"ima_teacher_runtime": ",".join(ran)} if ran else {}
+    made |= {"ima_generator": settings.restore} if settings.ima_loss == "ima" else {}
     return {**settings.model_dump(mode="json", exclude={"teacher", "ima_trust"}), **made}
 
 

@@ -70,6 +70,13 @@ class YOLOTeacher:
         found = weights_digest(self._model)
         return self._rounded_from.get(found, found)
 
+    @property
+    def runtime(self) -> str:
+        """What it has looked at images with, in the words of `ima_teacher_runtime`."""
+        if self._dtype is not None:
+            return "bf16"
+        return "onnx" if any((self._graphs or {}).values()) else "torch"
+
     def by_graph(self) -> None:
         """Look at images by ONNX Runtime from now on, where that can be; it is of use on a CPU."""
         self._graphs = {}

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from ima_yolo.errors import IMAError
-from ima_yolo.experiment.arms import NAMED
+from ima_yolo.experiment.arms import NAMED, Arm
 from ima_yolo.experiment.calls import claimed
 from ima_yolo.experiment.study import Study
 
@@ -25,6 +25,10 @@ def test_arms_and_seeds_stay_while_a_call_trains_them(tmp_path: Path, other: dic
             pass
         with pytest.raises(IMAError, match="another call is training there"), claimed(make(tmp_path), grows=True):
             pass
+    study = make(tmp_path)
+    mended = Study(**{**vars(study), "arms": (study.arms[0], Arm("ima", "ima", {"ima_weight": 1}))})
+    with claimed(study), pytest.raises(IMAError, match="with other arms or seeds"), claimed(mended):
+        pass
     searching, same = claimed(make(tmp_path, **other), grows=True), claimed(make(tmp_path, **other))
     with searching, pytest.raises(IMAError, match="another call is training there"), same:
         pass

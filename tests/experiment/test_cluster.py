@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -137,6 +138,19 @@ def test_without_ray_one_line_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(IMAError, match=r"pip install 'ima-yolo\[ray\]'"):
         cluster.starter("auto")
+
+
+@pytest.mark.parametrize("form", ["127.0.0.1:{}", "ray://127.0.0.1:{}"])
+def test_a_machine_that_does_not_answer_is_one_line_at_once(form: str) -> None:
+    """Ray itself tries again for many minutes."""
+    pytest.importorskip("ray", reason="the extra ima-yolo[ray] is not installed")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = form.format(free.getsockname()[1])  # bound, and nobody listens
+        began = time.monotonic()
+        with pytest.raises(IMAError, match=f"ray={address}: no answer from there"):
+            cluster.starter(address)
+    assert time.monotonic() - began < cluster.ANSWERS_WITHIN + 5
 
 
 def test_a_cluster_that_is_not_there_is_one_line() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shlex
 from collections.abc import Callable
@@ -155,6 +156,34 @@ def test_what_is_left_open_shows_in_the_exit_code(
     assert "2 of 2 trainings are not finished" in capsys.readouterr().out
 
 
+def test_finished_trainings_that_a_call_does_not_name_are_told_of(
+    capsys, trained: Trained, words: list[str], tmp_path: Path
+) -> None:
+    assert cli.main(["compare", "arms=none,ima,l2", *words, "seeds=0,1,2"]) == 0
+    assert "also holds" not in capsys.readouterr().out
+    assert cli.main(["compare", "arms=none,ima", *words, "seeds=0"]) == 0
+    told = (
+        "this folder also holds 7 finished trainings of other arms or seeds "
+        "(ima-seed1, ima-seed2, l2-seed0, l2-seed1, l2-seed2 and 2 more), which a call that names them shows"
+    )
+    assert told in capsys.readouterr().out
+    assert f"Mind: {told}." in (tmp_path / "compare" / "report.html").read_text()
+
+
+def test_a_disk_that_is_full_at_the_report_keeps_what_is_finished(
+    capsys, trained: Trained, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("ima_yolo.experiment.report.page.write_report", full)
+    assert cli.main(["compare", "arms=none,ima", *words, "seeds=0"]) == 2
+    error = capsys.readouterr().err
+    folder = tmp_path / "compare"
+    assert f"{folder}: the disk has no room for the report; what is finished is kept, and `ima-yolo report" in error
+    assert len(list((folder / "results").iterdir())) == 2
+
+
 def test_an_arm_that_cannot_be_trained_is_found_before_anything_is(
     capsys, trained: Trained, words: list[str], tmp_path: Path, tiny_checkpoint: Callable[..., Path]
 ) -> None:
@@ -215,6 +244,16 @@ def test_a_search_fills_its_devices_and_runs_what_fails_once(
         (["compare", "batch=auto"], "batch=auto"),
         (["compare", "batch=-1"], "batch=-1: each training would choose its own"),
         (["compare", "batch=0.6"], "batch=0.6: each training would choose its own"),
+        (["compare", "arms={'none': {}, 'x': {'like': 'none', 'optimizer': 'Foo'}}"], "arm x: optimizer=Foo"),
+        (["compare", "arms={'none': {'lr0': 'fast'}, 'ima': {}}"], "arm none: 'lr0=fast'"),
+        (["compare", "arms={'none': {}, 'x': {'like': 'builtin', 'dis': -1}}"], "arm x: dis=-1"),
+        (["compare", "arms={'none': {'pretrained': 'gone.pt'}, 'ima': {}}"], "arm none: "),
+        (["compare", "arms={'none': {'batch': -1}, 'ima': {'batch': -1}}"], "arm none: batch=-1: each training would"),
+        (["sweep", "space={'batch': [-1, 4]}"], "batch=-1: each training would"),
+        (["sweep", "space={'mask_ratio': [1, 2]}"], "is ima_mask_ratio"),
+        (["compare", "trials=3"], "trials=: a key of `ima-yolo sweep`, which this command does not have"),
+        (["ablate", "arms=none,ima"], "arms=: a key of `ima-yolo compare`"),
+        (["sweep", "cfg=sweep_wieght"], "cfg=sweep_wieght: there is no such recipe (did you mean 'sweep_weight'?)"),
         (["ablate", "what=maskk"], "did you mean 'mask'?"),
         (["ablate", "what=mask_ratio"], "values=0.1,0.5,0.9"),
         (["sweep"], "space= is missing"),

@@ -112,5 +112,11 @@ def test_an_arm_without_results_has_no_row() -> None:
 
 def test_arms_that_saw_other_images_are_reported() -> None:
     assert same_conditions(RESULTS) == []
+    ran = [{**one, "in_force": {"ima_teacher_runtime": "bf16" if one["seed"] else "onnx"}} for one in RESULTS]
+    assert same_conditions(ran) == [], "each pair is alike"
+    chosen = {"settings": {"ima_teacher_runtime": "torch"}, "in_force": {"ima_teacher_runtime": "torch"}}
+    assert same_conditions([*ran[1:], {**ran[0], **chosen}]) == [], "an arm may say how"
+    ran[0]["in_force"] = {"ima_teacher_runtime": "torch"}
+    assert same_conditions(ran) == ["seed 0: the arms' teachers ran in different ways (onnx, torch)"]
     odd = [*RESULTS, result("cwd", 1, 0.5, images="b")]
     assert same_conditions(odd) == ["seed 1: the arms differ in their images"]

@@ -37,6 +37,7 @@ def test_maps_and_predictions_are_those_of_pytorch(pair: tuple[YOLOTeacher, YOLO
         if own.predictions is not None and other.predictions is not None:
             assert torch.allclose(own.predictions.scores, other.predictions.scores, atol=1e-3)
             assert torch.allclose(own.predictions.boxes, other.predictions.boxes, atol=1e-2)
+        assert [teacher.runtime for teacher in pair] == ["torch", "onnx"]
         for stride, level in (own.confidence or {}).items():
             assert torch.allclose(level, (other.confidence or {})[stride], atol=1e-4)
     assert pair[1]._graphs is not None

@@ -125,6 +125,7 @@ def test_it_repeats_itself_bit_by_bit(pair: tuple[YOLOTeacher, YOLOTeacher]) -> 
 def test_it_answers_for_the_weights_that_were_rounded(pair: tuple[YOLOTeacher, YOLOTeacher]) -> None:
     plain, fast = pair
     assert fast.digest() == plain.digest()
+    assert (plain.runtime, fast.runtime) == ("torch", "bf16")
     assert fast.by_half(), "once more changes nothing"
     with torch.no_grad():
         next(fast._model.parameters()).mul_(2)
@@ -142,6 +143,7 @@ def test_what_cannot_be_rounded_stays_as_it_was(
     else:
         monkeypatch.setattr(half, "DTYPE", torch.int8)
     assert not teacher.by_half()
+    assert teacher.runtime == "torch"
     after = teacher(images(1, 3, 64, 64)).features.maps
     assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
     assert "cannot run in bfloat16" in caplog.text

@@ -22,6 +22,7 @@ from ima_yolo.experiment.tables import (
     comparison_cells,
     conclusions,
     difference_text,
+    not_shown,
     same_conditions,
 )
 from ima_yolo.lists import as_typed
@@ -89,6 +90,7 @@ def outcome(measured: Measured, rows: Sequence[Mapping[str, Any]], made: Sequenc
         best = [row for row in sorted(rows, key=lambda row: row["mean"], reverse=True) if row["against"]]
         said = conclusions(best[:MOST_BEST])
     points = [*said, *(f"Mind: {fault}." for fault in same_conditions(measured.results))]
+    points += [f"Mind: {told}." for told in not_shown(measured.study.not_of_this_call())]
     jobs = list(measured.study.jobs())
     if missing := len(jobs) - len(measured.results):
         points.append(f"Mind: {missing} of {len(jobs)} trainings are not finished.")
