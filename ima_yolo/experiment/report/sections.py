@@ -192,13 +192,23 @@ def errors_and_sizes(measured: Measured, made: Sequence[Figure]) -> Section:
         "These figures come from detections as prediction gives them, one label a box, judged by COCO's rules, and "
         "can differ by some tenths from the validation above. Means over seeds.",
     ]
-    if unseen := [name for name in measured.arms if not measured.of_arm(name)]:
+    if unseen := _not_looked_at(measured):
         text.append(f"Not looked at, since their checkpoints are not on this machine: {', '.join(unseen)}.")
     tables = [
         Table(["per 100 objects", *KINDS], rows, tuple(range(1, len(KINDS) + 1))),
         Table(["AP50-95 of", *sizes], of_size, tuple(range(1, len(sizes) + 1))),
     ]
     return Section("Kinds of error, sizes of objects", text, tables=tables, figures=made)
+
+
+def _not_looked_at(measured: Measured) -> list[str]:
+    """Arms whose detections are missing, of some seeds or of all."""
+    told = []
+    for name in measured.arms:
+        trained, seen = sum(result["arm"] == name for result in measured.results), len(measured.of_arm(name))
+        if seen < trained:
+            told.append(f"{name} ({trained - seen} of {trained} seeds)" if seen else name)
+    return told
 
 
 def _scores_of_size(found: Sequence[Mapping[str, Any]], size: str) -> list[float]:
