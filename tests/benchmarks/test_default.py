@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import pytest
@@ -174,31 +174,46 @@ def test_variants_of_the_feature_loss_are_what_the_texts_say() -> None:
 
 PARTS = ("features", "standardization", "deflation", "mask", "generator")
 ABLATED = {
-    "blood cells": {arm: f"bccd_ablation/{arm}" for arm in ("ima", *(f"no-{part}" for part in PARTS))},
+    "blood cells": {
+        "none": ("bccd_unseen/none", "bccd_ablation/none"),
+        **{arm: (f"bccd_ablation/{arm}",) for arm in ("ima", *(f"no-{part}" for part in PARTS))},
+    },
     "helmets": {
-        "ima": "helmet_ratio/half",
-        "no-features": "helmet_parts/heads",
-        **{f"no-{part}": f"helmet_ablation/no-{part}" for part in PARTS[1:]},
+        "none": ("helmet_holdout/none", "helmet_ablation/none"),
+        "ima": ("helmet_ratio/half", "helmet_ablation/ima"),
+        "no-features": ("helmet_parts/heads", "helmet_ablation/no-features"),
+        **{f"no-{part}": (f"helmet_ablation/no-{part}",) for part in PARTS[1:]},
     },
 }
-"""Where the trainings of the default and of the default less a part are."""
+"""Where the trainings without a teacher, of the default and of the default less a part are."""
+ADDED = (3, 4)
+"""Seeds that were trained when three had told nothing of single parts, and that no choice was made by."""
 
 
-def ablated(name: str) -> dict[str, dict[int, float]]:
-    """mAP50-95 in points of the default and of the default less each part, by seed, under the same conditions."""
+def ablated(name: str, seeds: Collection[int] = range(5)) -> dict[str, dict[int, float]]:
+    """mAP50-95 in points of no teacher, the default and the default less each part, by seed, in the same conditions."""
     from ima_yolo.experiment.ablation import read_ablation
 
     wanted = {arm.name: arm.settings for arm in read_ablation("default")[0]}
     points: dict[str, dict[int, float]] = {}
     every: list[dict[str, Any]] = []
-    for arm, place in ABLATED[name].items():
-        found = [json.loads(file.read_text()) for file in sorted(DEFAULT.glob(f"{place}-seed*.json"))]
-        every += [{**one, "arm": arm} for one in found]
-        if place != "helmet_ratio/half":  # the default by its earlier settings, bit for bit: see below
-            assert all(one["settings"] == wanted[arm] for one in found), arm
-        points[arm] = {one["seed"]: 100 * one["map50_95"] for one in found}
+    for arm, places in ABLATED[name].items():
+        files = [file for place in places for file in sorted(DEFAULT.glob(f"{place}-seed*.json"))]
+        found = {file: json.loads(file.read_text()) for file in files}
+        every += [{**one, "arm": arm, "in_force": read_of(one)} for one in found.values()]
+        # but for the default by its earlier settings, bit for bit: see below
+        other = [file for file, one in found.items() if one["settings"] != wanted[arm]]
+        assert all(file.parent.name == "helmet_ratio" for file in other), other
+        points[arm] = {one["seed"]: 100 * one["map50_95"] for one in found.values()}
+        assert {*range(4)} <= {*points[arm]} <= {*range(5)}, arm
     assert unlike(every) == []
-    return points
+    return {arm: {seed: value for seed, value in of_arm.items() if seed in seeds} for arm, of_arm in points.items()}
+
+
+def read_of(result: dict[str, Any]) -> dict[str, Any]:
+    """Settings in force that the training read: without features, the default of their ratio changed for nobody."""
+    without = ("ima_weight_ratio",) if result["settings"].get("ima_weight") == 0 else ()
+    return {key: value for key, value in result.get("in_force", {}).items() if key not in without}
 
 
 def less(points: dict[str, dict[int, float]], part: str) -> Any:
@@ -241,14 +256,16 @@ def test_the_larger_weight_trained_as_the_default_does_now() -> None:
 
 @pytest.mark.parametrize("name", ABLATED)
 def test_what_each_part_brings_is_what_the_texts_say(name: str) -> None:
+    from ima_yolo.experiment.statistics import paired
+
     points = ablated(name)
     text = (DEFAULT / "README.md").read_text()
     text = text[text.index(f"What each part brings, {name}") :]
-    seeds = len(points["ima"])
     cells = {
-        arm: " | ".join(f"{value:.1f}" for value in of_arm.values()) + " |" * (seeds - len(of_arm))
+        arm: " | ".join(f"{value:.1f}" for value in of_arm.values()) + " |" * (5 - len(of_arm))
         for arm, of_arm in points.items()
     }
+    assert f"| no teacher | {cells['none']} | {spelled(paired(points['ima'], points['none']))} |" in text
     assert f"| the default | {cells['ima']} | |" in text
     for part in PARTS:
         assert f"| less {part} | {cells[f'no-{part}']} | {spelled(less(points, part))} |" in text
@@ -266,10 +283,25 @@ def test_what_each_part_brings_on_both_data_sets_is_what_the_texts_say() -> None
         cells = " | ".join(map(spelled, [*gains, averaged(gains)]))
         assert f"| {part} | {cells} |" in readme
         assert f"| {part} | {spelled(averaged(gains))} |" in text
-    heads = [paired(points["no-features"], halves(name)["none"]) for name, points in every.items()]
     said = " ".join(readme.split())
-    assert f"without features they bring {spelled(averaged(heads))} over both data sets" in said
+    lengths = {len(of_arm) for points in every.values() for of_arm in points.values()}
+    assert f"for the blood cells ({'five' if lengths == {5} else 'four or five'} seeds each" in said
+    heads = averaged([paired(points["no-features"], points["none"]) for points in every.values()])
+    assert f"without features they bring {spelled(heads)} over both data sets" in said
     features = averaged([less(points, "features") for points in every.values()])
     assert f"which are Instance Mask Alignment, add {spelled(features)} to that" in said
+    alone = less(every["blood cells"], "features")
+    assert alone.low < 0 < alone.high, "nothing that can be told from chance on the blood cells"
     before = halves("blood cells")
-    assert f"with the teacher before it was {spelled(paired(before['larger'], before['heads']))};" in said
+    assert f"with the teacher before it was {spelled(paired(before['larger'], before['heads']))})" in said
+    for file in (said, " ".join(text.split())):
+        added = less(ablated("helmets", ADDED), "features").differences
+        assert "seeds that chose nothing have {:+.1f} and {:+.1f} there".format(*added) in file
+
+
+def test_the_teacher_of_the_parts_is_as_good_as_the_texts_say() -> None:
+    report = (DEFAULT / "bccd_ablation" / "report.md").read_text()
+    row = re.search(r"\| teacher \| ([\d.]+) \|", report)
+    assert row is not None
+    text = " ".join((DEFAULT / "README.md").read_text().split())
+    assert f"and a better one: it has {float(row[1]):.1f} on them" in text
