@@ -101,8 +101,7 @@ def recipe_path(name: str) -> Path:
     """
     if name.endswith((".yaml", ".yml")):
         return Path(name)
-    known = {Path(str(file)).stem: Path(str(file)) for file in files("ima_yolo.cfg").iterdir()}
-    known = {stem: path for stem, path in known.items() if path.suffix == ".yaml"}
+    known = {path.stem: path for path in Path(str(files("ima_yolo.cfg"))).glob("*.yaml")}
     if name not in known:
         near = nearest(name, known) or f"; there are {', '.join(sorted(known))}"
         raise IMAError(f"cfg={name}: there is no such recipe{near}; a file of your own ends in .yaml")

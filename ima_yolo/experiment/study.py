@@ -204,8 +204,8 @@ class Study:
     def _is_begun(self, arm: Arm) -> bool:
         """Whether the folder has a result of an arm, or a checkpoint that it might go on from, with whatever seed."""
         of_arm = f"{arm.name}-seed*"
-        found = (self.folder.glob(f"results/{of_arm}.json"), self.folder.glob(f"runs/{of_arm}/weights/*.pt"))
-        return any(True for files in found for _ in files)
+        patterns = (f"results/{of_arm}.json", f"runs/{of_arm}/weights/*.pt")
+        return any(file for pattern in patterns for file in self.folder.glob(pattern))
 
     def _check_results(self, force: bool) -> None:
         """Refuse results of arms that bear the name of one of these but other settings, or that other code made."""
