@@ -91,8 +91,9 @@ def main() -> None:
 
 
 def _longer(keys: dict[str, Any]) -> dict[str, Any]:
-    """Keys of a training that comes before a study's: twice as long."""
-    return {**keys, "epochs": 2 * keys["epochs"]}
+    """Keys of a training without a teacher that comes before a study's: twice as long, and none of ours."""
+    theirs = {key: value for key, value in keys.items() if key != "force" and not key.startswith("ima_")}
+    return {**theirs, "epochs": 2 * keys["epochs"]}
 
 
 def _options() -> argparse.Namespace:

@@ -17,7 +17,7 @@ def test_a_study_from_a_converged_student(
     from proof import main, set_name
 
     sizes = ["--imgsz", "64", "--epochs", "1", "--seeds", "0", "--starts", "converged", "--pairs", "yolo26n:yolo26n"]
-    keys = [str(tiny_data), "workers=0", "device=cpu", "batch=2"]
+    keys = [str(tiny_data), "workers=0", "device=cpu", "batch=2", "ima_weight_ratio=0.3", "force=True"]
     before = ["--teacher", "epochs=3", "--holdout", "0.5"]
     monkeypatch.setattr("sys.argv", ["proof.py", str(tmp_path), *keys, *sizes, *before])
     main()
@@ -28,6 +28,7 @@ def test_a_study_from_a_converged_student(
     assert study.name == f"{name}-yolo26n-converged"
     made = json.loads((study / "study.json").read_text())
     assert made["common"]["lr0"] == pytest.approx(0.0002)
+    assert made["common"]["ima_weight_ratio"] == 0.3
     assert made["made_of"]["student"]["name"] == f"{name}.pt"
     places = json.loads((study / "places.json").read_text())
     assert places["data"] == str(tmp_path / "data" / f"{set_name(tiny_data)}-0.5" / "data.yaml")
