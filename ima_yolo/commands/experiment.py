@@ -188,7 +188,7 @@ def _report(study: Any, pictures: bool = True) -> None:
 
     results = study.complete_results()
     rows = comparison(results, [arm.name for arm in study.arms], against=study.against)
-    said = [*conclusions(rows), *same_conditions(results), *not_shown(study.not_of_this_call())]
+    said = [*conclusions(rows), *same_conditions(results, study.common), *not_shown(study.not_of_this_call())]
     print(f"\n{markdown(rows)}\n", *said, sep="\n")
     if not results:
         return

@@ -16,7 +16,7 @@ from ima_yolo.experiment.arms import DECIDED, JUDGED_BY, Arm, check_alike
 from ima_yolo.experiment.identity import data_identity, model_identity, teacher_identity
 from ima_yolo.experiment.images import hold_out, scan_labels
 from ima_yolo.experiment.study import MACHINE_KEYS, Study
-from ima_yolo.experiment.tables import plain_keys
+from ima_yolo.experiment.tables import own_keys, plain_keys
 from ima_yolo.lists import listed
 from ima_yolo.pairing import is_one_checkpoint
 from ima_yolo.preflight import Plan, prepare
@@ -79,7 +79,9 @@ def build_study(
 
 
 def _check_arms(options: Mapping[str, Any], arms: Iterable[Arm], plan: Plan) -> None:
-    """Refuse arms that cannot be trained or compared; name those that would train alike, and keys that are not read.
+    """Refuse arms that cannot be trained or compared; name those that would train alike or not be comparable.
+
+    Keys that no training would read are named as well.
 
     Args:
         options: Keys of all trainings.
@@ -98,6 +100,8 @@ def _check_arms(options: Mapping[str, Any], arms: Iterable[Arm], plan: Plan) -> 
         if arm.kind == "ima":
             made.append((arm, settings))
     _tell_of_twins(made)
+    for fault in own_keys({arm.name: {**options, **arm.settings} for arm in arms}):
+        LOGGER.warning(fault)
     given = set(split(options)[0]) - {"teacher"}
     unread = {key for key in given if all(key in settings.unread for _, settings in made)}
     idle = unread | {key for key in given if all(key in arm.settings for arm, _ in made)}

@@ -127,10 +127,14 @@ def _sentence(arm: str, other: str, found: Paired, score: str) -> str:
     return f"{arm} {word} {other} ({measured})." if word else f"{arm} against {other}: no evidence ({measured})."
 
 
-def same_conditions(results: Sequence[Mapping[str, Any]]) -> list[str]:
+def same_conditions(results: Sequence[Mapping[str, Any]], common: Mapping[str, Any] | None = None) -> list[str]:
     """What keeps the pairs of a study from being alike: weights, images, epochs, devices, keys or code; resumptions.
 
     Digests of a resumed training cover a part of it only and are left empty; such trainings are named instead.
+
+    Args:
+        results: Of finished trainings.
+        common: Keys of all trainings, which arms may give once more; None for Ultralytics' defaults.
     """
     faults = []
     for seed in sorted({result["seed"] for result in results}):
@@ -140,7 +144,8 @@ def same_conditions(results: Sequence[Mapping[str, Any]]) -> list[str]:
                 faults.append(f"seed {seed}: the arms differ in their {what}")
         if len(ran := _runtimes(of_seed)) > 1:
             faults.append(f"seed {seed}: the arms' teachers ran in different ways ({', '.join(ran)})")
-    faults += _own_keys(results) + _mixed(results)
+    faults += own_keys({result["arm"]: {**(common or {}), **(result.get("settings") or {})} for result in results})
+    faults += _mixed(results)
     versions = {tuple(sorted(result["code"].items())) for result in results if "code" in result}
     if len(versions) > 1:
         faults.append(f"the results come from {len(versions)} versions of code or packages")
@@ -169,9 +174,13 @@ def not_shown(names: Sequence[str]) -> list[str]:
     return [f"this folder also holds {count} of other arms or seeds ({told}), which a call that names them shows"]
 
 
-def _own_keys(results: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Keys of the plain training that some arms have and others have not: what differs may be theirs."""
-    own = {result["arm"]: plain_keys(result.get("settings") or {}) for result in results}
+def own_keys(arms: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A sentence of keys of the plain training that some arms have and others have not: what differs may be theirs.
+
+    Args:
+        arms: Settings by name.
+    """
+    own = {arm: plain_keys(settings) for arm, settings in arms.items()}
     keys = sorted({key for keys in own.values() for key in keys})
     differ = [key for key in keys if len({str(one.get(key, DEFAULT_CFG_DICT.get(key))) for one in own.values()}) > 1]
     if not differ:

@@ -106,7 +106,9 @@ def test_what_is_off_stays_so_when_the_report_s_own_command_is_typed(
     assert trained.ran == ["none-seed0", "ima-seed0"]
 
 
-def test_keys_that_an_arm_or_none_reads_are_named(trained: Trained, words: list[str], caplog: Any) -> None:
+def test_keys_that_an_arm_or_none_reads_are_named(
+    capsys: pytest.CaptureFixture[str], trained: Trained, words: list[str], caplog: Any
+) -> None:
     assert cli.main(["ablate", "what=mask", *words, "seeds=0", "ima_loss=l2", "name=a"]) == 0
     assert "arm mask-spatial: without effect beside its other settings: ima_mask" in caplog.text
     assert "arms mask-spatial and mask-none train alike: they differ in nothing that is read" in caplog.text
@@ -123,6 +125,12 @@ def test_keys_that_an_arm_or_none_reads_are_named(trained: Trained, words: list[
     assert "without effect in every arm: ima_weight" in caplog.text
     assert cli.main(["compare", "arms=none,ima", *words, "seeds=0", "dis=2", "name=c"]) == 0
     assert "without effect in every arm: dis" in caplog.text
+    assert "of the training itself" not in caplog.text
+    own = "arms={'none': {}, 'long': {'epochs': 2}, 'as-all': {'lr0': 0.02}}"
+    assert cli.main(["compare", own, *words, "lr0=0.02", "seeds=0", "name=g"]) == 0
+    told = "the arms differ in epochs of the training itself: what differs may not be the teacher's"
+    assert told in caplog.text
+    assert told in (Path(capsys.readouterr().out.split("report ")[-1].strip()).parent / "report.md").read_text()
 
 
 def test_a_call_holds_the_folder_while_it_trains(

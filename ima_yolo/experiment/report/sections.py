@@ -89,7 +89,7 @@ def outcome(measured: Measured, rows: Sequence[Mapping[str, Any]], made: Sequenc
     if len(said) > MOST_SENTENCES:  # a sweep's table says the rest
         best = [row for row in sorted(rows, key=lambda row: row["mean"], reverse=True) if row["against"]]
         said = conclusions(best[:MOST_BEST])
-    points = [*said, *(f"Mind: {fault}." for fault in same_conditions(measured.results))]
+    points = [*said, *(f"Mind: {fault}." for fault in same_conditions(measured.results, measured.study.common))]
     points += [f"Mind: {told}." for told in not_shown(measured.study.not_of_this_call())]
     jobs = list(measured.study.jobs())
     if missing := len(jobs) - len(measured.results):
