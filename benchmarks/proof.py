@@ -107,7 +107,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=30, help="of a student")
     parser.add_argument("--teacher", nargs="+", default=[], help="keys of a teacher's training beyond the student's")
     parser.add_argument("--converged", nargs="+", default=[], help="the same of a converged student's")
-    parser.add_argument("--holdout", type=float, help="share of train to judge by")
+    parser.add_argument("--holdout", type=float, help="share of train to evaluate on")
     parser.add_argument("--jobs", type=int, help="trainings at a time")
     words = parser.parse_args()
     words.keys = [str(word) for word in words.data if "=" in str(word)]

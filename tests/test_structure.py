@@ -118,7 +118,7 @@ ROOMS: dict[str, Room] = {
 # imported inside functions either.
 TORCH_SIDE_OF_EXPORT = {"embedded_nms", "measure", "onnx", "quantize", "quantize_graph", "reference"}
 BENCHMARK = {"bench_theirs", "bench_report", "benchmark"}  # runs without torch too, and uses more where it is there
-FRONT_DOORS = {"ima_yolo.export": "__init__"}  # packages whose __init__ is judged by another room's row
+FRONT_DOORS = {"ima_yolo.export": "__init__"}  # packages whose __init__ is checked by another room's row
 
 MAX_FILE_LINES = 350
 MAX_FUNCTION_LINES = 60

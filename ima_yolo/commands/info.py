@@ -15,7 +15,7 @@ from ima_yolo.errors import IMAError
 
 STUDY_KEYS = """\
 seeds=       each arm is trained once with each; one seed gives no interval, three are a start
-holdout=     0.3 judges on a seeded 30% of train instead of val, so that val stays untouched while you choose
+holdout=     0.3 evaluates on a seeded 30% of train instead of val, so that val stays untouched while you choose
 jobs=        trainings at a time, on one device too (each with its own workers=, so give few)
 devices=     where, for example devices=0,1; jobs= are dealt out over them in turn
 ray=         auto, local or an address: trainings on a Ray cluster (pip install 'ima-yolo[ray]'), each with

@@ -18,10 +18,10 @@ TEACHER = "teacher"  # what reports call the teacher beside the arms
 
 DECIDED = frozenset({"seed", "resume", "save_dir", "exist_ok"})  # keys of `yolo train` that each training gets from us
 PLACES = frozenset({"project", "name", "mode", "cfg"})  # where a study writes, what it does, what it was read from
-# What arms are trained on and given time for, and what judges them: arms that differ in it cannot be compared.
+# What arms are trained on and given time for, and what they are evaluated by: arms that differ in it cannot be compared.
 TRAINED_ON = ("data", "fraction", "imgsz", "rect", "time", "device", "task")
-JUDGED_BY = ("split", "classes", "single_cls", "conf", "iou", "max_det", "agnostic_nms", "augment")
-ALIKE = frozenset({*TRAINED_ON, *JUDGED_BY, "val", "nms", "half", "dnn"})
+EVALUATED_BY = ("split", "classes", "single_cls", "conf", "iou", "max_det", "agnostic_nms", "augment")
+ALIKE = frozenset({*TRAINED_ON, *EVALUATED_BY, "val", "nms", "half", "dnn"})
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def _named_arm(name: str) -> Arm:
 
 
 def check_alike(name: str, keys: Mapping[str, Any]) -> None:
-    """Refuse an arm that would be trained on other images or judged otherwise than its neighbours.
+    """Refuse an arm that would be trained on other images or evaluated otherwise than its neighbours.
 
     Raises:
         IMAError: Naming arm and key.

@@ -12,7 +12,7 @@ from ultralytics.utils.torch_utils import parse_device, select_device
 
 from ima_yolo.config import Settings, spelt_out, split
 from ima_yolo.errors import IMAError, one_line
-from ima_yolo.experiment.arms import DECIDED, JUDGED_BY, Arm, check_alike
+from ima_yolo.experiment.arms import DECIDED, EVALUATED_BY, Arm, check_alike
 from ima_yolo.experiment.identity import data_identity, model_identity, teacher_identity
 from ima_yolo.experiment.images import hold_out, scan_labels
 from ima_yolo.experiment.study import MACHINE_KEYS, Study
@@ -48,8 +48,8 @@ def build_study(
     if taken := sorted(DECIDED & options.keys()):
         raise IMAError(f"{taken[0]}=: differs between the trainings of a study; leave it out (seeds= names the seeds)")
     # What a report says of single images would not follow these.
-    if taken := [key for key in JUDGED_BY if options.get(key, DEFAULT_CFG_DICT[key]) != DEFAULT_CFG_DICT[key]]:
-        raise IMAError(f"{taken[0]}=: a study judges all classes of the data's val as Ultralytics does; leave it out")
+    if taken := [key for key in EVALUATED_BY if options.get(key, DEFAULT_CFG_DICT[key]) != DEFAULT_CFG_DICT[key]]:
+        raise IMAError(f"{taken[0]}=: a study evaluates all classes of the data's val as Ultralytics does; leave it out")
     if len(listed(options.get("device"))) > 1:
         raise IMAError(f"device={options['device']}: a training of a study takes one; devices= deals out several")
     options = {**options, "project": str(folder.parent), "name": folder.name}

@@ -15,7 +15,7 @@ from ima_yolo.config import validate
 DEFAULT = REPOSITORY / "benchmarks" / "results" / "default"
 
 
-def test_the_study_with_a_teacher_that_saw_no_judge_is_what_the_text_says() -> None:
+def test_the_study_with_a_teacher_that_saw_no_held_out_image_is_what_the_text_says() -> None:
     from ima_yolo.experiment.statistics import paired
 
     text = (DEFAULT / "README.md").read_text()
@@ -34,11 +34,11 @@ def test_the_study_with_a_teacher_that_saw_no_judge_is_what_the_text_says() -> N
     ("name", "folders"),
     [
         (
-            "blood cells, 62 images judge, 30 epochs",
+            "blood cells, 62 held-out images, 30 epochs",
             ("bccd_unseen/none", "bccd_unseen/ima", "bccd_balance/half", "bccd_ratio/half"),
         ),
         (
-            "helmets, 400 images judge, 24 epochs",
+            "helmets, 400 held-out images, 24 epochs",
             (*(f"helmet_holdout/{arm}" for arm in ("none", "ima", "half")), "helmet_ratio/half"),
         ),
     ],

@@ -33,7 +33,7 @@ def test_a_study_from_a_converged_student(
     places = json.loads((study / "places.json").read_text())
     assert places["data"] == str(tmp_path / "data" / f"{set_name(tiny_data)}-0.5" / "data.yaml")
     of_teacher = yaml.safe_load((tmp_path / "teachers" / "runs" / name / "args.yaml").read_text())
-    assert of_teacher["data"] == places["data"], "those that judge teach nobody"
+    assert of_teacher["data"] == places["data"], "held-out images teach nobody"
     assert "one seed: no interval" in (tmp_path / "proof.md").read_text()
     kept = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("weights/*.pt")}
     teacher = tmp_path / "teachers" / f"{name}.pt"

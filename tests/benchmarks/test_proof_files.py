@@ -224,7 +224,7 @@ def test_what_is_said_of_the_helmets_is_what_the_files_say() -> None:
     assert f"helps here ({gain.mean:+.1f}, {gain.low:+.1f} to {gain.high:+.1f}), as it does not on the blood" in said
     assert f"it has {of_teacher(study)} on the 350" in said
     readme = " ".join((REPOSITORY / "README.md").read_text().split())
-    assert f"(8 epochs of all, {of_teacher(study)} on the 350 that judge)" in readme
+    assert f"(8 epochs of all, {of_teacher(study)} on the 350 validation images)" in readme
 
 
 def test_the_teachers_that_the_command_trains_are_as_good_as_the_text_says() -> None:

@@ -106,7 +106,7 @@ def analyse(study: Study, name: str, weights: Path, device: str | None = None) -
 
 
 def validation(study: Study) -> tuple[list[Path], dict[int, str], int]:
-    """The images that the study is judged on, the class names by index, and the images' channels."""
+    """The images that the study is evaluated on, the class names by index, and the images' channels."""
     if "://" in str(study.data):  # a folder that somebody sent has nothing fetched
         raise IMAError(f"data={study.data}: not fetched for a report")
     data = read_data_set(str(study.data), fetch=False)

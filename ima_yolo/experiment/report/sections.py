@@ -98,11 +98,11 @@ def outcome(measured: Measured, rows: Sequence[Mapping[str, Any]], made: Sequenc
     if intervals >= MANY_INTERVALS:
         points.append(f"Mind: of {intervals} intervals at 95%, one in twenty misses the truth by chance.")
     if measured.study.made_of.get("holdout"):
-        points.append("Judged on a held-out part of train; a teacher that was trained on it looks better than it is.")
+        points.append("Evaluated on a held-out part of train; a teacher that was trained on it looks better than it is.")
     text = [
         "Each arm trains the same student from the same initial weights on the same images in the same order, seed by "
         "seed. Differences are paired by seed; the interval is Student's t at 95%. mAP in points, 0 to 100, of each "
-        "training's best epoch on the images that judge it; the last epoch's stands beside it. Minutes are what a "
+        "training's best epoch by the images it is evaluated on; the last epoch's stands beside it. Minutes are what a "
         "training took, beside whatever else ran."
     ]
     tables = [Table(heads, cells, (1, 2, len(heads) - 1)), _other_scores(measured)]
@@ -189,7 +189,7 @@ def errors_and_sizes(measured: Measured, made: Sequence[Figure]) -> Section:
     text = [
         "class: right place, wrong class. location: right class, overlap 0.1 to 0.5. both: neither right. duplicate: a "
         "second box on one object. background: nothing there. missed: an object that nothing found.",
-        "These figures come from detections as prediction gives them, one label a box, judged by COCO's rules, and "
+        "These figures come from detections as prediction gives them, one label a box, evaluated by COCO's rules, and "
         "can differ by some tenths from the validation above. Means over seeds.",
     ]
     if unseen := _not_looked_at(measured):
