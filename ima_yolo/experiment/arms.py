@@ -18,7 +18,7 @@ TEACHER = "teacher"  # what reports call the teacher beside the arms
 
 DECIDED = frozenset({"seed", "resume", "save_dir", "exist_ok"})  # keys of `yolo train` that each training gets from us
 PLACES = frozenset({"project", "name", "mode", "cfg"})  # where a study writes, what it does, what it was read from
-# What arms are trained on and given time for, and what they are evaluated by: arms that differ in it cannot be compared.
+# What arms are trained on, given time for and evaluated by: arms that differ in it cannot be compared.
 TRAINED_ON = ("data", "fraction", "imgsz", "rect", "time", "device", "task")
 EVALUATED_BY = ("split", "classes", "single_cls", "conf", "iou", "max_det", "agnostic_nms", "augment")
 ALIKE = frozenset({*TRAINED_ON, *EVALUATED_BY, "val", "nms", "half", "dnn"})

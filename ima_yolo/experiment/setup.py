@@ -49,7 +49,7 @@ def build_study(
         raise IMAError(f"{taken[0]}=: differs between the trainings of a study; leave it out (seeds= names the seeds)")
     # What a report says of single images would not follow these.
     if taken := [key for key in EVALUATED_BY if options.get(key, DEFAULT_CFG_DICT[key]) != DEFAULT_CFG_DICT[key]]:
-        raise IMAError(f"{taken[0]}=: a study evaluates all classes of the data's val as Ultralytics does; leave it out")
+        raise IMAError(f"{taken[0]}=: a study evaluates all classes of val as Ultralytics does; leave it out")
     if len(listed(options.get("device"))) > 1:
         raise IMAError(f"device={options['device']}: a training of a study takes one; devices= deals out several")
     options = {**options, "project": str(folder.parent), "name": folder.name}

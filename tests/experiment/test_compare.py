@@ -120,7 +120,7 @@ def stop_at_once(*_: Any, **__: Any) -> None:
         ("arms=", "at least two"),
         ("arms={'none': {}, 'x': {'classes': [1]}}", "arm x: classes= has to be the same for all arms"),
         ("arms={'none': {}, 'x': {'conf': 0.5}}", "arm x: conf= has to be the same"),
-        ("single_cls=True", "single_cls=: a study evaluates all classes of the data's val as Ultralytics does"),
+        ("single_cls=True", "single_cls=: a study evaluates all classes of val as Ultralytics does"),
         *(
             (f"{word}", "=: a study evaluates")
             for word in ("split=test", "classes=1", "conf=0.5", "max_det=5", "augment=True")

@@ -98,7 +98,9 @@ def outcome(measured: Measured, rows: Sequence[Mapping[str, Any]], made: Sequenc
     if intervals >= MANY_INTERVALS:
         points.append(f"Mind: of {intervals} intervals at 95%, one in twenty misses the truth by chance.")
     if measured.study.made_of.get("holdout"):
-        points.append("Evaluated on a held-out part of train; a teacher that was trained on it looks better than it is.")
+        points.append(
+            "Evaluated on a held-out part of train; a teacher that was trained on it looks better than it is."
+        )
     text = [
         "Each arm trains the same student from the same initial weights on the same images in the same order, seed by "
         "seed. Differences are paired by seed; the interval is Student's t at 95%. mAP in points, 0 to 100, of each "
