@@ -27,14 +27,14 @@ def main() -> int:
     words.parse_args()
     from ima_yolo.demo.run import IMGSZ, run
     from ima_yolo.files import write_json
-    from ima_yolo.summary import measure
+    from ima_yolo.summary import measure_all
 
     with TemporaryDirectory() as folder:
         start = time.monotonic()
         models = run(Path(folder))
         seconds = time.monotonic() - start
         data = Path(folder) / "data" / "data.yaml"
-        rows = [asdict(measure(path, data, IMGSZ, name, device="cpu", workers=0)) for name, path in models.items()]
+        rows = [asdict(row) for row in measure_all(models, data, IMGSZ, device="cpu", workers=0)]
     reached = rows[0]["map50"]
     kept = seconds <= SECONDS and reached >= TEACHER_MAP50
     write_json(OUTPUT, {"seconds": round(seconds), "cores": os.cpu_count(), "seed": 0, "models": rows, "kept": kept})

@@ -55,6 +55,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "version": ("ima_yolo.commands.info", "version", "print the versions in use"),
 }
 
+OF_STUDIES = ("compare", "ablate", "sweep")
 TASKS = {"detect", "segment", "semantic", "pose", "obb", "classify"}
 """Words that `yolo` takes before the command."""
 
@@ -74,7 +75,9 @@ OF_EXTRAS = {
 LONGEST = 1000  # characters of a message
 # Another kind of file than was expected, or no permission: the user can mend that.
 NOT_OURS = (errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.EEXIST)
-HOW_TO_INSTALL = "this command needs `pip install 'ima-yolo[train]'`; 'ima-yolo[edge]' is for running .onnx files alone"
+HOW_TO_INSTALL = (
+    "this command needs `pip install '.[train]'` where IMA-YOLO was cloned; '.[edge]' is for running .onnx files alone"
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -114,7 +117,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         return _refuse(f"{package} is not installed; {HOW_TO_INSTALL}")
     except KeyboardInterrupt:
-        print("ima-yolo: interrupted", file=sys.stderr)
+        goes_on = "; the same command goes on where it was" if words[0] in OF_STUDIES else ""
+        print(f"ima-yolo: interrupted{goes_on}", file=sys.stderr)
         return 130
 
 

@@ -60,6 +60,7 @@ def read_data_set(data: str, split: str = "", fetch: bool = True) -> dict[str, A
         IMAError: If it is missing or wrong, or would run code.
     """
     described: Mapping[str, Any] = {}
+    runs = False
     try:
         file = _file_of(data)
         root = _unpacked(file, data) if is_archive(file) else None
@@ -73,7 +74,7 @@ def read_data_set(data: str, split: str = "", fetch: bool = True) -> dict[str, A
     except IMAError:
         raise
     except Exception as error:
-        script = "; its download: is a script, which is not run" if _is_script(described) else ""
+        script = "; its download: is a script, which is not run" if _is_script(described) and not runs else ""
         asks = "" if fetch else f"; a checkpoint has nothing fetched by itself: if they are yours, add data={data}"
         raise IMAError(f"data={data}: {one_line(error)}{script or asks}") from error
     return found

@@ -44,8 +44,12 @@ def write_json(path: Path, content: Any) -> None:
         partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, mend: str = "remove it, and it is made again") -> Any:
     """Read a file that `write_json` wrote.
+
+    Args:
+        path: The file.
+        mend: What to do where it is damaged.
 
     Raises:
         IMAError: If it cannot be read, is too large, or nests without end.
@@ -53,7 +57,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(read_text(path))
     except (OSError, ValueError, RecursionError) as error:
-        raise IMAError(f"{path}: cannot be read ({one_line(error)}); remove it, and it is made again") from error
+        raise IMAError(f"{path}: cannot be read ({one_line(error)}); {mend}") from error
 
 
 def read_text(path: Path) -> str:

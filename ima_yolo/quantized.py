@@ -74,4 +74,4 @@ def need_modelopt(why: str) -> None:
         import_module("modelopt.torch.quantization")
     except ImportError as error:
         missing = f"{why} needs NVIDIA ModelOpt, which cannot be imported ({one_line(error)})"
-        raise IMAError(f"{missing}; pip install 'ima-yolo[int8]'") from error
+        raise IMAError(f"{missing}; pip install '.[int8]' where IMA-YOLO was cloned") from error

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 _HEADINGS = ("model", "mAP50-95", "mAP50", "parameters", "GFLOPs", "ms/image")
-_WARM_UP, _TIMED = 5, 30
+_ROUNDS, _PASSES = 6, 6  # the first pass of a model in a round warms up
 
 
 @dataclass(frozen=True)
@@ -61,20 +61,28 @@ def _accuracy(model: Any, task: str, data: Path, imgsz: int, val_kwargs: dict[st
     return {"map50_95": float(metric.map), "map50": float(metric.map50), "note": note}
 
 
-def _milliseconds(backend: Any, imgsz: int) -> float:
-    """Median time of one forward pass of one image (1, C, imgsz, imgsz) in milliseconds."""
+def _milliseconds(backends: Sequence[Any], imgsz: int) -> list[float]:
+    """Median time of one forward pass of one image (1, C, imgsz, imgsz) in milliseconds, for each model.
+
+    The models take turns, so that what else runs on the machine slows one as much as the other.
+    """
     import torch
     from ultralytics.utils.ops import Profile
 
-    height, width = getattr(backend, "imgsz", None) or (imgsz, imgsz)  # an exported model may take one size only
-    image = torch.zeros(1, getattr(backend, "channels", 3), height, width, device=backend.device)
-    times = []
+    images = []
+    for backend in backends:
+        height, width = getattr(backend, "imgsz", None) or (imgsz, imgsz)  # an exported model may take one size only
+        images.append(torch.zeros(1, getattr(backend, "channels", 3), height, width, device=backend.device))
+    times: list[list[float]] = [[] for _ in backends]
     with torch.inference_mode():
-        for _ in range(_WARM_UP + _TIMED):
-            with Profile(device=backend.device) as profile:
-                backend(image)
-            times.append(1000 * profile.dt)
-    return median(times[_WARM_UP:])
+        for turn in range(1 + _ROUNDS):
+            for backend, image, taken in zip(backends, images, times, strict=True):
+                for number in range(_PASSES):
+                    with Profile(device=backend.device) as profile:
+                        backend(image)
+                    if turn and number:
+                        taken.append(1000 * profile.dt)
+    return [median(taken) for taken in times]
 
 
 def _size(backend: Any, imgsz: int) -> tuple[int | None, float | None]:
@@ -89,17 +97,23 @@ def _size(backend: Any, imgsz: int) -> tuple[int | None, float | None]:
 
 
 def measure(model_path: Path, data: Path, imgsz: int, name: str, task: str = "detect", **val_kwargs: Any) -> Row:
-    """Measure one model: accuracy by the Ultralytics validator, size, and the time of the network alone at batch 1.
+    """Measure one model, as `measure_all` does."""
+    return measure_all({name: model_path}, data, imgsz, task, **val_kwargs)[0]
 
-    The time is taken apart from the validation, as the median of 30 passes after 5 to warm up, because the validator's
-    own figure depends on its batch size and on how full its last batch is.
+
+def measure_all(
+    models: Mapping[str, Path], data: Path, imgsz: int, task: str = "detect", **val_kwargs: Any
+) -> list[Row]:
+    """Measure models: accuracy by the Ultralytics validator, size, and the time of the network alone at batch 1.
+
+    The times are taken apart from the validation, as medians of 30 passes in six rounds in which each model has its
+    turn, because the validator's own figure depends on its batch size and on how full its last batch is.
 
     Args:
-        model_path: a checkpoint or exported model that Ultralytics can load.
-        data: the data.yaml; its val split counts, or `split=`. Where its class names are not the model's the accuracy
+        models: checkpoints or exported models that Ultralytics can load, by the names of their rows.
+        data: the data.yaml; its val split counts, or `split=`. Where its class names are not a model's the accuracy
             is None and the row says so in its note.
         imgsz: side of the images in pixels.
-        name: the row's name.
         task: the task that the data is labelled for; of a model for another one the accuracy is not measured.
         **val_kwargs: further arguments of `yolo val`, for instance device, batch, workers, classes or single_cls.
     """
@@ -108,15 +122,17 @@ def measure(model_path: Path, data: Path, imgsz: int, name: str, task: str = "de
     from ultralytics.utils.torch_utils import select_device
 
     device = select_device(val_kwargs.get("device") or "", verbose=False)
-    model, backend = YOLO(str(model_path), task=task), AutoBackend(str(model_path), device=device, verbose=False)
-    parameters, gflops = _size(backend, imgsz)
-    note = _not_comparable(backend, task, data, bool(val_kwargs.get("single_cls")))
-    accuracy: dict[str, Any] = {"note": note} if note else _accuracy(model, task, data, imgsz, val_kwargs)
-    timed: dict[str, Any] = {
-        "milliseconds_per_image": _milliseconds(backend, imgsz),
-        "timing": f"{device.type}, batch 1",
-    }
-    return Row(name, parameters=parameters, gflops=gflops, imgsz=imgsz, **timed, **accuracy)
+    backends, rows = [], []
+    for name, path in models.items():
+        model, backend = YOLO(str(path), task=task), AutoBackend(str(path), device=device, verbose=False)
+        parameters, gflops = _size(backend, imgsz)
+        note = _not_comparable(backend, task, data, bool(val_kwargs.get("single_cls")))
+        accuracy: dict[str, Any] = {"note": note} if note else _accuracy(model, task, data, imgsz, val_kwargs)
+        rows.append(Row(name, parameters=parameters, gflops=gflops, imgsz=imgsz, **accuracy))
+        backends.append(backend)
+    times = _milliseconds(backends, imgsz)
+    timing = f"{device.type}, batch 1"
+    return [replace(row, milliseconds_per_image=time, timing=timing) for row, time in zip(rows, times, strict=True)]
 
 
 def _not_comparable(backend: Any, task: str, data: Path, single_cls: bool) -> str:

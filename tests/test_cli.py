@@ -130,7 +130,11 @@ def test_interruption_has_its_own_code(capsys, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("ima_yolo.commands.info.version", interrupt)
     code, _, err = run(capsys, "version")
     assert code == 130
-    assert "interrupted" in err
+    assert err == "ima-yolo: interrupted\n"
+    monkeypatch.setattr("ima_yolo.commands.experiment.compare", interrupt)
+    code, _, err = run(capsys, "compare")
+    assert code == 130
+    assert err == "ima-yolo: interrupted; the same command goes on where it was\n"
 
 
 @pytest.mark.parametrize("words", [[], ["help"], ["--help"], ["-h"]])

@@ -114,7 +114,7 @@ def test_the_edge_extra_is_enough_to_predict(wheel: zipfile.ZipFile, tmp_path: P
     absent = run("train", "teacher=a.pt", "student=b.pt")
     assert absent.returncode == 2
     assert absent.stderr.startswith("ima-yolo: ")
-    assert "is not installed; this command needs `pip install 'ima-yolo[train]'`" in absent.stderr
+    assert "is not installed; this command needs `pip install '.[train]'`" in absent.stderr
     assert run("help").returncode == run("version").returncode == 0
     measured = run("benchmark", f"model={model}", f"source={picture}", "rounds=1", "seconds=0.01")
     assert measured.returncode == 0, measured.stderr

@@ -534,3 +534,14 @@ def test_a_cache_beside_depths_is_looked_at_and_every_other_once_it_is_opened(ti
     finally:
         dataset.load_dataset_cache_file = plain
     assert not Path("touched").exists()
+
+
+def test_a_download_of_ultralytics_own_that_fails_is_not_said_to_be_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """VOC.yaml has a script, which is run since it is Ultralytics' own file."""
+
+    def offline(*_: object, **__: object) -> None:
+        raise RuntimeError("offline")
+
+    monkeypatch.setattr("ima_yolo.data_set.check_det_dataset", offline)
+    with pytest.raises(IMAError, match=r"^data=VOC\.yaml: offline$"):
+        read_data_set("VOC.yaml")

@@ -61,7 +61,14 @@ def sweep(options: dict[str, Any]) -> int:
         **shown,
     ) as (study, train):
         together = max(1, _at_once(own) // len(study.seeds))
-        study = propose_and_run(study, space, trials or TRIALS, together, lambda now: failed.extend(train(now)))
+        asked = trials or TRIALS
+
+        def work(now: Any) -> None:
+            if len(now.arms) > 1:
+                _print(f"trial {len(now.arms) - 1} of {asked}")
+            failed.extend(train(now))
+
+        study = propose_and_run(study, space, asked, together, work)
         _report(study)
     return 1 if _say_what_is_open(study) or failed else 0
 
@@ -184,11 +191,22 @@ def report(options: dict[str, Any]) -> int:
 
 def _report(study: Any, pictures: bool = True) -> None:
     from ima_yolo.experiment.report.page import write_report
-    from ima_yolo.experiment.tables import comparison, conclusions, markdown, not_shown, same_conditions
+    from ima_yolo.experiment.tables import (
+        HALF,
+        comparison,
+        conclusions,
+        markdown,
+        not_shown,
+        nothing_to_compare,
+        same_conditions,
+        trials_told,
+    )
 
     results = study.complete_results()
     rows = comparison(results, [arm.name for arm in study.arms], against=study.against)
-    said = [*conclusions(rows), *same_conditions(results, study.common), *not_shown(study.not_of_this_call())]
+    said = [HALF] if any(row["half"] is not None for row in rows) else []
+    said += [*trials_told(study.arms), *conclusions(rows), *same_conditions(results, study.common)]
+    said += [*nothing_to_compare(results), *not_shown(study.not_of_this_call())]
     print(f"\n{markdown(rows)}\n", *said, sep="\n")
     if not results:
         return

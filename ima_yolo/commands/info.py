@@ -18,7 +18,7 @@ seeds=       each arm is trained once with each; one seed gives no interval, thr
 holdout=     0.3 evaluates on a seeded 30% of train instead of val, so that val stays untouched while you choose
 jobs=        trainings at a time, on one device too (each with its own workers=, so give few)
 devices=     where, for example devices=0,1; jobs= are dealt out over them in turn
-ray=         auto, local or an address: trainings on a Ray cluster (pip install 'ima-yolo[ray]'), each with
+ray=         auto, local or an address: trainings on a Ray cluster (pip install '.[ray]'), each with
              ray_cpus= and ray_gpus= (0.25: four on one GPU); files must lie under the same paths on all machines
 name=        the study's folder in project=; the same call goes on where it was and keeps what is finished
 resume_arms= True: a training that was stopped goes on from its last checkpoint (not bit for bit); else it begins again

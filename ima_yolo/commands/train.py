@@ -60,10 +60,10 @@ def _say_where(written: dict[str, Path]) -> None:
 
 def measured(models: dict[str, Path], args: Any) -> list[Row]:
     """Measure models on the validation images."""
-    from ima_yolo.summary import measure
+    from ima_yolo.summary import measure_all
 
     keys = {name: getattr(args, name) for name in ("device", "batch", "workers", "classes", "single_cls")}
-    return [measure(path, Path(args.data), args.imgsz, name, args.task, **keys) for name, path in models.items()]
+    return measure_all(models, Path(args.data), args.imgsz, args.task, **keys)
 
 
 def weaker_teachers(rows: Sequence[Row]) -> str:

@@ -16,7 +16,7 @@ from ultralytics.utils import LOGGER, colorstr
 from ima_yolo.demo.scenes import draw_set
 from ima_yolo.demo.sprites import NAMES
 from ima_yolo.pictures import ground_truth_column, prediction_column, side_by_side
-from ima_yolo.summary import measure, table
+from ima_yolo.summary import measure_all, table
 from ima_yolo.trainer import IMATrainer
 
 TRAIN_IMAGES, VAL_IMAGES, IMGSZ = 440, 160, 128
@@ -145,7 +145,7 @@ def _export(stage: Stage, student: Path) -> Path:
 def _report(stage: Stage, models: dict[str, Path]) -> None:
     """Measure every model on the validation images, print the table and save the picture."""
     device = stage.device or "cpu"
-    rows = [measure(path, stage.data, IMGSZ, name, device=device, workers=0) for name, path in models.items()]
+    rows = measure_all(models, stage.data, IMGSZ, device=device, workers=0)
     _say(f"on {VAL_IMAGES} validation images, seed {stage.seed}\n\n{table(rows)}\n")
     _say("one seed and a few hundred steps: points between the students can be chance; `ima-yolo compare` tells")
     images = sorted((stage.data.parent / "images" / "val").iterdir())[:PICTURES]

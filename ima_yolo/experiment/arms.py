@@ -62,6 +62,7 @@ class Arm:
         return {**rest, **({"distill_model": teacher} if self.kind == "builtin" else {}), **self.settings}
 
 
+TRIAL = "trial"  # what the names of arms that Optuna proposed begin with
 NAMED: dict[str, Arm] = {
     "none": Arm("none", "none"),
     "builtin": Arm("builtin", "builtin"),
@@ -96,7 +97,8 @@ def read_arms(given: str | Sequence[str] | Mapping[str, Any]) -> tuple[Arm, ...]
 
 def _named_arm(name: str) -> Arm:
     if name not in NAMED:
-        raise IMAError(f"arms=: there is no arm '{name}'{nearest(name, NAMED)}; there are {', '.join(NAMED)}")
+        known = f"there are {', '.join(NAMED)}, and those that a recipe defines under arms:"
+        raise IMAError(f"arms=: there is no arm '{name}'{nearest(name, NAMED)}; {known}")
     return NAMED[name]
 
 

@@ -1,4 +1,4 @@
-"""Trainings on the machines and devices of a Ray cluster (the extra `ima-yolo[ray]`).
+"""Trainings on the machines and devices of a Ray cluster (the extra `ray`).
 
 Every machine needs this package, and teacher, student and data under the paths that the study names, for example on a
 shared drive. Results come back to the machine that runs the study; checkpoints stay where they were trained, unless the
@@ -87,7 +87,7 @@ def starter(
     try:
         import ray
     except ImportError:
-        raise IMAError("ray=: Ray is not installed; pip install 'ima-yolo[ray]'") from None
+        raise IMAError("ray=: Ray is not installed; pip install '.[ray]' where IMA-YOLO was cloned") from None
     _check_answers(address)
     try:
         named: dict[str, Any] = {"include_dashboard": False} if address == LOCAL else {"address": address}

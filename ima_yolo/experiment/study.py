@@ -20,6 +20,7 @@ from ima_yolo.lists import listed
 from ima_yolo.ranges import LARGEST_SEED, is_seed
 from ima_yolo.versions import DIGITS
 
+AGAIN = "remove it and give the study's own command again, which keeps what is finished"
 SCORES = ("map50_95", "map50", "map75", "last_map50_95")
 REPORTED: dict[str, Any] = {
     **dict.fromkeys((*SCORES, "seconds"), (int, float)),
@@ -275,7 +276,7 @@ def load_study(folder: Path) -> Study:
     path = folder / "study.json"
     if not path.is_file():
         raise IMAError(f"{folder}: no study here (study.json is missing)")
-    saved, places = read_json(path), folder / "places.json"
+    saved, places = read_json(path, AGAIN), folder / "places.json"
     if isinstance(saved, Mapping) and "made_of" not in saved:
         raise IMAError(f"{path}: written by an earlier version, which this one does not read")
     try:
@@ -293,7 +294,7 @@ def load_study(folder: Path) -> Study:
         if not all(isinstance(arm.name, str) and isinstance(arm.settings, Mapping) for arm in study.arms):
             raise TypeError("arms")
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:
-        raise IMAError(f"{path}: is damaged ({one_line(error)})") from error
+        raise IMAError(f"{path}: is damaged ({one_line(error)}); {AGAIN}") from error
     return study
 
 

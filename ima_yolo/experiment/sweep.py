@@ -11,7 +11,7 @@ from typing import Any
 
 from ima_yolo.config import PREFIX, own_keys, split
 from ima_yolo.errors import IMAError, nearest
-from ima_yolo.experiment.arms import ALIKE, DECIDED, NAMED, PLACES, Arm
+from ima_yolo.experiment.arms import ALIKE, DECIDED, NAMED, PLACES, TRIAL, Arm
 from ima_yolo.experiment.study import Study
 from ima_yolo.lists import are_distinct
 
@@ -145,7 +145,9 @@ def propose_and_run(
     try:
         import optuna
     except ImportError:
-        raise IMAError("this space needs Optuna, which is not installed; pip install 'ima-yolo[sweep]'") from None
+        raise IMAError(
+            "this space needs Optuna, which is not installed; pip install '.[sweep]' where IMA-YOLO was cloned"
+        ) from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     distributions = {key: _distribution(optuna, values) for key, values in space.items()}
     work(study)
@@ -155,7 +157,7 @@ def propose_and_run(
         for arm in study.arms[1:]:
             search.add_trial(_past(optuna, study, arm, distributions, score))
         asked = [search.ask(distributions).params for _ in range(min(at_once, trials - tried))]
-        new = [_arm(settings, f"trial{tried + number:03d}") for number, settings in enumerate(asked)]
+        new = [_arm(settings, f"{TRIAL}{tried + number:03d}") for number, settings in enumerate(asked)]
         study = Study(**{**vars(study), "arms": (*study.arms, *new)})
         work(study)
     return study
@@ -182,7 +184,7 @@ def tried_arms(saved: Iterable[Arm], space: Space) -> tuple[Arm, ...]:
     Raises:
         IMAError: If they are of another space.
     """
-    found = tuple(arm for arm in saved if arm.name.startswith("trial"))
+    found = tuple(arm for arm in saved if arm.name.startswith(TRIAL))
     for arm in found:
         if set(arm.settings) != set(space) or not all(_inside(arm.settings[key], space[key]) for key in space):
             raise IMAError(f"name=: that folder holds a sweep of another space ({arm.name}); choose another name")

@@ -9,11 +9,14 @@ from typing import Any
 from ultralytics.utils import DEFAULT_CFG_DICT
 
 from ima_yolo.config import PREFIX
+from ima_yolo.experiment.arms import TRIAL, Arm
 from ima_yolo.experiment.statistics import Paired, half_interval, paired
 
 CONDITIONS = {"initial_digest": "initial weights", "data_digest": "images", "epochs": "epochs", "device": "device"}
 RUNTIME = f"{PREFIX}teacher_runtime"
+HALF = "what stands after ± is half of the 95% interval of the mean over seeds"
 MOST_NAMES = 5  # of trainings in a sentence
+LEAST_SHOWN = 0.005  # points of mAP: less is printed as nothing
 POINTS = 100.0  # scores are shares; tables give mAP points
 
 
@@ -159,6 +162,39 @@ def _runtimes(results: Sequence[Mapping[str, Any]]) -> list[str]:
     """How teachers ran where that was left to each machine; `auto` is of versions that did not note what it came to."""
     left = [result for result in results if RUNTIME not in (result.get("settings") or {})]
     return sorted({str((result.get("in_force") or {}).get(RUNTIME, "auto")) for result in left} - {"auto"})
+
+
+def nothing_to_compare(results: Sequence[Mapping[str, Any]], score: str = "map50_95") -> list[str]:
+    """A sentence where figures are alike for another reason than the arms': nothing was learnt, or the same thing."""
+    by_arm = {arm: by_seed(results, arm, score) for arm in dict.fromkeys(result["arm"] for result in results)}
+    if results and max(max(scores.values()) for scores in by_arm.values()) < LEAST_SHOWN:
+        return ["no training has found anything yet, so that no arm is better says nothing: train for longer"]
+    found: dict[str, list[str]] = {}
+    for arm, scores in by_arm.items():
+        found.setdefault(str(sorted(scores.items())), []).append(arm)
+    alike = [arms for arms in found.values() if len(arms) > 1]
+    return [
+        f"{', '.join(arms)} ended with the same figures to the last digit: they were trained alike" for arms in alike
+    ]
+
+
+def mean_text(values: Sequence[float], digits: int = 2, interval: bool = True) -> str:
+    """The mean over seeds and half of its 95% interval, where there is one; empty without a value."""
+    if not values:
+        return ""
+    half = half_interval(values) if interval else None
+    return f"{fmean(values):.{digits}f}" + ("" if half is None else f" ± {half:.{digits}f}")
+
+
+def setting_text(value: Any) -> str:
+    """A setting as a table shows it: numbers to four digits, which Optuna draws with sixteen."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def trials_told(arms: Sequence[Arm]) -> list[str]:
+    """A sentence for each arm that Optuna proposed: its settings, which its name does not tell."""
+    told = {arm.name: [f"{key}={setting_text(value)}" for key, value in arm.settings.items()] for arm in arms}
+    return [f"{name}: {', '.join(words)}" for name, words in told.items() if name.startswith(TRIAL)]
 
 
 def not_shown(names: Sequence[str]) -> list[str]:

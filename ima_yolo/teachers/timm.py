@@ -35,7 +35,9 @@ def timm_teacher(architecture: str, weights: str | None = None) -> ModuleTeacher
     try:
         import timm
     except ImportError as error:
-        raise IMAError(f"teacher={name}: timm is not installed; run `pip install ima-yolo[timm]`") from error
+        raise IMAError(
+            f"teacher={name}: timm is not installed; run `pip install '.[timm]'` where IMA-YOLO was cloned"
+        ) from error
     if not timm.is_model(architecture):
         raise IMAError(f"teacher={name}: no such model in timm{nearest(architecture, timm.list_models())}")
     if weights is None:

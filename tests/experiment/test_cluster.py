@@ -136,7 +136,7 @@ def test_a_task_that_is_stopped_ends(ray: Any, study: Study) -> None:
 
 def test_without_ray_one_line_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(IMAError, match=r"pip install 'ima-yolo\[ray\]'"):
+    with pytest.raises(IMAError, match=r"pip install '\.\[ray\]'"):
         cluster.starter("auto")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -219,6 +220,9 @@ def test_a_range_as_typed_is_searched_and_goes_on(capsys, trained: Trained, word
     sweep = ["sweep", *words, "seeds=0", "space={'ima_weight': {'low': 0.1, 'high': 10, 'log': True}}"]
     assert cli.main([*sweep, "trials=3"]) == 0, capsys.readouterr().err
     assert trained.ran == ["none-seed0", "trial000-seed0", "trial001-seed0", "trial002-seed0"]
+    told = capsys.readouterr().out
+    assert "trial 3 of 3\n" in told
+    assert re.search(r"^trial002: ima_weight=\d[.\d]{1,5}$", told, re.MULTILINE)
     before = json.loads((tmp_path / "sweep" / "study.json").read_text())["arms"]
     assert cli.main([*sweep, "trials=5"]) == 0
     assert trained.ran[4:] == ["trial003-seed0", "trial004-seed0"]

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from ima_yolo.experiment.statistics import averaged, half_interval, paired
-from ima_yolo.experiment.tables import comparison, conclusions, markdown, same_conditions
+from ima_yolo.experiment.tables import comparison, conclusions, markdown, nothing_to_compare, same_conditions
 
 
 def test_the_interval_is_students_t() -> None:
@@ -120,3 +120,19 @@ def test_arms_that_saw_other_images_are_reported() -> None:
     assert same_conditions(ran) == ["seed 0: the arms' teachers ran in different ways (onnx, torch)"]
     odd = [*RESULTS, result("cwd", 1, 0.5, images="b")]
     assert same_conditions(odd) == ["seed 1: the arms differ in their images"]
+
+
+def test_figures_that_are_alike_for_another_reason_are_told() -> None:
+    assert nothing_to_compare([]) == []
+    assert nothing_to_compare(RESULTS) == []
+    nothing = [{**one, "map50_95": 0.00001 * number} for number, one in enumerate(RESULTS[:4])]
+    assert nothing_to_compare(nothing) == [
+        "no training has found anything yet, so that no arm is better says nothing: train for longer"
+    ]
+    twins = [
+        {"arm": arm, "seed": seed, "map50_95": 0.4 + 0.1 * seed} for arm in ("none", "ima", "x") for seed in (0, 1)
+    ]
+    twins[-1]["map50_95"] += 1e-9
+    assert nothing_to_compare(twins) == [
+        "none, ima ended with the same figures to the last digit: they were trained alike"
+    ]

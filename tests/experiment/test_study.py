@@ -243,6 +243,18 @@ def test_a_full_disk_leaves_the_file_that_was_there(tmp_path: Path, monkeypatch:
     assert list(tmp_path.iterdir()) == [path], "nothing half-written stays"
 
 
+def test_what_mends_a_damaged_study_is_told(tmp_path: Path) -> None:
+    """`ima-yolo report`, which reads it, does not make it again."""
+    make(tmp_path).save()
+    for content in ("{", '{"made_of": 3}'):
+        (tmp_path / "study.json").write_text(content)
+        with pytest.raises(IMAError, match="remove it and give the study's own command again"):
+            load_study(tmp_path)
+    (tmp_path / "study.json").unlink()
+    make(tmp_path).save()
+    assert load_study(tmp_path).arms == make(tmp_path).arms
+
+
 def test_a_damaged_result_is_one_line(tmp_path: Path) -> None:
     study = make(tmp_path)
     path = study.result_path(Job(NAMED["none"], 0))

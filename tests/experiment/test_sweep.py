@@ -127,5 +127,5 @@ def test_proposals_are_kept_and_a_stopped_sweep_goes_on(tmp_path: Path) -> None:
 
 def test_without_optuna_one_line_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
-    with pytest.raises(IMAError, match=r"pip install 'ima-yolo\[sweep\]'"):
+    with pytest.raises(IMAError, match=r"pip install '\.\[sweep\]'"):
         propose_and_run(Study(tmp_path, {}, {}, {}, (NAMED["none"],), (0,)), read_space(LINE), 3, 1, lambda _: None)

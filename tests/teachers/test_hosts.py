@@ -408,7 +408,7 @@ def test_weights_that_do_not_fit_or_carry_code_are_refused(tmp_path: Path) -> No
 
 def test_without_timm_its_teachers_say_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "timm", None)
-    with pytest.raises(IMAError, match=r"pip install ima-yolo\[timm\]"):
+    with pytest.raises(IMAError, match=r"pip install '\.\[timm\]'"):
         load_teacher("timm:resnet18")
 
 

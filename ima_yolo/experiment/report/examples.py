@@ -33,6 +33,7 @@ from ima_yolo.teachers.view import in_channels
 
 PICTURES = 3  # of each kind
 QUALITY = 82  # of JPEG
+LEAST_GAIN = 0.005  # of F1: less is printed as nothing
 MOST_SEARCHED = 1000  # validation images, spread evenly, among which examples are sought
 
 
@@ -92,8 +93,8 @@ def _pages(
     order = np.argsort(gains, kind="stable")
     plain, distilled = list(found)[-2:]
     pages = {
-        "wins": (f"Where {distilled} beats {plain}", [i for i in order[::-1][:PICTURES] if gains[i] > 0]),
-        "losses": (f"Where {distilled} loses to {plain}", [i for i in order[:PICTURES] if gains[i] < 0]),
+        "wins": (f"Where {distilled} beats {plain}", [i for i in order[::-1][:PICTURES] if gains[i] >= LEAST_GAIN]),
+        "losses": (f"Where {distilled} loses to {plain}", [i for i in order[:PICTURES] if gains[i] <= -LEAST_GAIN]),
     }
     made = []
     for name, (title, chosen) in pages.items():

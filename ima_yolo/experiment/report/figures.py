@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import MaxNLocator
 
-from ima_yolo.experiment.arms import NAMED, TEACHER, Arm
+from ima_yolo.experiment.arms import NAMED, TEACHER, TRIAL, Arm
 from ima_yolo.experiment.report.analysis import RECALLS
 from ima_yolo.experiment.report.measured import Measured
 from ima_yolo.experiment.report.mistakes import KINDS
@@ -119,7 +119,7 @@ def curve_figures(measured: Measured, colour: Mapping[str, str]) -> list[Figure]
                 drawn += _band(axes, measured, arm, column, scale, colour[arm])
             axes.set_title(title)
             axes.set_xlabel("epoch")
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
             if drawn:
                 axes.legend(fontsize=8)
         if not drawn:
@@ -222,8 +222,13 @@ def _bars(axes: Axes, values: Mapping[str, Sequence[Sequence[float]]], labels: S
 
 
 def swept_keys(arms: Sequence[Arm]) -> list[str]:
-    """Keys that three arms or more, or both of two, set to two values or more, but for arms that are known by name."""
+    """Keys that three arms or more, or both of two, set to two values or more, but for arms that are known by name.
+
+    Of trials they are all, also where each drew the same value.
+    """
     arms = [arm for arm in arms if NAMED.get(arm.name) != arm]
+    if arms and all(arm.name.startswith(TRIAL) for arm in arms):
+        return list(arms[0].settings)
     keys = dict.fromkeys(key for arm in arms for key in arm.settings)
     values = {key: [str(arm.settings[key]) for arm in arms if key in arm.settings] for key in keys}
     least = 2 if len(arms) == 2 and arms[0].settings.keys() == arms[1].settings.keys() else 3

@@ -18,7 +18,7 @@ from ima_yolo.experiment.study import Job, Study
 from ima_yolo.files import read_json, write_json
 from ima_yolo.host import load_model
 from ima_yolo.pairing import is_one_checkpoint
-from ima_yolo.summary import Row, measure
+from ima_yolo.summary import Row, measure_all
 
 TYPES: dict[str, Any] = {**dict.fromkeys(("name", "timing", "note"), str), "parameters": (int, NoneType)}
 """What a row of sizes and speeds holds where it is not just a number."""
@@ -197,4 +197,4 @@ def _measure_efficiency(study: Study, finished: Sequence[Job]) -> None:
     for name, model in models.items():
         load_model(model, name, reopened=True)
     data, imgsz = Path(study.data), study.common.get("imgsz", 640)
-    write_json(path, {name: asdict(measure(model, data, imgsz, name, **keys)) for name, model in models.items()})
+    write_json(path, {row.name: asdict(row) for row in measure_all(models, data, imgsz, **keys)})

@@ -13,7 +13,8 @@ from jinja2 import Environment
 
 from ima_yolo.experiment.report.figures import Figure
 from ima_yolo.experiment.report.measured import collect
-from ima_yolo.experiment.report.sections import Section, Table, sections
+from ima_yolo.experiment.report.parts import Section, Table
+from ima_yolo.experiment.report.sections import sections
 from ima_yolo.experiment.study import Study
 from ima_yolo.experiment.tables import markdown_table
 from ima_yolo.files import replacing

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from statistics import fmean
 from typing import Any
 
 from ima_yolo.experiment.arms import TEACHER
@@ -14,44 +12,12 @@ from ima_yolo.experiment.report.examples import example_figures
 from ima_yolo.experiment.report.figures import Figure
 from ima_yolo.experiment.report.measured import Measured, attempt
 from ima_yolo.experiment.report.mistakes import KINDS
-from ima_yolo.experiment.statistics import half_interval
-from ima_yolo.experiment.tables import (
-    POINTS,
-    by_seed,
-    comparison,
-    comparison_cells,
-    conclusions,
-    difference_text,
-    not_shown,
-    same_conditions,
-)
+from ima_yolo.experiment.report.outcome import outcome
+from ima_yolo.experiment.report.parts import Section, Table
+from ima_yolo.experiment.tables import POINTS, comparison, difference_text, mean_text, setting_text
 from ima_yolo.lists import as_typed
 
 MOST_ROWS = 30  # of the table by class
-MOST_SENTENCES = 14  # of the verdict; where there are more, only the best arms are spoken of
-MOST_BEST = 3
-MANY_INTERVALS = 5
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table: heads, cells and the columns that are aligned to the right."""
-
-    heads: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    right: Sequence[int] = ()
-
-
-@dataclass(frozen=True)
-class Section:
-    """A part of the report."""
-
-    title: str
-    text: Sequence[str] = ()
-    points: Sequence[str] = ()
-    tables: Sequence[Table] = ()
-    figures: Sequence[Figure] = ()
-    code: Sequence[str] = field(default=())
 
 
 def sections(measured: Measured, say: Callable[[str], None], pictured: bool = True) -> list[Section]:
@@ -75,59 +41,11 @@ def sections(measured: Measured, say: Callable[[str], None], pictured: bool = Tr
         by_class(measured, figures.precision_figures(measured, colour)),
         errors_and_sizes(measured, figures.bar_figures(measured, colour)),
         efficiency(measured),
-        examples(pictures) if pictured else Section("Pictures"),
+        examples(measured, pictures) if pictured else Section("Pictures"),
         provenance(measured),
         again(measured),
     ]
     return [one for one in made if one.text or one.points or one.tables or one.figures or one.code]
-
-
-def outcome(measured: Measured, rows: Sequence[Mapping[str, Any]], made: Sequence[Figure]) -> Section:
-    """The verdict in words, the table, and what keeps the pairs from being alike."""
-    heads, cells = comparison_cells(rows)
-    said = conclusions(rows)
-    if len(said) > MOST_SENTENCES:  # a sweep's table says the rest
-        best = [row for row in sorted(rows, key=lambda row: row["mean"], reverse=True) if row["against"]]
-        said = conclusions(best[:MOST_BEST])
-    points = [*said, *(f"Mind: {fault}." for fault in same_conditions(measured.results, measured.study.common))]
-    points += [f"Mind: {told}." for told in not_shown(measured.study.not_of_this_call())]
-    jobs = list(measured.study.jobs())
-    if missing := len(jobs) - len(measured.results):
-        points.append(f"Mind: {missing} of {len(jobs)} trainings are not finished.")
-    intervals = sum(found is not None and found.low is not None for row in rows for found in row["against"].values())
-    if intervals >= MANY_INTERVALS:
-        points.append(f"Mind: of {intervals} intervals at 95%, one in twenty misses the truth by chance.")
-    if measured.study.made_of.get("holdout"):
-        points.append(
-            "Evaluated on a held-out part of train; a teacher that was trained on it looks better than it is."
-        )
-    text = [
-        "Each arm trains the same student from the same initial weights on the same images in the same order, seed by "
-        "seed. Differences are paired by seed; the interval is Student's t at 95%. mAP in points, 0 to 100, of each "
-        "training's best epoch by the images it is evaluated on; the last epoch's stands beside it. Minutes are what a "
-        "training took, beside whatever else ran."
-    ]
-    tables = [Table(heads, cells, (1, 2, len(heads) - 1)), _other_scores(measured)]
-    return Section("Outcome", text, points, tables, made)
-
-
-def _other_scores(measured: Measured) -> Table:
-    keys = {"mAP50-95": "map50_95", "mAP50": "map50", "mAP75": "map75", "mAP50-95, last epoch": "last_map50_95"}
-    rows = [
-        [arm, *(_mean_text(list(by_seed(measured.results, arm, key).values())) for key in keys.values())]
-        for arm in measured.arms
-    ]
-    teacher = measured.efficiency.get(TEACHER)
-    if teacher is not None and teacher.map50_95 is not None and teacher.map50 is not None:
-        rows.append([TEACHER, f"{POINTS * teacher.map50_95:.2f}", f"{POINTS * teacher.map50:.2f}", "", ""])
-    return Table(["arm", *keys], rows, (1, 2, 3, 4))
-
-
-def _mean_text(values: Sequence[float], digits: int = 2, interval: bool = True) -> str:
-    if not values:
-        return ""
-    half = half_interval(values) if interval else None
-    return f"{fmean(values):.{digits}f}" + ("" if half is None else f" ± {half:.{digits}f}")
 
 
 def sweep(measured: Measured, rows: Sequence[Mapping[str, Any]]) -> Section:
@@ -140,7 +58,7 @@ def sweep(measured: Measured, rows: Sequence[Mapping[str, Any]]) -> Section:
     lines = [
         [
             row["arm"],
-            *(str(settings[row["arm"]].get(key, "")) for key in keys),
+            *(setting_text(settings[row["arm"]].get(key, "")) for key in keys),
             f"{row['mean']:.2f}" + ("" if row["half"] is None else f" ± {row['half']:.2f}"),
             difference_text(row["against"].get(other)),
         ]
@@ -165,7 +83,7 @@ def by_class(measured: Measured, made: Sequence[Figure]) -> Section:
     scores = {arm: [r["map50_95_of_class"] for r in measured.results if r["arm"] == arm] for arm in measured.arms}
     classes = dict.fromkeys(kind for found in scores.values() for one in found for kind in one)
     rows = [
-        [kind, *(_mean_text([POINTS * one[kind] for one in found if kind in one]) for found in scores.values())]
+        [kind, *(mean_text([POINTS * one[kind] for one in found if kind in one]) for found in scores.values())]
         for kind in list(classes)[:MOST_ROWS]
     ]
     text = [f"The first {MOST_ROWS} of {len(classes)} classes."] if len(classes) > MOST_ROWS else []
@@ -182,10 +100,10 @@ def errors_and_sizes(measured: Measured, made: Sequence[Figure]) -> Section:
     for name in names:
         found = measured.of_arm(name)
         rates = {kind: [figures.rate(one, kind) for one in found] for kind in KINDS}
-        rows.append([name, *(_mean_text(values, 1, interval=False) for values in rates.values())])
+        rows.append([name, *(mean_text(values, 1, interval=False) for values in rates.values())])
     sizes = list(measured.of_arm(names[0])[0]["ap_of_size"])
     of_size = [
-        [name, *(_mean_text(_scores_of_size(measured.of_arm(name), size), interval=False) for size in sizes)]
+        [name, *(mean_text(_scores_of_size(measured.of_arm(name), size), interval=False) for size in sizes)]
         for name in names
     ]
     text = [
@@ -233,7 +151,8 @@ def efficiency(measured: Measured) -> Section:
     heads = ["model", "parameters", "GFLOPs", f"ms an image ({student.timing})", "speed-up"]
     text = [
         "All arms end with the same network: a student is as small and as fast with a teacher as without. Times are "
-        "medians of 30 passes of the network alone, on the machine that first wrote this report."
+        "medians of 30 passes of the network alone, the models in turn, on the machine that first wrote this report "
+        "(remove efficiency.json beside it, and the next report takes them again)."
     ]
     return Section("Size and speed", text, tables=[Table(heads, rows, (1, 2, 3, 4))])
 
@@ -242,10 +161,19 @@ def _or_dash(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
-def examples(made: Sequence[Figure]) -> Section:
+def examples(measured: Measured, made: Sequence[Figure]) -> Section:
     """Pictures, or why there are none."""
-    why = "No pictures: they need the checkpoints of both students and the images, which are not on this machine."
-    return Section("Pictures", [] if made else [why], figures=made)
+    if not made:
+        why = "No pictures: they need the checkpoints of both students and the images, which are not on this machine."
+        return Section("Pictures", [why])
+    names = {figure.name for figure in made}
+    kinds = {"wins": "better", "losses": "worse"}
+    none = [
+        f"On no image is {measured.distilled} {word} than {measured.plain}."
+        for kind, word in kinds.items()
+        if kind not in names
+    ]
+    return Section("Pictures", none, figures=made)
 
 
 def provenance(measured: Measured) -> Section:

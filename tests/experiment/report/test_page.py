@@ -19,6 +19,7 @@ from ima_yolo.experiment.report import figures
 from ima_yolo.experiment.report.measured import collect
 from ima_yolo.experiment.report.mistakes import KINDS
 from ima_yolo.experiment.report.page import write_report
+from ima_yolo.experiment.report.sections import examples
 from ima_yolo.experiment.study import Study
 from ima_yolo.experiment.tables import plain_keys
 from ima_yolo.files import write_json
@@ -93,6 +94,8 @@ def test_the_page_stands_alone_and_says_everything(study: Study) -> None:
     assert "<script" not in html
     assert "ima is better than none (+3.20 mAP50-95, 95% interval +2.70 to +3.70, 3 pairs)." in html
     assert "held-out part of train" in html
+    assert "Student student.pt, teacher teacher.pt, data -, 4 epochs at 96 px." in html
+    assert "what stands after ± is half of that of a mean" in html
     assert "plate &amp; &lt;b&gt;" in html, "names are text, not markup"
     assert "plate &amp; &lt;b&gt;" in markdown
     assert "3.00x" in html, "the student is three times as fast"
@@ -168,6 +171,31 @@ def test_a_sweep_gets_its_plot_and_a_word_of_caution(study: Study) -> None:
     html = write_report(swept, lambda _: None)[0].read_text()
     assert "confirm it with new seeds" in html
     assert (swept.folder / "figures" / "sweep-ima_weight.svg").is_file()
+
+
+def test_trials_show_every_key_of_their_space_to_four_digits(study: Study) -> None:
+    """Also one of which each drew the same value."""
+    drawn = (0.1234567890123456, 9.87654321)
+    arms = tuple(Arm(f"trial{n:03d}", "ima", {"ima_weight": w, "ima_mask_ratio": 0.3}) for n, w in enumerate(drawn))
+    swept = Study(**{**vars(study), "folder": study.folder.parent / "w", "arms": (NAMED["none"], *arms)})
+    for job in swept.jobs():
+        found = result("none", job.seed)
+        write_json(swept.result_path(job), {**found, "arm": job.arm.name, "settings": job.arm.settings})
+    text = write_report(swept, lambda _: None)[1].read_text()
+    assert "| arm | ima_weight | ima_mask_ratio | mAP50-95 |" in text
+    assert "| trial000 | 0.1235 | 0.3 |" in text
+    assert "| trial001 | 9.877 | 0.3 |" in text
+    assert "none, trial000, trial001 ended with the same figures to the last digit" in text
+
+
+def test_pictures_that_are_missing_are_told_apart(study: Study) -> None:
+    """None can be made, or no image is one."""
+    measured = collect(study, lambda _: None)
+    win = figures.Figure("wins", "jpeg", b"", "caption")
+    assert [one.text for one in (examples(measured, [win]), examples(measured, []))] == [
+        ["On no image is ima worse than none."],
+        ["No pictures: they need the checkpoints of both students and the images, which are not on this machine."],
+    ]
 
 
 def test_which_keys_count_as_swept() -> None:
