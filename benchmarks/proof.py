@@ -12,7 +12,7 @@ the next call goes on. Several calls may share a folder, one after the other, ea
 starts and keys of training.
 
 out/proof.md and proof.json hold what all studies found so far: a row each, and the mean over them, with an interval
-that is of the seeds and not of other data.
+over seeds (how far would others move it, studies as they are?) and one over studies (how far would other studies?).
 """
 
 from __future__ import annotations
@@ -172,7 +172,7 @@ def _is_trained(last: Path) -> bool:
 
 def summarised(output: Path) -> str:
     """Write what all studies of a folder found so far, and return it as a table."""
-    from ima_yolo.experiment.statistics import averaged, paired
+    from ima_yolo.experiment.statistics import averaged, over_comparisons, paired
     from ima_yolo.experiment.study import load_study
     from ima_yolo.experiment.tables import by_seed, difference_text, markdown_table
     from ima_yolo.files import write_json
@@ -192,8 +192,10 @@ def summarised(output: Path) -> str:
         means = [f"{fmean(scores[arm].values()):.1f}" for arm in ARMS]
         rows.append([folder.name, *means, *(difference_text(gain) for gain in against.values())])
     if len(every) > 1:
-        means = [averaged([gain for against in every if (gain := against[other])]) for other in others]
-        rows.append([f"mean of {len(every)}", *("" for _ in ARMS), *map(difference_text, means)])
+        of_arms = ["" for _ in ARMS]
+        for name, mean in (("over seeds", averaged), ("over studies", over_comparisons)):
+            means = [mean([gain for against in every if (gain := against[other])]) for other in others]
+            rows.append([f"mean of {len(every)}, interval {name}", *of_arms, *map(difference_text, means)])
     heads = ["study", *ARMS, *(f"ima against {other}" for other in others)]
     table = markdown_table(heads, rows, right=range(1, 1 + len(ARMS)))
     write_json(output / "proof.json", found)

@@ -27,6 +27,8 @@ LESS: dict[str, dict[str, Any]] = {
     "generator": {**DEFAULT_LOSS, "ima_generator": "none"},
     "standardization": {**DEFAULT_LOSS, "ima_standardize": "none"},
     "deflation": {**DEFAULT_LOSS, "ima_deflation": "none"},
+    "cls": {**DEFAULT_LOSS, "ima_cls": 0.0},
+    "box": {**DEFAULT_LOSS, "ima_box": 0.0},
     "features": NAMED["heads"].settings,
     "heads": {**DEFAULT_LOSS, **FEATURES_ALONE},
     "gate": {**DEFAULT_LOSS, "ima_gate": False},

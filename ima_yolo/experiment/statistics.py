@@ -90,6 +90,25 @@ def averaged(found: Sequence[Paired]) -> Paired | None:
     return Paired(means, fmean(means), fmean(means) - half, fmean(means) + half)
 
 
+def over_comparisons(found: Sequence[Paired]) -> Paired | None:
+    r"""The mean over several comparisons as `averaged` has it, with an interval of the comparisons and not of seeds.
+
+    .. math:: \bar d \pm t_{k-1} \, s(\bar d_1, \dots, \bar d_k) / \sqrt{k}
+
+    It says how far other comparisons like these would move the mean, and is the wider one where they differ by more
+    than chance, or have trainings in common, which `averaged` takes for independent.
+
+    Args:
+        found: The comparisons.
+
+    Returns:
+        With the means as its differences; None for fewer than two.
+    """
+    means = tuple(one.mean for one in found)
+    half = half_interval(means)
+    return None if half is None else Paired(means, fmean(means), fmean(means) - half, fmean(means) + half)
+
+
 def half_interval(values: Sequence[float]) -> float | None:
     """Half the width of the 95% interval of a mean, by Student's t; None for fewer than two values."""
     count = len(values)

@@ -75,10 +75,12 @@ def test_what_is_said_of_several_studies(tmp_path: Path, monkeypatch: pytest.Mon
     assert [row[:4] for row in rows] == [
         ["a", "40.0", "39.0", "42.0"],
         ["b", "40.0", "39.0", "41.0"],
-        ["mean of 2"] + 3 * [""],
+        ["mean of 2, interval over seeds"] + 3 * [""],
+        ["mean of 2, interval over studies"] + 3 * [""],
     ]
     assert rows[0][4] == "+2.00 [-0.48, +4.48] no evidence of a difference"  # 4.30 standard errors of 1/sqrt(3)
     assert rows[2][5] == "+2.50 [+1.37, +3.63] better"  # 2.78 standard errors of 1/sqrt(6), with 4 degrees of freedom
+    assert rows[3][5] == "+2.50 [-3.85, +8.85] no evidence of a difference"  # 12.7 standard errors of 0.5
     found = json.loads((tmp_path / "proof.json").read_text())
     assert found["a"]["gains"] == pytest.approx({"none": 2.0, "builtin": 3.0})
     shutil.rmtree(tmp_path / "studies")

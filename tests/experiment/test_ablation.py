@@ -42,6 +42,8 @@ def test_the_default_less_each_part_is_one_word() -> None:
         "no-heads": {"ima_cls", "ima_box"},
         "no-gate": {"ima_gate"},
         "no-balance": {"ima_balance"},
+        "no-cls": {"ima_cls"},
+        "no-box": {"ima_box"},
     }
     assert not any(settings_of(arm).without_effect for arm in arms[2:]), "each part is one of the default"
     assert settings_of(arms[2]).restore == "none", "without a mask there is nothing to restore"

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from ima_yolo.experiment.statistics import averaged, half_interval, paired
+from ima_yolo.experiment.statistics import averaged, half_interval, over_comparisons, paired
 from ima_yolo.experiment.tables import comparison, conclusions, markdown, nothing_to_compare, same_conditions
 
 
@@ -136,3 +136,12 @@ def test_figures_that_are_alike_for_another_reason_are_told() -> None:
     assert nothing_to_compare(twins) == [
         "none, ima ended with the same figures to the last digit: they were trained alike"
     ]
+
+
+def test_the_interval_over_comparisons_is_of_their_means() -> None:
+    of_seeds = [paired(dict(enumerate(scores)), dict.fromkeys(range(3), 0.0)) for scores in ((1, 2, 3), (0, 1, 2))]
+    mean = over_comparisons([one for one in of_seeds if one])
+    assert mean is not None
+    assert mean.differences == (2, 1)
+    assert (mean.mean, mean.low, mean.high) == pytest.approx((1.5, 1.5 - 12.706 / 2, 1.5 + 12.706 / 2), abs=1e-3)
+    assert over_comparisons([one for one in of_seeds[:1] if one]) is None
