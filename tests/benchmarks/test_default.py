@@ -173,10 +173,12 @@ def test_variants_of_the_feature_loss_are_what_the_texts_say() -> None:
 
 
 PARTS = ("features", "standardization", "deflation", "mask", "generator")
+PARTS_OF_HEADS = {"balance": 5, "cls": 1, "box": 1}
+"""Left out on the blood cells only, and of how many seeds."""
 ABLATED = {
     "blood cells": {
         "none": ("bccd_unseen/none", "bccd_ablation/none"),
-        **{arm: (f"bccd_ablation/{arm}",) for arm in ("ima", *(f"no-{part}" for part in PARTS))},
+        **{arm: (f"bccd_ablation/{arm}",) for arm in ("ima", *(f"no-{part}" for part in (*PARTS, *PARTS_OF_HEADS)))},
     },
     "helmets": {
         "none": ("helmet_holdout/none", "helmet_ablation/none"),
@@ -205,7 +207,7 @@ def ablated(name: str, seeds: Collection[int] = range(5), score: str = "map50_95
         other = [file for file, one in found.items() if one["settings"] != wanted[arm]]
         assert all(file.parent.name == "helmet_ratio" for file in other), other
         points[arm] = {one["seed"]: 100 * one[score] for one in found.values()}
-        assert {*points[arm]} == {*range(5)}, arm
+        assert {*points[arm]} == {*range(PARTS_OF_HEADS.get(arm.removeprefix("no-"), 5))}, arm
     assert unlike(every) == []
     return {arm: {seed: value for seed, value in of_arm.items() if seed in seeds} for arm, of_arm in points.items()}
 
@@ -269,11 +271,15 @@ def test_what_each_part_brings_is_what_the_texts_say(name: str) -> None:
     points = ablated(name)
     text = (DEFAULT / "README.md").read_text()
     text = text[text.index(f"What each part brings, {name}") :]
-    cells = {arm: " | ".join(f"{value:.1f}" for value in of_arm.values()) for arm, of_arm in points.items()}
+    cells = {
+        arm: " | ".join(f"{value:.1f}" for value in of_arm.values()) + " |" * (5 - len(of_arm))
+        for arm, of_arm in points.items()
+    }
     assert f"| no teacher | {cells['none']} | {spelled(paired(points['ima'], points['none']))} |" in text
     assert f"| the default | {cells['ima']} | |" in text
-    for part in PARTS:
-        assert f"| less {part} | {cells[f'no-{part}']} | {spelled(less(points, part))} |" in text
+    for part in (arm.removeprefix("no-") for arm in points.keys() - {"none", "ima"}):
+        gain = less(points, part)
+        assert f"| less {part} | {cells[f'no-{part}']} | {spelled(gain) if gain.low else 'one seed'} |" in text
 
 
 def test_what_each_part_brings_on_both_data_sets_is_what_the_texts_say() -> None:
@@ -303,6 +309,25 @@ def test_what_each_part_brings_on_both_data_sets_is_what_the_texts_say() -> None
     added = less(ablated("helmets", ADDED), "features").differences
     for file in (said, " ".join(text.split())):
         assert "seeds that chose nothing have {:+.1f} and {:+.1f} there".format(*added) in file
+
+
+def test_what_each_part_of_the_heads_brings_is_what_the_readme_says() -> None:
+    from ima_yolo.experiment.statistics import paired
+
+    points = ablated("blood cells")
+    said = " ".join((REPOSITORY / "README.md").read_text().split())
+    gain = less(points, "balance")
+    assert gain.low > 0
+    assert f"`ima_balance` brings {spelled(gain)} on the blood cells" in said
+    with_it, less_it = (
+        {one["seed"]: 100 * one["map50_95"] for one in three_seeds(DEFAULT / "helmet_holdout", arm)}
+        for arm in ("half", "ima")
+    )
+    told = spelled(paired(with_it, less_it)).replace(" (", ", ").rstrip(")")
+    for file in (said, (DEFAULT / "README.md").read_text()):
+        assert f"({told}" in file
+    of_one = [f"{points[arm][0]:.1f}" for arm in ("no-cls", "no-box", "ima")]
+    assert "with one seed ({} less class scores, {} less boxes, {} with both)".format(*of_one) in said
 
 
 def test_the_teacher_of_the_parts_is_as_good_as_the_texts_say() -> None:
