@@ -17,6 +17,7 @@ NAMES = {
     "bccd-yolo26n-yolo26m-scratch": "blood cells, YOLO26n <- YOLO26m",
     "bccd-yolo11n-yolo26s-scratch": "blood cells, YOLO11n <- YOLO26s",
     "bccd-yolo11n-yolo11s-scratch": "blood cells, YOLO11n <- YOLO11s",
+    "bccd-yolo11n-yolo11m-scratch": "blood cells, YOLO11n <- YOLO11m",
     "bccd-yolo26n-yolo26s-converged": "blood cells, YOLO26n <- YOLO26s, converged",
     "helmet-yolo26n-yolo26s-scratch": "helmets, YOLO26n <- YOLO26s",
 }
@@ -28,7 +29,7 @@ EARLIER = "ratio-0.1"
 EARLIER_PAIRS = ((EARLIER, "none"), ("ima", EARLIER))
 
 
-COUNTS = {3: "three", 4: "four", 5: "five", 6: "six"}
+COUNTS = {3: "three", 4: "four", 5: "five", 6: "six", 7: "seven"}
 
 
 MEAN = f"mean of {COUNTS[len(NAMES)]}"
@@ -137,8 +138,10 @@ def test_where_the_default_does_not_win_is_said() -> None:
     assert f"All seeds but one of YOLO11n <- YOLO26s ({only:+.1f} against no teacher)" in text
     assert all(gain.low > 0 for gain in builtin.values())
     clear = {study for study, gain in gains.items() if gain.low > 0}
-    assert clear == {"bccd-yolo26n-yolo26s-scratch", "helmet-yolo26n-yolo26s-scratch"}
-    of_whom = "YOLO26n <- YOLO26m, YOLO11n with either teacher and the converged student"
+    assert clear == {
+        f"{pair}-scratch" for pair in ("bccd-yolo26n-yolo26s", "bccd-yolo11n-yolo11m", "helmet-yolo26n-yolo26s")
+    }
+    of_whom = "YOLO26n <- YOLO26m, YOLO11n <- YOLO26s, YOLO11n <- YOLO11s and the converged student"
     for file in (readme, text):
         assert f"For {of_whom} the gain over no teacher is not significant." in file
     count = COUNTS[len(gains) - len(clear)]
@@ -245,9 +248,10 @@ def test_what_is_said_of_the_helmets_is_what_the_files_say() -> None:
 
 
 def test_the_teachers_that_the_command_trains_are_as_good_as_the_text_says() -> None:
-    found = [of_teacher(study) for study in ("bccd-yolo11n-yolo11s-scratch", "bccd-yolo26n-yolo26m-scratch")]
+    studies = ("bccd-yolo11n-yolo11s-scratch", "bccd-yolo26n-yolo26m-scratch", "bccd-yolo11n-yolo11m-scratch")
+    first, second, third = map(of_teacher, studies)
     said = " ".join((PROOF / "README.md").read_text().split())
-    assert f"for 60 epochs of the same 205, and have {' and '.join(found)}." in said
+    assert f"for 60 epochs of the same 205, and have {first}, {second} and {third}." in said
 
 
 def test_what_is_said_of_the_converged_student_is_what_its_files_say() -> None:
