@@ -79,7 +79,7 @@ def build_study(
 
 
 def _check_arms(options: Mapping[str, Any], arms: Iterable[Arm], plan: Plan) -> None:
-    """Refuse arms that cannot be trained or compared; name those that would train alike or not be comparable.
+    """Refuse arms that cannot be trained or compared; name what makes them alike or not comparable.
 
     Keys that no training would read are named as well.
 
