@@ -92,7 +92,9 @@ def main() -> None:
 
 def _longer(keys: dict[str, Any]) -> dict[str, Any]:
     """Keys of a training without a teacher that comes before a study's: twice as long, and none of ours."""
-    theirs = {key: value for key, value in keys.items() if key != "force" and not key.startswith("ima_")}
+    from ima_yolo.experiment.tables import plain_keys
+
+    theirs = {key: value for key, value in plain_keys(keys).items() if key != "force"}
     return {**theirs, "epochs": 2 * keys["epochs"]}
 
 

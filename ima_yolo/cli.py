@@ -117,7 +117,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         return _refuse(f"{package} is not installed; {HOW_TO_INSTALL}")
     except KeyboardInterrupt:
-        goes_on = "; the same command goes on where it was" if words[:1] and words[0] in OF_STUDIES else ""
+        goes_on = "; the same command goes on where it was" if words and words[0] in OF_STUDIES else ""
         print(f"ima-yolo: interrupted{goes_on}", file=sys.stderr)
         return 130
 

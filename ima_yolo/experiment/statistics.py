@@ -57,10 +57,11 @@ def paired(scores: Mapping[int, float], baseline: Mapping[int, float]) -> Paired
         The comparison, or None without a common seed.
     """
     differences = tuple(scores[seed] - baseline[seed] for seed in sorted(scores.keys() & baseline.keys()))
-    if not differences:
-        return None
-    mean = fmean(differences)
-    half = half_interval(differences)
+    return _with_interval(differences) if differences else None
+
+
+def _with_interval(differences: tuple[float, ...]) -> Paired:
+    mean, half = fmean(differences), half_interval(differences)
     return Paired(differences, mean, *((None, None) if half is None else (mean - half, mean + half)))
 
 
@@ -104,9 +105,7 @@ def over_comparisons(found: Sequence[Paired]) -> Paired | None:
     Returns:
         With the means as its differences; None for fewer than two.
     """
-    means = tuple(one.mean for one in found)
-    half = half_interval(means)
-    return None if half is None else Paired(means, fmean(means), fmean(means) - half, fmean(means) + half)
+    return _with_interval(tuple(one.mean for one in found)) if len(found) > 1 else None
 
 
 def half_interval(values: Sequence[float]) -> float | None:

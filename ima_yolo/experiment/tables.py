@@ -89,7 +89,7 @@ def comparison_cells(rows: Sequence[Mapping[str, Any]], heading: str = "mAP50-95
     lines = []
     for row in rows:
         differences = [difference_text(row["against"].get(other)) for other in others]
-        mean = f"{row['mean']:.2f}" + ("" if row["half"] is None else f" ± {row['half']:.2f}")
+        mean = plus_minus(row["mean"], row["half"])
         lines.append([row["arm"], str(row["seeds"]), mean, *differences, f"{row['seconds'] / 60:.1f}"])
     return heads, lines
 
@@ -182,8 +182,12 @@ def mean_text(values: Sequence[float], digits: int = 2, interval: bool = True) -
     """The mean over seeds and half of its 95% interval, where there is one; empty without a value."""
     if not values:
         return ""
-    half = half_interval(values) if interval else None
-    return f"{fmean(values):.{digits}f}" + ("" if half is None else f" ± {half:.{digits}f}")
+    return plus_minus(fmean(values), half_interval(values) if interval else None, digits)
+
+
+def plus_minus(mean: float, half: float | None, digits: int = 2) -> str:
+    """A mean and half of its interval, where there is one."""
+    return f"{mean:.{digits}f}" + ("" if half is None else f" ± {half:.{digits}f}")
 
 
 def setting_text(value: Any) -> str:

@@ -14,7 +14,7 @@ from ima_yolo.experiment.report.measured import Measured, attempt
 from ima_yolo.experiment.report.mistakes import KINDS
 from ima_yolo.experiment.report.outcome import outcome
 from ima_yolo.experiment.report.parts import Section, Table
-from ima_yolo.experiment.tables import POINTS, comparison, difference_text, mean_text, setting_text
+from ima_yolo.experiment.tables import POINTS, comparison, difference_text, mean_text, plus_minus, setting_text
 from ima_yolo.lists import as_typed
 
 MOST_ROWS = 30  # of the table by class
@@ -59,7 +59,7 @@ def sweep(measured: Measured, rows: Sequence[Mapping[str, Any]]) -> Section:
         [
             row["arm"],
             *(setting_text(settings[row["arm"]].get(key, "")) for key in keys),
-            f"{row['mean']:.2f}" + ("" if row["half"] is None else f" ± {row['half']:.2f}"),
+            plus_minus(row["mean"], row["half"]),
             difference_text(row["against"].get(other)),
         ]
         for row in sorted(rows, key=lambda row: row["mean"], reverse=True)
