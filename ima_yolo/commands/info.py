@@ -104,9 +104,9 @@ arms=        none, builtin (Ultralytics' distill_model=), ima, its halves featur
   ima-yolo ablate what=mask teacher=yolo26m.pt student=yolo26n.pt data=my.yaml epochs=50 seeds=0,1,2
   ima-yolo ablate what=mask_ratio values=0.1,0.3,0.5,0.7 ...
 
-what=        parts; default (less mask, generator, standardization, deflation, features, heads, gate, balance: all, or
-             those of values=); or a setting without its ima_: mask, generator, standardize, deflation, instance,
-             objects, boxes, adapter, loss, schedule (each of its choices is an arm), or a number with values=
+what=        parts; default (less mask, generator, standardization, deflation, cls, box, features, heads, gate, balance:
+             all, or those of values=); or a setting without its ima_: mask, generator, standardize, deflation,
+             instance, objects, boxes, adapter, loss, schedule (each of its choices is an arm), or a number with values=
              what else follows: only what is hidden in space has a generator, so less mask and a mask of frequencies are
              without one; less gate, features weigh a tenth (what=gate keeps their weight)
 {STUDY_KEYS}""",

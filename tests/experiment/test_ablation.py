@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 
+from ima_yolo.commands.info import EXAMPLES
 from ima_yolo.config import Settings
 from ima_yolo.errors import IMAError
-from ima_yolo.experiment.ablation import read_ablation
+from ima_yolo.experiment.ablation import LESS, read_ablation
 
 
 def settings_of(arm: Any) -> Settings:
@@ -113,3 +114,8 @@ def test_what_cannot_be_ablated_is_one_line(what: Any, values: Any, message: str
         read_ablation(what, values)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_help_names_every_part_that_can_be_left_out() -> None:
+    listed = " ".join(EXAMPLES["ablate"].split()).partition("default (less ")[2].partition(":")[0]
+    assert listed.split(", ") == list(LESS)
