@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from ultralytics.engine.trainer import BaseTrainer
 
 from ima_yolo.config import Settings
 from ima_yolo.errors import IMAError
@@ -125,6 +126,27 @@ def staged(folder: Path) -> Iterator[Path]:
             os.replace(file, folder / file.name)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+@contextmanager
+def saving_whole(trainer: BaseTrainer) -> Iterator[Path]:
+    """Make a trainer's `save_model` write to an empty folder meanwhile; on success, its files take their places.
+
+    Ultralytics writes over `last.pt`, and a process that is killed in the middle of that leaves nothing to go on from.
+
+    Args:
+        trainer: Whose checkpoints are saved.
+
+    Yields:
+        The folder, as of `staged`.
+    """
+    places = trainer.wdir, trainer.last, trainer.best
+    with staged(trainer.wdir) as staging:
+        trainer.wdir, trainer.last, trainer.best = staging, staging / trainer.last.name, staging / trainer.best.name
+        try:
+            yield staging
+        finally:
+            trainer.wdir, trainer.last, trainer.best = places
 
 
 @contextmanager

@@ -202,16 +202,11 @@ class Distilling(Continuing):
 
     def save_model(self) -> bool:
         """Write the checkpoints whole or not at all, with what resuming needs under our key."""
-        wdir, last, best = self.wdir, self.last, self.best
         packed = checkpoint.pack(self.settings, self._teacher_digest, self.distiller.state(), bool(self.stop))
         exact = self.exact_state()
-        with checkpoint.staged(wdir) as staging:
-            self.wdir, self.last, self.best = staging, staging / last.name, staging / best.name
-            try:
-                with checkpoint.carrying({**packed, "exact": exact}):
-                    saved = super().save_model()
-            finally:
-                self.wdir, self.last, self.best = wdir, last, best
+        with checkpoint.saving_whole(self) as staging:
+            with checkpoint.carrying({**packed, "exact": exact}):
+                saved = super().save_model()
             for file in staging.glob("epoch*.pt"):
                 checkpoint.slim(file)
         return bool(saved)

@@ -21,6 +21,7 @@ from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.nn.tasks import torch_safe_load
 from ultralytics.utils import LOGGER
 
+from ima_yolo.checkpoint import saving_whole
 from ima_yolo.config import Settings
 from ima_yolo.errors import IMAError
 from ima_yolo.experiment.identity import code_version
@@ -51,7 +52,12 @@ class _Recording:
 
 
 class PlainTrainer(_Recording, DetectionTrainer):
-    """Ultralytics' own trainer, with or without its own distillation."""
+    """Ultralytics' own trainer, with or without its own distillation, and with checkpoints that are whole."""
+
+    def save_model(self) -> bool:
+        """Write each checkpoint whole or not at all."""
+        with saving_whole(self):
+            return bool(super().save_model())
 
 
 class DistillingTrainer(_Recording, IMATrainer):
@@ -72,7 +78,7 @@ def run_job(study: Study, job: Job, device: str | None = None, resume: bool = Fa
         resume: Go on from the last checkpoint instead of beginning again.
     """
     folder = study.run_folder(job)
-    stops = _stops(folder) if resume else None
+    stops = _stops(folder, job) if resume else None
     if stops is None:
         shutil.rmtree(folder, ignore_errors=True)
     options = _options(study, job, resumed=stops is not None)
@@ -104,13 +110,16 @@ def _options(study: Study, job: Job, resumed: bool) -> dict[str, Any]:
     return {**options, "seed": job.seed, "project": str(folder.parent), "name": folder.name, "exist_ok": True}
 
 
-def _stops(folder: Path) -> list[int] | None:
+def _stops(folder: Path, job: Job) -> list[int] | None:
     """Epochs after which a training stopped and from which it can go on; None where it has to begin again."""
     try:
-        epoch = torch_safe_load(str(folder / "weights" / "last.pt"), safe_only=True)[0].get("epoch", -1)
-    except Exception:  # absent, or cut short in the middle of writing, which shows in many ways
+        last = torch_safe_load(str(folder / "weights" / "last.pt"), safe_only=True)[0]
+        epoch, epochs = last.get("epoch", -1), last["train_args"]["epochs"]
+    except Exception:  # absent, or damaged, which shows in many ways
         return None
     if epoch < 0:  # stripped at the end of a training whose result was not written any more
+        return None
+    if epoch + 1 >= epochs and job.arm.kind != "ima":  # ours validates what is left, Ultralytics resumes no such run
         return None
     earlier = folder / "resumed.json"
     return [*(read_json(earlier) if earlier.is_file() else []), epoch + 1]

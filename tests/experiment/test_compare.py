@@ -87,7 +87,7 @@ def test_a_killed_training_begins_again_or_goes_on_as_told(arm: str, capfd, word
     os.kill(worker.pid, signal.SIGKILL)
     worker.wait()
     assert results_of(folder) == {}
-    if last.stat().st_size == 0 or worker.returncode != -signal.SIGKILL:
+    if worker.returncode != -signal.SIGKILL:
         pytest.skip("the training was faster than the kill")
     assert start_process(study, job, None, True).wait() == 0, (folder / "logs" / f"{job.name}.log").read_text()[-2000:]
     result = results_of(folder)[job.name]

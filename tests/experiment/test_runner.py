@@ -141,20 +141,51 @@ def test_a_study_from_elsewhere_without_its_places_is_one_line(study: Study) -> 
     assert "came from another machine; give teacher=, student= and data=" in log_path(study, job).read_text()
 
 
-def test_what_can_be_gone_on_with(tmp_path: Path) -> None:
+@pytest.mark.parametrize("arm", ["none", "builtin", "ima"])
+def test_what_can_be_gone_on_with(arm: str, tmp_path: Path) -> None:
     from ima_yolo.experiment.worker import _stops
 
+    job, of = Job(NAMED[arm], 0), {"train_args": {"epochs": 6}}
     last = tmp_path / "weights" / "last.pt"
     last.parent.mkdir()
-    assert _stops(tmp_path) is None, "never began"
-    torch.save({"epoch": 4}, last)
-    assert _stops(tmp_path) == [5]
+    assert _stops(tmp_path, job) is None, "never began"
+    torch.save({"epoch": 4, **of}, last)
+    assert _stops(tmp_path, job) == [5]
     write_json(tmp_path / "resumed.json", [2])
-    assert _stops(tmp_path) == [2, 5], "stopped twice"
+    assert _stops(tmp_path, job) == [2, 5], "stopped twice"
+    torch.save({"epoch": 5, **of}, last)
+    validated = [2, 6] if arm == "ima" else None
+    assert _stops(tmp_path, job) == validated, "stopped before its validation: Ultralytics resumes no such training"
     last.write_bytes(last.read_bytes()[:100])
-    assert _stops(tmp_path) is None, "cut short while it was written"
-    torch.save({"epoch": -1}, last)
-    assert _stops(tmp_path) is None, "trained to its end"
+    assert _stops(tmp_path, job) is None, "cut short while it was written"
+    torch.save({"epoch": -1, **of}, last)
+    assert _stops(tmp_path, job) is None, "trained to its end"
+
+
+def test_a_checkpoint_that_is_cut_short_leaves_the_one_before(tmp_path: Path, monkeypatch) -> None:
+    from ima_yolo.experiment.worker import PlainTrainer
+
+    trainer = PlainTrainer.__new__(PlainTrainer)
+    trainer.wdir, trainer.last, trainer.best = tmp_path, tmp_path / "last.pt", tmp_path / "best.pt"
+    places, fault = (trainer.wdir, trainer.last, trainer.best), None
+
+    def save(self: PlainTrainer) -> bool:
+        self.last.write_bytes(b"half")
+        if fault is not None:
+            raise fault
+        self.best.write_bytes(b"half")
+        (self.wdir / "epoch1.pt").write_bytes(b"half")
+        return True
+
+    monkeypatch.setattr("ultralytics.engine.trainer.BaseTrainer.save_model", save)
+    assert trainer.save_model()
+    assert {path.name for path in tmp_path.iterdir()} == {"last.pt", "best.pt", "epoch1.pt"}
+    trainer.last.write_bytes(b"whole")
+    fault = OSError("no space left on device")
+    with pytest.raises(OSError, match="no space"):
+        trainer.save_model()
+    assert trainer.last.read_bytes() == b"whole"
+    assert (trainer.wdir, trainer.last, trainer.best) == places
 
 
 def test_what_the_study_does_not_hold_is_one_line(study: Study) -> None:
@@ -202,7 +233,7 @@ def test_without_resume_a_training_begins_again_in_an_empty_folder(study: Study,
     job = Job(NAMED["none"], 0)
     last = study.run_folder(job) / "weights" / "last.pt"
     last.parent.mkdir(parents=True)
-    torch.save({"epoch": 4}, last)
+    torch.save({"epoch": 4, "train_args": {"epochs": 6}}, last)
     begun: list[tuple[dict[str, Any], bool]] = []
 
     class Stop(Exception):
