@@ -106,8 +106,8 @@ ROOMS: dict[str, Room] = {
     "demo": Room("numpy cv2 yaml torch ultralytics", "config host trainer summary pictures runtime export"),
     "experiment": Room(
         "PIL cv2 faster_coco_eval filelock jinja2 matplotlib numpy scipy yaml torch ultralytics",
-        "lists config features files host masks teachers checkpoint data_set ranges preflight distill pairing trainer summary "
-        "pictures versions runtime export",
+        "lists config features files host masks teachers checkpoint data_set ranges preflight distill pairing trainer "
+        "summary pictures versions runtime export",
     ),
     "__init__": Room("", "", lazy="*"),
     "cli": Room("", "config", lazy="*"),
