@@ -69,9 +69,6 @@ def test_compare_as_typed_and_continued_elsewhere(capfd, words: list[str], tmp_p
 
 @pytest.mark.parametrize("arm", ["builtin", "ima"])
 def test_a_killed_training_begins_again_or_goes_on_as_told(arm: str, capfd, words: list[str], tmp_path: Path) -> None:
-    def stop(_: Any) -> None:
-        raise KeyboardInterrupt
-
     folder, job = tmp_path / "study", Job(NAMED[arm], 0)
     long = [*words, "epochs=6", "seeds=0", f"arms={'none,ima' if arm != 'builtin' else 'none,builtin'}"]
     with pytest.MonkeyPatch.context() as patch:
