@@ -113,7 +113,7 @@ def errors_and_sizes(measured: Measured, made: Sequence[Figure]) -> Section:
         "can differ by some tenths from the validation above. Means over seeds.",
     ]
     if unseen := _not_looked_at(measured):
-        text.append(f"Not looked at, since their checkpoints are not on this machine: {', '.join(unseen)}.")
+        text.append(f"Not looked at, since their checkpoints are not on this machine: arm {', arm '.join(unseen)}.")
     tables = [
         Table(["per 100 objects", *KINDS], rows, tuple(range(1, len(KINDS) + 1))),
         Table(["AP50-95 of", *sizes], of_size, tuple(range(1, len(sizes) + 1))),

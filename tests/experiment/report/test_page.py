@@ -130,10 +130,10 @@ def test_arms_whose_checkpoints_were_never_looked_at_are_named(study: Study) -> 
     assert told not in write_report(study, lambda _: None)[0].read_text()
     none = [job for job in study.jobs() if job.arm.name == "none"]
     study.analysis_path(none[0].name).unlink()
-    assert f"{told}: none (1 of 3 seeds).</p>" in write_report(study, lambda _: None)[0].read_text()
+    assert f"{told}: arm none (1 of 3 seeds).</p>" in write_report(study, lambda _: None)[0].read_text()
     for job in none[1:]:
         study.analysis_path(job.name).unlink()
-    assert f"{told}: none.</p>" in write_report(study, lambda _: None)[0].read_text()
+    assert f"{told}: arm none.</p>" in write_report(study, lambda _: None)[0].read_text()
 
 
 def test_a_study_that_has_only_begun_has_a_report(study: Study) -> None:
