@@ -9,14 +9,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from ultralytics.engine.trainer import BaseTrainer
 
 from ima_yolo.config import Settings
 from ima_yolo.errors import IMAError
 from ima_yolo.files import replacing
+
+if TYPE_CHECKING:
+    from ultralytics.engine.trainer import BaseTrainer
 
 KEY = "ima"
 FORMAT = 1
@@ -105,7 +107,7 @@ def put_back(last: Path) -> None:
 
 
 @contextmanager
-def staged(folder: Path) -> Iterator[Path]:
+def _staged(folder: Path) -> Iterator[Path]:
     """Offer an empty folder beside the checkpoints; on success, what it holds replaces them one by one.
 
     Each file appears complete or not at all, whatever happens to the process. `last.pt` comes last, so that a run
@@ -138,10 +140,10 @@ def saving_whole(trainer: BaseTrainer) -> Iterator[Path]:
         trainer: Whose checkpoints are saved.
 
     Yields:
-        The folder, as of `staged`.
+        The folder, on the same file system.
     """
     places = trainer.wdir, trainer.last, trainer.best
-    with staged(trainer.wdir) as staging:
+    with _staged(trainer.wdir) as staging:
         trainer.wdir, trainer.last, trainer.best = staging, staging / trainer.last.name, staging / trainer.best.name
         try:
             yield staging

@@ -31,7 +31,7 @@ EARLIER = "ratio-0.1"
 EARLIER_PAIRS = ((EARLIER, "none"), ("ima", EARLIER))
 
 
-COUNTS = {3: "three", 4: "four", 5: "five", 6: "six", 8: "eight", 9: "nine"}
+COUNTS = {3: "three", 4: "four", 5: "five", 6: "six", 7: "seven", 8: "eight", 9: "nine"}
 
 
 MEAN = f"mean of {COUNTS[len(NAMES)]}"
@@ -150,8 +150,8 @@ def test_where_the_default_does_not_win_is_said() -> None:
     of_cells = ("bccd-yolo26n-yolo26s-scratch", "bccd-yolo11n-yolo11m-scratch")
     assert clear == {*of_cells, *(study for study in NAMES if not study.startswith("bccd"))}
     of_whom = "YOLO26n <- YOLO26m, YOLO11n <- YOLO26s, YOLO11n <- YOLO11s and the converged student"
-    for file in (readme, text):
-        assert f"or {of_whom} the gain over no teacher is not significant." in file
+    assert f"Of the blood cells, for {of_whom} the gain over no teacher is not significant." in readme
+    assert f"For {of_whom} the gain over no teacher is not significant." in text
     count = COUNTS[len(gains) - len(clear)]
     assert f"studies, in {count} of which the gain over no teacher is not significant by itself |" in readme
     last = [spelled(averaged([*gains_over(other, "last_map50_95").values()])) for other in ("none", "builtin")]
@@ -223,10 +223,10 @@ def test_what_is_said_of_classes_is_what_the_files_say() -> None:
     assert ", ".join(f"{names[kind]} {small[kind]} ({other[kind]})" for kind in ("WBC", "RBC")) in said
     after = ", ".join(f"{names[kind]} {converged[kind]}" for kind in ("WBC", "RBC"))
     assert f"Converged, platelets have {converged['Platelets']}, {after}." in said
-    of_helmets = f"elmets have {helmets['helmet']}, heads {helmets['head']}"
-    assert f"{of_helmets}; YOLO11n {others['helmet']}, {others['head']}." in said
+    of_helmets = f"have {helmets['helmet']}, heads {helmets['head']}"
+    assert f"Helmets {of_helmets}; YOLO11n {others['helmet']}, {others['head']}." in said
     readme = (REPOSITORY / "README.md").read_text()
-    assert f"{of_helmets} (YOLO11n {others['helmet']}, {others['head']})." in " ".join(readme.split())
+    assert f"helmets {of_helmets} (YOLO11n {others['helmet']}, {others['head']})." in " ".join(readme.split())
     studies = ("bccd-yolo26n-yolo26s-scratch", "bccd-yolo11n-yolo26s-scratch", "bccd-yolo26n-yolo26s-converged")
     columns = [by_class(study, "{:.1f} ({:.1f})") for study in studies]
     for kind, name in {"Platelets": "platelets", **names}.items():
@@ -270,7 +270,8 @@ def test_what_is_said_of_the_drawn_scenes_is_what_the_files_say() -> None:
     builtin = spelled(paired(points["builtin"], points["none"]))
     kinds = ", ".join(f"{kind} {value}" for kind, value in by_class(study).items())
     assert f"against no teacher: {builtin}. By class, the default for no teacher: {kinds}." in said
-    gains = " and ".join(spelled(paired(points["ima"], points[other])) for other in ("none", "builtin"))
+    plain, own = (spelled(paired(points["ima"], points[other])) for other in ("none", "builtin"))
+    gains = f"{plain} against no teacher and {own} against `distill_model=`"
     assert f"On the drawn scenes, by whose images nothing was chosen, the gains are {gains}." in readme
 
 
